@@ -1,0 +1,89 @@
+"""Every error a user can meet, with the exit code the command line ends with.
+
+PipelineError              exit 2  the user's mistake or environment; always carries a hint
+├── ConfigError                    a recipe or an option is wrong
+├── SourceError                    an input file or hub dataset is missing or malformed
+├── TeacherError                   the teacher cannot be used
+│   └── TeacherUnreachable         no answer within the limits; finished work is kept
+├── StoreError                     a shard, manifest or checkpoint cannot be read or written
+│   └── ManifestMismatch           a file differs from what its manifest recorded
+├── SandboxError                   code cannot be executed safely here
+└── GateRefused            exit 3  a rule stopped the run: nothing was published
+├── TooManyRejected            zero accepted rows, or more rejected than the limit
+├── Contaminated               benchmark items where there must be none
+├── LicenceRefused             a licence the phase does not allow
+└── StateLeak                  packed documents influence each other
+"""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_BUG = 1
+EXIT_USER = 2
+EXIT_GATE = 3
+EXIT_INTERRUPTED = 130
+
+
+class PipelineError(Exception):
+    """A failure the user can act on.
+
+    Args:
+        message: What failed, on which file, row or field, and what was expected.
+        hint: What to do about it, as one imperative sentence.
+    """
+
+    exit_code = EXIT_USER
+
+    def __init__(self, message: str, *, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ConfigError(PipelineError):
+    """A recipe key, value or command-line option is wrong."""
+
+
+class SourceError(PipelineError):
+    """An input is missing, unreadable or has the wrong columns."""
+
+
+class TeacherError(PipelineError):
+    """A teacher engine cannot be used as configured."""
+
+
+class TeacherUnreachable(TeacherError):
+    """The teacher gave no answer within the configured retries."""
+
+
+class StoreError(PipelineError):
+    """An output of ours cannot be read or written."""
+
+
+class ManifestMismatch(StoreError):
+    """A file on disk differs from what its manifest recorded."""
+
+
+class SandboxError(PipelineError):
+    """Untrusted code cannot be executed safely on this machine."""
+
+
+class GateRefused(PipelineError):
+    """A rule of the recipe stopped the run before anything was published."""
+
+    exit_code = EXIT_GATE
+
+
+class TooManyRejected(GateRefused):
+    """A stage accepted nothing, or rejected more than the recipe allows."""
+
+
+class Contaminated(GateRefused):
+    """Benchmark items were found where the recipe allows none."""
+
+
+class LicenceRefused(GateRefused):
+    """A source's licence is not among those the phase allows."""
+
+
+class StateLeak(GateRefused):
+    """Documents packed into one row influence each other."""

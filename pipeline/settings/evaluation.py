@@ -1,0 +1,52 @@
+"""Settings of evaluation, and of the benchmarks that curriculum and evaluation share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from pipeline.settings.base import Settings, execution_only
+
+
+class BenchmarkSettings(Settings):
+    """One ``[[benchmarks]]`` entry: evaluated on, and kept out of the training data."""
+
+    name: str
+    path: str = execution_only(...)
+    """JSONL (optionally .gz) or Parquet file, relative to the recipe."""
+    domain: Literal["math", "code"]
+    id_field: str = "id"
+    question_field: str = "question"
+    answer_field: str = "answer"
+    """Maths: the gold answer."""
+    tests_field: str = "tests"
+    """Code: list of {input, output} pairs for a program that reads standard input."""
+    expected_items: int | None = None
+    sha256: str | None = None
+    """Hash of the file; another content refuses the run (exit 3)."""
+    strip_suffix: str = ""
+    """Instruction text at the end of each question that is not part of the item."""
+
+
+class EvaluationSettings(Settings):
+    """``[evaluation]`` of a recipe."""
+
+    samples_per_item: int = Field(8, ge=1)
+    """k of avg@k."""
+    temperature: float = Field(0.8, ge=0)
+    top_p: float = Field(0.95, gt=0, le=1)
+    repetition_penalty: float = Field(1.0, ge=1)
+    """The original evaluates with 1.1; off by default because it compounds over long traces."""
+    max_new_tokens: int = Field(65_536, ge=1)
+    batch_size: int = Field(16, ge=1)
+    """Sequences decoded together."""
+    seed: int = 0
+    bootstrap_samples: int = Field(2000, ge=100)
+    confidence: float = Field(0.95, gt=0, lt=1)
+    code_timeout_s: float = Field(10.0, gt=0)
+    memory_limit_mib: int = Field(1024, ge=64)
+    allow_unsandboxed_code: bool = False
+    """Run model-written code without bubblewrap. Never on a machine you care about."""
+    num_workers: int = execution_only(2, ge=1)
+    checkpoints: tuple[str, ...] = ("phase-1", "phase-2")

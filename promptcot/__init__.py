@@ -1,0 +1,1 @@
+"""PromptCoT synthesis: concepts → problems → judges → solutions → verification."""

@@ -1,0 +1,1 @@
+"""Teacher engines behind one protocol."""
