@@ -1,1 +1,1 @@
-"""What every stage shares: records, settings, errors, shards, versions, resume, console, student format."""
+"""What every stage shares: records, settings, errors, shards, versions, resume, console."""

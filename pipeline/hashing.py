@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 VERSION_LENGTH = 16
-"""Hex digits of a version's or stage's name (64 bits: no collision within any plausible archive)."""
+"""Hex digits of a version's or stage's name: 64 bits."""
 
 
 def canonical_json(value: Any) -> str:

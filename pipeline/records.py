@@ -169,7 +169,7 @@ class Rejected(Record):
 
 
 def arrow_schema(model: type[BaseModel]) -> pa.Schema:
-    """Arrow schema of a record: str, int64, double, bool, list and struct; unions with None nullable."""
+    """Arrow schema of a record: scalars, lists and structs; unions with None are nullable."""
     return pa.schema(
         [
             pa.field(name, *_arrow_type(field.annotation))
