@@ -37,6 +37,11 @@ def use_json_output() -> None:
     _state["console"] = Console(stderr=True, highlight=False)
 
 
+def reset() -> None:
+    """Forget the chosen console, so that the next use binds to the current standard output."""
+    _state.clear()
+
+
 def screen() -> Console:
     """The console people's output goes to."""
     if "console" not in _state:

@@ -1,0 +1,204 @@
+"""A stage ends in the same bytes whatever happens on the way."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import ManifestMismatch, SourceError, StoreError, TooManyRejected
+from pipeline.manifest import InputRef, load_version, resolve_version, verify_version
+from pipeline.records import ConceptCombination, Rejected
+from pipeline.stages import Batch, BatchResult, Stage, run_stage, split_batches
+from pipeline.store import exclusive_lock
+
+
+def make_stage(root: Path, **changes: object) -> Stage:
+    values: dict[str, object] = {
+        "name": "toy",
+        "root": root,
+        "record": ConceptCombination,
+        "settings": {"a": 1},
+        "inputs": [InputRef(name="numbers", version="v")],
+        "packages": ["pipeline"],
+    }
+    return Stage(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def keep_even(batch: Batch) -> BatchResult:
+    rows, rejected = [], []
+    for number in batch.rows:
+        if number % 2:
+            rejected.append(Rejected(row_id=str(number), stage="toy", reason="odd", detail=""))
+        else:
+            rows.append(
+                ConceptCombination(id=str(number), concepts=["a"], domain="math", level="L")
+            )
+    return BatchResult(num_in=len(batch.rows), rows=rows, rejected=rejected, tokens={"seen": 3})
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
+
+
+def numbers(count: int, size: int = 4) -> list[Batch]:
+    return split_batches(list(range(count)), size, key=str)
+
+
+def test_counts_add_up_and_rows_keep_their_order(tmp_path: Path) -> None:
+    version = run_stage(make_stage(tmp_path), numbers(10), keep_even)
+    assert (version.manifest.rows_in, version.manifest.rows_out) == (10, 5)
+    assert version.manifest.rejected == {"toy": {"odd": 5}}
+    assert version.manifest.tokens == {"seen": 9}
+    assert [row["id"] for row in version.rows()] == ["0", "2", "4", "6", "8"]
+    verify_version(version)
+
+
+def test_second_run_reuses_and_another_setting_is_another_version(tmp_path: Path) -> None:
+    first = run_stage(make_stage(tmp_path), numbers(10), keep_even)
+    before = tree(first.folder)
+
+    def explode(batch: Batch) -> BatchResult:
+        raise AssertionError("must not be processed again")
+
+    again = run_stage(make_stage(tmp_path), numbers(10), explode)
+    assert again.reused
+    assert again.name == first.name
+    other = run_stage(make_stage(tmp_path, settings={"a": 2}), numbers(10), keep_even)
+    assert other.name != first.name
+    assert tree(first.folder) == before
+    assert resolve_version(tmp_path).name == other.name
+    assert resolve_version(tmp_path, first.name).name == first.name
+
+
+@settings(max_examples=15, deadline=None)
+@given(stop=st.integers(min_value=0, max_value=4))
+def test_failure_at_any_batch_then_rerun_gives_equal_bytes(
+    tmp_path_factory: pytest.TempPathFactory, stop: int
+) -> None:
+    undisturbed = run_stage(make_stage(tmp_path_factory.mktemp("a")), numbers(20), keep_even)
+    root = tmp_path_factory.mktemp("b")
+    seen: list[str] = []
+
+    def fail_once(batch: Batch) -> BatchResult:
+        if len(seen) == stop and "failed" not in seen:
+            seen.append("failed")
+            raise KeyboardInterrupt
+        seen.append(batch.id)
+        return keep_even(batch)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(make_stage(root), numbers(20), fail_once)
+    assert not (root / "LATEST").exists()
+    resumed = run_stage(make_stage(root), numbers(20), fail_once)
+    assert len([s for s in seen if s != "failed"]) == 5, "a finished batch was processed again"
+    assert tree(resumed.folder) == tree(undisturbed.folder)
+
+
+def test_kill_between_manifest_and_rename_only_renames(tmp_path: Path) -> None:
+    stage = make_stage(tmp_path)
+    version = run_stage(stage, numbers(8), keep_even)
+    staging = tmp_path / f".staging-{stage.version}"
+    version.folder.rename(staging)
+    (staging / "data" / ".tmp-1-part.parquet").write_bytes(b"half")
+
+    def explode(batch: Batch) -> BatchResult:
+        raise AssertionError("must not be processed again")
+
+    again = run_stage(stage, numbers(8), explode)
+    assert not list(again.folder.rglob(".tmp-*"))
+
+
+def test_kill_9_then_the_same_command_finishes(tmp_path: Path) -> None:
+    script = tmp_path / "work.py"
+    script.write_text(
+        "import sys, time\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from pathlib import Path\n"
+        "from test_stages import keep_even, make_stage, numbers, run_stage\n"
+        "def slow(batch):\n"
+        "    time.sleep(float(sys.argv[2]))\n"
+        "    return keep_even(batch)\n"
+        "run_stage(make_stage(Path(sys.argv[1])), numbers(40), slow)\n"
+    )
+    killed = tmp_path / "killed"
+    process = subprocess.Popen([sys.executable, str(script), str(killed), "0.2"])
+    deadline = time.monotonic() + 60
+    while len(list(killed.rglob("receipts/*.json"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "LATEST").exists()
+    subprocess.run([sys.executable, str(script), str(killed), "0"], check=True, timeout=60)
+    undisturbed = run_stage(make_stage(tmp_path / "calm"), numbers(40), keep_even)
+    assert tree(killed / undisturbed.name) == tree(undisturbed.folder)
+
+
+def test_nothing_accepted_refuses_and_names_the_reasons(tmp_path: Path) -> None:
+    with pytest.raises(TooManyRejected, match=r"accepted 0 of 2 rows .*toy: odd \(2\)"):
+        run_stage(make_stage(tmp_path), [Batch(id="b", rows=[1, 3])], keep_even)
+    assert not (tmp_path / "LATEST").exists()
+
+
+def test_unbalanced_batch_is_never_published(tmp_path: Path) -> None:
+    def lose_one(batch: Batch) -> BatchResult:
+        return BatchResult(num_in=2, rows=[], rejected=[])
+
+    with pytest.raises(StoreError, match="2 in, 0 out, 0 rejected"):
+        run_stage(make_stage(tmp_path), numbers(2), lose_one)
+    assert not (tmp_path / "LATEST").exists()
+
+
+def test_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match="No space left on device") as error:
+        run_stage(make_stage(tmp_path), numbers(4), keep_even)
+    assert "free some disk space" in error.value.hint
+    monkeypatch.undo()
+    assert run_stage(make_stage(tmp_path), numbers(4), keep_even).manifest.rows_out == 2
+
+
+def test_two_processes_cannot_build_one_version(tmp_path: Path) -> None:
+    stage = make_stage(tmp_path)
+    with (
+        exclusive_lock(tmp_path / f".lock-{stage.version}", "stage toy"),
+        pytest.raises(StoreError, match="another process is working on stage toy"),
+    ):
+        run_stage(stage, numbers(4), keep_even)
+
+
+def test_changed_or_missing_shard_is_noticed(tmp_path: Path) -> None:
+    version = run_stage(make_stage(tmp_path), numbers(8), keep_even)
+    shard = version.shard_paths()[0]
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-8] + b"corrupt!")
+    with pytest.raises(ManifestMismatch, match="differs from its manifest"):
+        verify_version(version)
+    shard.unlink()
+    with pytest.raises(ManifestMismatch, match="missing"):
+        verify_version(version)
+
+
+def test_unknown_version_and_broken_manifest_are_clear(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="nothing has been built"):
+        resolve_version(tmp_path)
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v" / "manifest.json").write_text(json.dumps({"version": "v"}))
+    with pytest.raises(ManifestMismatch, match="not a valid manifest"):
+        load_version(tmp_path / "v")
