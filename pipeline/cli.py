@@ -69,9 +69,7 @@ def exit_code_of(app: typer.Typer, command: str, argv: Sequence[str]) -> int:
         console.show_error(str(exc), exc.hint)
         return exc.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        again = shlex.join([*shlex.split(command), *argv])
-        console.show_error("interrupted; finished work is kept", f"continue with: {again}")
-        return EXIT_INTERRUPTED
+        code = EXIT_INTERRUPTED
     except Exception as exc:
         if _is_usage_error(exc):
             exc.show()  # type: ignore[attr-defined]
@@ -82,6 +80,10 @@ def exit_code_of(app: typer.Typer, command: str, argv: Sequence[str]) -> int:
             "this is a bug of ours: please report it with the lines above",
         )
         return EXIT_BUG
+    # Newer typer turns Ctrl-C into this exit code by itself.
+    if code == EXIT_INTERRUPTED:
+        again = shlex.join([*shlex.split(command), *argv])
+        console.show_error("interrupted; finished work is kept", f"continue with: {again}")
     return code if isinstance(code, int) else 0
 
 
