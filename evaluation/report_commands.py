@@ -1,0 +1,100 @@
+"""How to make a run again: its commands, its overrides and the versions it left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from evaluation.report_data import PHASES, RunFacts
+from pipeline.manifest import Version
+from pipeline.settings.recipe import RECIPES, Recipe, load_recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """One thing a run left on disk, named without the machine's paths."""
+
+    name: str
+    path: str
+    """Relative to the run folder."""
+    made_from: str
+    code_version: str
+
+
+def list_commands(recipe: Recipe) -> list[str]:
+    """The commands that make this run, in order."""
+    options = " ".join(["--recipe", _recipe_name(recipe), *find_overrides(recipe)])
+    commands = ["python -m promptcot run"]
+    commands += [f"python -m curriculum.build --phase {phase}" for phase in PHASES]
+    commands += [f"python -m trainer.sft --phase {phase}" for phase in PHASES]
+    commands += ["python -m evaluation run", "python -m evaluation report"]
+    return [f"{command} {options}" for command in commands]
+
+
+def _recipe_name(recipe: Recipe) -> str:
+    bundled = recipe.path.resolve().parent == RECIPES.resolve()
+    return recipe.path.stem if bundled else recipe.path.name
+
+
+def find_overrides(recipe: Recipe) -> list[str]:
+    """``--set`` options that lead from the recipe's file to the settings of this run."""
+    written = load_recipe(str(recipe.path.resolve())).settings.model_dump(mode="json")
+    used = recipe.settings.model_dump(mode="json")
+    return [f"--set '{key}={value}'" for key, value in _differences("", written, used)]
+
+
+def _differences(key: str, written: Any, used: Any) -> Iterator[tuple[str, str]]:
+    if written == used:
+        return
+    if isinstance(written, dict) and isinstance(used, dict):
+        for name in used:
+            inner = f"{key}.{name}" if key else name
+            yield from _differences(inner, written.get(name), used[name])
+    elif isinstance(written, list) and isinstance(used, list) and _same_tables(written, used):
+        for position, (before, after) in enumerate(zip(written, used, strict=True)):
+            yield from _differences(f"{key}.{position}", before, after)
+    else:
+        yield key, json.dumps(used, ensure_ascii=False)
+
+
+def _same_tables(written: list[Any], used: list[Any]) -> bool:
+    """Whether two lists are equally long lists of tables, whose entries can be set one by one."""
+    return len(written) == len(used) and all(isinstance(item, dict) for item in [*written, *used])
+
+
+def list_artifacts(facts: RunFacts) -> list[Artifact]:
+    """Versions and checkpoints, in the order of the data."""
+    artifacts = [
+        _version_artifact(stage, f"synthesis/{stage}", version)
+        for stage, version in facts.synthesis.items()
+    ]
+    artifacts += [
+        _version_artifact(f"phase {phase} dataset", f"datasets/phase-{phase}", found.version)
+        for phase, found in facts.phases.items()
+    ]
+    artifacts += [
+        Artifact(
+            name=f"SFT phase {phase}",
+            path=f"checkpoints/phase-{phase}",
+            made_from=f"phase {phase} dataset {training.record.dataset_version}",
+            code_version=training.record.code_version,
+        )
+        for phase, training in facts.training.items()
+    ]
+    artifacts += [
+        _version_artifact(f"evaluation of {entry.name}", f"evaluation/{entry.name}", entry.version)
+        for entry in facts.evaluations
+    ]
+    return artifacts
+
+
+def _version_artifact(name: str, folder: str, version: Version) -> Artifact:
+    inputs = [f"{ref.name} {ref.version[:16]}" for ref in version.manifest.inputs]
+    return Artifact(
+        name=name,
+        path=f"{folder}/{version.name}",
+        made_from=", ".join(inputs),
+        code_version=version.manifest.code_version,
+    )
