@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,7 +93,7 @@ def new_figure(height: float, *, fitted: bool = True) -> Iterator[Figure]:
     from matplotlib.figure import Figure as NewFigure
 
     with matplotlib.rc_context(_STYLE):
-        layout = "constrained" if fitted else "none"
+        layout: Literal["constrained"] | None = "constrained" if fitted else None
         yield NewFigure(figsize=(WIDTH_IN, height), layout=layout)
 
 

@@ -65,19 +65,26 @@ class Dot:
 
 
 def plot_rejections(bars: Sequence[Bar]) -> str:
-    """Horizontal bars, one a reason, named above its bar so that long reasons fit."""
+    """Horizontal bars under their group's name, each labelled above so that long reasons fit."""
     largest = max(bar.amount for bar in bars)
-    with new_figure(height=0.35 + 0.5 * len(bars), fitted=False) as figure:
-        axes = figure.add_axes((0.02, 0.0, 0.96, 1.0))
+    groups = list(dict.fromkeys(bar.group for bar in bars))
+    colours = colour_groups(groups)
+    rows = len(bars) + 0.7 * len(groups)
+    with new_figure(height=0.46 * rows + 0.1, fitted=False) as figure:
+        axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
         axes.set_axis_off()
         axes.set_xlim(0, largest)
-        axes.set_ylim(len(bars) - 0.35, -0.75)
-        colours = colour_groups([bar.group for bar in bars])
-        for row, bar in enumerate(bars):
-            axes.barh(row, largest, height=0.28, color=GRID, alpha=0.6)
-            axes.barh(row, bar.amount, height=0.28, color=colours[bar.group])
-            axes.text(0, row - 0.24, f"{bar.group}: {bar.label}", ha="left", va="bottom")
-            axes.text(largest, row - 0.24, f"{bar.amount:,}", ha="right", va="bottom")
+        axes.set_ylim(rows, 0)
+        top = 0.0
+        for group in groups:
+            axes.text(0, top + 0.5, group, ha="left", va="center", fontweight="bold")
+            top += 0.7
+            for bar in (bar for bar in bars if bar.group == group):
+                axes.text(0, top + 0.3, bar.label, ha="left", va="center")
+                axes.text(largest, top + 0.3, f"{bar.amount:,}", ha="right", va="center")
+                axes.barh(top + 0.7, largest, height=0.26, color=GRID, alpha=0.6)
+                axes.barh(top + 0.7, bar.amount, height=0.26, color=colours[group])
+                top += 1.0
         return render_svg(figure, "rejections")
 
 
@@ -119,21 +126,19 @@ def plot_mix(mixes: Mapping[str, Mapping[str, int]], name: str) -> str:
 
     categories = list(dict.fromkeys(part for mix in mixes.values() for part in mix))
     colours = colour_groups(categories)
-    legend_rows = len(categories)
-    bars_in = 0.62 * len(mixes)
-    height = bars_in + 0.3 * legend_rows + 0.2
-    with new_figure(height, fitted=False) as figure:
-        share = bars_in / height
+    bars_in, legend_in = 0.66 * len(mixes), 0.24 * len(categories) + 0.15
+    with new_figure(bars_in + legend_in, fitted=False) as figure:
+        share = bars_in / (bars_in + legend_in)
         axes = figure.add_axes((0.0, 1 - share, 1.0, share))
         axes.set_axis_off()
         axes.set_xlim(0, 1)
-        axes.set_ylim(len(mixes) - 0.3, -0.75)
+        axes.set_ylim(len(mixes), 0)
         for row, (phase, mix) in enumerate(mixes.items()):
             total = sum(mix.values())
-            axes.text(0, row - 0.28, f"phase {phase}: {total:,} rows", ha="left", va="bottom")
-            _stack(axes, row, [(mix.get(c, 0) / total, colours[c]) for c in categories])
+            axes.text(0, row + 0.24, f"phase {phase}: {total:,} rows", ha="left", va="center")
+            _stack(axes, row + 0.66, [(mix.get(c, 0) / total, colours[c]) for c in categories])
         handles = [Patch(color=colours[c], label=c) for c in categories]
-        figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(-0.02, 0.0))
+        figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.0, 0.0), borderpad=0)
         return render_svg(figure, name)
 
 
@@ -223,7 +228,7 @@ def _score_limit(dots: Sequence[Dot]) -> float:
     return min(100.0, max(10.0, 10.0 * math.ceil((widest + 1) / 10)))
 
 
-def _stack(axes: Axes, row: int, parts: Sequence[tuple[float, str]]) -> None:
+def _stack(axes: Axes, row: float, parts: Sequence[tuple[float, str]]) -> None:
     """Draw one stacked bar and write the share into each part that is wide enough."""
     left = 0.0
     for share, colour in parts:

@@ -64,6 +64,8 @@ class Lane:
 
     title: str
     stages: Sequence[StageRow]
+    is_chain: bool
+    """Whether each stage works on what the one before it made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +80,14 @@ class Tile:
 def describe_lanes(facts: RunFacts) -> list[Lane]:
     """The pipeline, lane by lane, in the order of the data."""
     return [
-        Lane("Synthesis", [_synthesis_row(facts, stage) for stage in STAGES]),
-        Lane("Curriculum", [_phase_row(facts, phase) for phase in PHASES]),
-        Lane("Training", [_training_row(facts, phase) for phase in PHASES]),
+        Lane("Synthesis", [_synthesis_row(facts, stage) for stage in STAGES], True),
+        Lane("Curriculum", [_phase_row(facts, phase) for phase in PHASES], False),
+        Lane("Training", [_training_row(facts, phase) for phase in PHASES], True),
         Lane(
             "Evaluation",
             [_evaluation_row(entry) for entry in facts.evaluations]
             or [StageRow("evaluation", "Evaluation", "python -m evaluation run")],
+            False,
         ),
     ]
 
@@ -200,16 +203,23 @@ def describe_tiles(facts: RunFacts) -> list[Tile]:
         record = training.record
         change = f"{record.first_loss:.2f} → {record.last_loss:.2f}"
         tiles.append(Tile(f"Loss, SFT phase {phase}", change, f"in {record.num_steps:,} steps"))
-    for entry in facts.evaluations:
-        tiles += [
-            Tile(
-                f"{score.benchmark}, {entry.name}",
-                f"{score.avg_at_k:.1%}",
-                f"avg@{score.samples_per_item}, interval {format_interval(score)}",
-            )
-            for score in entry.scores
-        ]
-    return tiles
+    return tiles + _score_tiles(facts.evaluations)
+
+
+def _score_tiles(evaluations: Sequence[EvaluationFacts]) -> list[Tile]:
+    """One tile per benchmark, its checkpoints in order."""
+    found: dict[str, list[tuple[str, Score]]] = {}
+    for entry in evaluations:
+        for score in entry.scores:
+            found.setdefault(score.benchmark, []).append((entry.name, score))
+    return [
+        Tile(
+            label=f"{benchmark}, avg@{pairs[0][1].samples_per_item}",
+            value=" → ".join(f"{score.avg_at_k:.1%}" for _, score in pairs),
+            detail="; ".join(f"{name} in {format_interval(score)}" for name, score in pairs),
+        )
+        for benchmark, pairs in found.items()
+    ]
 
 
 def format_interval(score: Score) -> str:

@@ -39,6 +39,10 @@ from pipeline.store import (
 )
 
 
+CardWriter = Callable[[Manifest], str | Mapping[str, str]]
+"""From a manifest to the text of ``README.md``, or to the texts of several files by name."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """What determines a stage's output, and where its versions live."""
@@ -100,7 +104,7 @@ def run_stage(
     batches: Sequence[Batch],
     process: Callable[[Batch], BatchResult],
     *,
-    card: Callable[[Manifest], str] | None = None,
+    card: CardWriter | None = None,
     extra: Callable[[], Mapping[str, Any]] | None = None,
 ) -> Version:
     """Process what is missing, publish the version and return it.
@@ -109,7 +113,7 @@ def run_stage(
         stage: The stage's identity.
         batches: All batches, in output order.
         process: Pure function of a batch; called once per unfinished batch.
-        card: Renders the version's ``README.md`` from its manifest.
+        card: Renders the version's ``README.md`` from its manifest, or several files by name.
         extra: Stage-specific figures for the manifest, called after the last batch.
 
     Raises:
@@ -247,11 +251,12 @@ def _require_rows(stage: Stage, manifest: Manifest) -> None:
     )
 
 
-def _write_manifest(
-    staging: Path, manifest: Manifest, card: Callable[[Manifest], str] | None
-) -> None:
-    if card is not None:
-        write_text(staging / "README.md", card(manifest))
+def _write_manifest(staging: Path, manifest: Manifest, card: CardWriter | None) -> None:
+    documents = card(manifest) if card is not None else {}
+    if isinstance(documents, str):
+        documents = {"README.md": documents}
+    for name, text in documents.items():
+        write_text(staging / name, text)
     write_json(staging / MANIFEST, manifest.model_dump(mode="json"))
 
 

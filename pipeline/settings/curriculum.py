@@ -55,6 +55,10 @@ class ValidationSettings(Settings):
     max_chars: int = Field(400_000, ge=100)
     """Question plus answer; longer rows are run-aways and are never tokenised."""
     min_thinking_chars: int = Field(20, ge=0)
+    max_foreign_share: float = Field(0.3, ge=0, le=1)
+    """Share of letters outside Latin and Greek above which a text is in another language."""
+    min_distinct_ngrams: float = Field(0.3, ge=0, le=1)
+    """Distinct share of the word 4-grams at a text's end; a loop has fewer."""
 
 
 class DecontaminationSettings(Settings):
@@ -103,9 +107,10 @@ class CurriculumSettings(Settings):
     """How many traces of one question survive deduplication."""
     batch_rows: int = Field(1000, ge=1)
     """Rows read, checked and written together: bounds memory."""
-    shard_rows: int = Field(20_000, ge=1)
-    """Rows of one Parquet file of a version."""
+    shard_rows: int = Field(5000, ge=1)
+    """Rows of one Parquet file of a version; one such file is held in memory while written."""
     num_workers: int = execution_only(2, ge=1)
+    """Processes that check and tokenise batches."""
     min_rows: int = Field(1, ge=0)
     synthesize_if_missing: bool = execution_only(False)
     """Run synthesis first when a phase needs it and there is none: cheap in the demo only."""

@@ -1,0 +1,65 @@
+"""A source row after its schema is understood, before any rule judged it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.records import Domain, Provenance, Rejected
+
+CodeRule = Literal["strict", "lenient", "none"]
+"""``strict``: exactly the checks of OpenCodeReasoning's authors; ``lenient``: instruction-style
+code rows, whose answers may hold no program at all; ``none``: not a code row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One row of one source, text untouched."""
+
+    row_id: str
+    source: str
+    source_revision: str
+    source_id: str
+    question: str | None
+    """What identifies the problem; deduplicated on."""
+    user_text: str | None
+    """What the user's turn says; trained on. Equal to the question in most sources."""
+    response: str | None
+    """The assistant's whole turn with its think tags."""
+    licence: str
+    domain: Domain
+    difficulty: str | None
+    provenance: Provenance
+    is_verified: bool = False
+    code_rule: CodeRule = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedRow:
+    """A well-formed row: text normalised, reasoning and answer apart."""
+
+    candidate: Candidate
+    question: str
+    user_text: str
+    thinking: str
+    answer: str
+
+
+def make_row_id(*parts: str | None) -> str:
+    """A row's key: sha256 of its parts, 32 hex digits.
+
+    A missing part differs from an empty one, and parts cannot run into each other.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        data = b"\x00" if part is None else b"\x01" + part.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "big") + data)
+    return digest.hexdigest()[:32]
+
+
+def refuse(row_id: str, stage: str, reason: str, detail: str = "") -> Rejected:
+    """A named refusal; the detail is cut to one readable line."""
+    line = " ".join(detail.split())
+    return Rejected(row_id=row_id, stage=stage, reason=reason, detail=line[:300])
+

@@ -1,0 +1,63 @@
+"""Texts as token sequences for matching: notation is levelled, numbers and operators are kept.
+
+Only for comparing: stripping LaTeX raises accidental hits, which is why matches are scored by
+coverage and by numbers, never by a single shared n-gram.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_FIGURE = re.compile(r"\[asy\].*?(\[/asy\]|\Z)|\\begin\{(tikzpicture|asy)\}.*?\\end\{\2\}", re.DOTALL)
+_DROPPED_MACROS = re.compile(
+    r"\\(left|right|bigg?[lr]?|[dt]?frac|displaystyle|text(bf|it|rm)?|math(rm|bf|bb|cal|it|sf)|"
+    r"mbox|operatorname|quad|qquad|begin|end|hspace|vspace|limits|nolimits|[,;:! ])(?![a-zA-Z])",
+    re.IGNORECASE,
+)
+_SYMBOLS = (
+    (re.compile(r"\\(leq?|leqslant)(?![a-z])|≤"), " <= "),
+    (re.compile(r"\\(geq?|geqslant)(?![a-z])|≥"), " >= "),
+    (re.compile(r"\\(neq?)(?![a-z])|≠"), " != "),
+    (re.compile(r"\\(cdot|times)(?![a-z])|[×·]"), " * "),
+    (re.compile(r"\\div(?![a-z])|÷"), " / "),
+    (re.compile(r"\\[cl]?dots(?![a-z])|…|\.\.\."), " "),
+    (re.compile(r"\\(circ|degree)(?![a-z])|°"), " degrees "),
+    (re.compile(r"(?<=\d),(?=\d{3}(?!\d))|(?<=\d)\\,(?=\d{3}(?!\d))|(?<=\d)\{,\}(?=\d{3})"), ""),
+    (re.compile(r"−|–"), "-"),
+)
+_TOKEN = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+|<=|>=|!=|[-+*/^=<>%!]")
+_SENTENCE_END = re.compile(r"[.?!](?=\s|$)|\n\n")
+
+
+def cut_figures(text: str) -> str:
+    """The text without drawing code, which dominates any similarity it takes part in."""
+    return _FIGURE.sub(" ", text)
+
+
+def tokenize(text: str) -> list[str]:
+    """Words, numbers and operators of a text, lower case, LaTeX levelled."""
+    text = unicodedata.normalize("NFKC", cut_figures(text)).lower()
+    for pattern, replacement in _SYMBOLS:
+        text = pattern.sub(replacement, text)
+    text = _DROPPED_MACROS.sub(" ", text)
+    return _TOKEN.findall(text)
+
+
+def numbers_of(tokens: list[str]) -> list[str]:
+    """The numbers among tokens, sorted."""
+    return sorted(token for token in tokens if token[0].isdigit())
+
+
+def last_sentence(text: str) -> list[str]:
+    """Tokens of a text's last sentence that has any."""
+    for piece in reversed(_SENTENCE_END.split(cut_figures(text))):
+        tokens = tokenize(piece or "")
+        if tokens:
+            return tokens
+    return []
+
+
+def count_words(text: str) -> int:
+    """Words as a reader counts them, figures left out."""
+    return len(cut_figures(text).split())

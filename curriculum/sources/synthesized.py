@@ -1,0 +1,82 @@
+"""The verified traces of this run's own synthesis, as a source of the curriculum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from curriculum.candidates import Candidate, make_row_id
+from pipeline.errors import SourceError
+from pipeline.manifest import LATEST, Version, resolve_version
+from pipeline.records import Provenance, VerifiedTrace
+from pipeline.settings.curriculum import SourceSettings
+from pipeline.settings.recipe import Recipe
+from pipeline.student import assistant_turn
+
+
+def find_version(recipe: Recipe, out: Path, *, may_synthesize: bool) -> Version:
+    """The newest version of verified traces; made first where the recipe says so.
+
+    Raises:
+        SourceError: There is none and the recipe does not allow making it here.
+    """
+    root = out / "synthesis" / "verified"
+    if (root / LATEST).is_file():
+        return resolve_version(root)
+    if not (may_synthesize and recipe.settings.curriculum.synthesize_if_missing):
+        raise SourceError(
+            f"no verified traces under {root}",
+            hint=f"run `python -m promptcot run --recipe {recipe.path} --out {out}` first",
+        )
+    from pipeline import console
+    from promptcot.synthesis import synthesize
+
+    console.say(
+        "There are no verified traces yet, and the recipe sets curriculum.synthesize_if_missing: "
+        "running synthesis first."
+    )
+    return synthesize(recipe, out)
+
+
+def read_traces(version: Version) -> Iterator[dict[str, Any]]:
+    """Stream the version's rows.
+
+    Raises:
+        SourceError: A shard is missing or unreadable.
+    """
+    return version.rows()
+
+
+def parse_row(row: dict[str, Any], source: SourceSettings, revision: str) -> Candidate:
+    """Understand one verified trace.
+
+    Its key is made of what is trained on, the statement, the reasoning and the answer, so that it
+    stays the same when only provenance changed.
+    """
+    trace = VerifiedTrace.model_validate(row)
+    solution, problem = trace.solution, trace.solution.problem
+    response = assistant_turn(solution.thinking, solution.answer)
+    return Candidate(
+        row_id=make_row_id("synthesized", problem.statement, response),
+        source=source.name,
+        source_revision=revision,
+        source_id=solution.id,
+        question=problem.statement,
+        user_text=problem.statement,
+        response=response,
+        licence=source.licence,
+        domain=problem.domain,
+        difficulty=problem.level,
+        provenance=Provenance(
+            teacher=solution.teacher,
+            prompt_hash=problem.prompt_hash,
+            seed=solution.seed,
+            concepts=problem.concepts,
+            level=problem.level,
+            verdicts=solution.verdicts,
+            agreement=trace.agreement,
+        ),
+        is_verified=trace.method != "unverified",
+        code_rule="strict" if problem.domain == "code" else "none",
+    )

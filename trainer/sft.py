@@ -1,0 +1,106 @@
+"""Train one phase: ``python -m trainer.sft --phase 1`` or ``2``.
+
+In: a dataset version of the phase and, for phase 2, the checkpoint of phase 1. Out:
+``<out>/checkpoints/phase-N``, a model folder that ``transformers`` loads, with ``training.json``
+and ``train_log.jsonl``. A killed run resumes by itself from its newest whole checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline import cli
+
+if TYPE_CHECKING:
+    from pipeline.settings.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """What one phase's training came to."""
+
+    checkpoint: Path
+    first_loss: float
+    last_loss: float
+    num_steps: int
+    num_rows: int
+    num_dropped: dict[str, int]
+    """Rows left out, by reason."""
+    reused: bool
+    """A finished checkpoint of the same key was there."""
+
+
+def train_phase(
+    recipe: Recipe, phase: str, out: Path, dataset: Path | None = None
+) -> TrainingResult:
+    """Train a phase of the curriculum, resume it, or return what is finished.
+
+    Args:
+        recipe: The experiment.
+        phase: ``1`` or ``2``.
+        out: The run folder.
+        dataset: A dataset version folder; the newest of the phase by default.
+
+    Raises:
+        ConfigError: Settings that this trainer refuses, or weights of another shape.
+        SourceError: No dataset, or phase 2 without phase 1.
+        TooManyRejected: No row fits.
+        GateRefused: The loss is no longer a number.
+        StoreError: The disk is full, or another process trains this phase.
+    """
+    from trainer.run import run_phase
+
+    return run_phase(recipe, phase, out, dataset)
+
+
+app = cli.make_app(
+    "sft",
+    "Fine-tune the student on one phase of the curriculum.\n\n"
+    "Example: python -m trainer.sft --phase 1 --recipe demo",
+)
+
+
+@app.command()
+def sft(
+    phase: Annotated[str, typer.Option("--phase", help="1, or 2 (starts from 1's checkpoint).")],
+    recipe: cli.RecipeOption = "demo",
+    overrides: cli.SetOption = None,
+    out: cli.OutOption = None,
+    dataset: Annotated[
+        Path | None, typer.Option("--dataset", help="A dataset version folder to train on.")
+    ] = None,
+    dry_run: cli.DryRunOption = False,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Fine-tune the student on one phase of the curriculum.
+
+    Example: python -m trainer.sft --phase 1 --recipe demo
+    """
+    from pipeline import console
+    from pipeline.settings import load_recipe
+
+    if as_json:
+        console.use_json_output()
+    loaded = load_recipe(recipe, overrides or [])
+    console.say(f"recipe {loaded.name} ({loaded.path}), phase {phase}")
+    if loaded.settings.model.init_from is None or phase != "1":
+        # Nothing comes from the hub; read once, when huggingface_hub is imported.
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    folder = loaded.out(out)
+    if dry_run:
+        from trainer.plan import show_plan
+
+        show_plan(loaded, phase, folder, dataset=dataset, as_json=as_json)
+        return
+    from trainer.run import show_result
+
+    show_result(train_phase(loaded, phase, folder, dataset), as_json=as_json)
+
+
+if __name__ == "__main__":
+    cli.run_app(app, "python -m trainer.sft")
