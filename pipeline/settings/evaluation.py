@@ -17,6 +17,7 @@ class BenchmarkSettings(Settings):
     """JSONL (optionally .gz) or Parquet file, relative to the recipe."""
     domain: Literal["math", "code"]
     id_field: str = "id"
+    """Empty: the file has no ids and items are numbered by row."""
     question_field: str = "question"
     answer_field: str = "answer"
     """Maths: the gold answer."""
