@@ -89,9 +89,7 @@ def write_examples(
     """
     import pyarrow as pa
 
-    schema = pa.schema(
-        [("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))]
-    )
+    schema = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
     counts = Counts()
     total = version.manifest.rows_out
     with (

@@ -219,6 +219,7 @@ def quiet_libraries(num_threads: int) -> Iterator[None]:
         torch.set_num_threads(num_threads)
     # "falling back to its reference PyTorch implementation": the documented path on a CPU.
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"(trl|transformers)\b")
         try:
@@ -226,3 +227,4 @@ def quiet_libraries(num_threads: int) -> Iterator[None]:
         finally:
             torch.set_num_threads(before)
             logging.set_verbosity(verbosity)
+            logging.enable_progress_bar()

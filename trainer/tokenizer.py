@@ -86,7 +86,7 @@ def _list_merges() -> list[tuple[str, str]]:
     as it goes: longest piece first, one space at a time.
     """
     scores = _mergeable_scores()
-    merges = []
+    merges: list[tuple[float, int, int, str, str]] = []
     for piece, score in scores.items():
         for cut in range(len(piece) - 1, 0, -1):
             left, right = piece[:cut], piece[cut:]
