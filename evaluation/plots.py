@@ -70,7 +70,7 @@ def plot_rejections(bars: Sequence[Bar]) -> str:
     groups = list(dict.fromkeys(bar.group for bar in bars))
     colours = colour_groups(groups)
     rows = len(bars) + 0.7 * len(groups)
-    with new_figure(height=0.46 * rows + 0.1, fitted=False) as figure:
+    with new_figure(height=0.5 * rows + 0.1, fitted=False) as figure:
         axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
         axes.set_axis_off()
         axes.set_xlim(0, largest)
@@ -91,19 +91,19 @@ def plot_rejections(bars: Sequence[Bar]) -> str:
 def plot_lengths(lengths: Mapping[str, NDArray[np.int64]], limits: Mapping[str, int]) -> str:
     """One histogram per phase on a shared axis of tokens, with each phase's length limit."""
     edges = length_edges(np.concatenate(list(lengths.values())))
-    with new_figure(height=1.55 * len(lengths) + 0.35) as figure:
+    with new_figure(height=1.6 * len(lengths) + 0.4) as figure:
         panels = figure.subplots(len(lengths), 1, sharex=True, squeeze=False)[:, 0]
         for axes, (phase, values) in zip(panels, lengths.items(), strict=True):
             axes.hist(
                 values, bins=list(edges), color=PHASE_COLOURS[phase], edgecolor="white", linewidth=1
             )
-            axes.set_title(_length_title(phase, values, limits), loc="left", fontsize=11)
+            axes.set_title(_length_title(phase, values, limits), loc="left", fontsize=12.5)
             axes.grid(axis="y")
             axes.margins(x=0.01)
             use_whole_numbers(axes.yaxis, most_ticks=4)
         use_whole_numbers(panels[-1].xaxis, most_ticks=5)
         panels[-1].set_xlabel("tokens of a row (prompt + completion)")
-        figure.supylabel("rows", fontsize=11)
+        figure.supylabel("rows", fontsize=12.5)
         return render_svg(figure, "lengths")
 
 
@@ -126,7 +126,7 @@ def plot_mix(mixes: Mapping[str, Mapping[str, int]], name: str) -> str:
 
     categories = list(dict.fromkeys(part for mix in mixes.values() for part in mix))
     colours = colour_groups(categories)
-    bars_in, legend_in = 0.66 * len(mixes), 0.24 * len(categories) + 0.15
+    bars_in, legend_in = 0.66 * len(mixes), 0.27 * len(categories) + 0.15
     with new_figure(bars_in + legend_in, fitted=False) as figure:
         share = bars_in / (bars_in + legend_in)
         axes = figure.add_axes((0.0, 1 - share, 1.0, share))
@@ -144,7 +144,7 @@ def plot_mix(mixes: Mapping[str, Mapping[str, int]], name: str) -> str:
 
 def plot_losses(curves: Sequence[Curve]) -> str:
     """Loss over optimiser steps (logarithmic): every step faint, the running mean on top."""
-    with new_figure(height=3.0) as figure:
+    with new_figure(height=3.4) as figure:
         axes = figure.subplots()
         for curve in curves:
             colour = PHASE_COLOURS[curve.phase]
@@ -167,7 +167,7 @@ def plot_losses(curves: Sequence[Curve]) -> str:
         axes.set_xlabel("optimiser step of the phase (log scale)")
         axes.set_ylabel("loss (nats per token)")
         axes.grid()
-        axes.legend(loc="best", handlelength=2.6)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), handlelength=2.6, borderpad=0)
         return render_svg(figure, "loss")
 
 
@@ -203,7 +203,7 @@ def plot_scores(dots: Sequence[Dot]) -> str:
                 ticks.append((row, dot.checkpoint))
                 row += 1
         axes.set_yticks([place for place, _ in ticks], [name for _, name in ticks])
-        axes.tick_params(axis="y", length=0)
+        axes.tick_params(axis="y", length=0, pad=8)
         axes.set_ylim(rows - 0.4, -0.6)
         axes.set_xlim(0, _score_limit(dots))
         axes.set_xlabel("avg@k, per cent of answers correct")

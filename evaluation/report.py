@@ -30,6 +30,7 @@ from evaluation.report_view import (
     Lane,
     StageRow,
     describe_lanes,
+    describe_scores,
     describe_tiles,
     format_interval,
     join_counts,
@@ -87,6 +88,7 @@ def render_page(recipe: Recipe, facts: RunFacts) -> str:
         "mismatches": describe_mismatches(facts),
         "lanes": lanes,
         "stages": stages,
+        "scores": describe_scores(facts.evaluations),
         "samples": [
             (sample, describe_provenance(sample)) for sample in choose_samples(recipe, facts)
         ],

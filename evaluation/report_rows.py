@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
 from evaluation.report_data import RunFacts, read_columns
+from pipeline.errors import SourceError
 from pipeline.manifest import Version
 from pipeline.records import TrainingRow
 from pipeline.settings.recipe import Recipe
@@ -103,7 +105,14 @@ def _places(version: Version, own: set[str]) -> Iterator[_Place]:
 
 
 def _read_sample(phase: str, place: _Place) -> SampleRow:
-    row = TrainingRow.model_validate(_read_row(place.shard, place.position))
+    try:
+        row = TrainingRow.model_validate(_read_row(place.shard, place.position))
+    except ValidationError as exc:
+        raise SourceError(
+            f"{place.shard}, row {place.row_id}: not a training row "
+            f"({str(exc).splitlines()[1].strip()})",
+            hint=f"delete {place.shard.parent.parent} and build it again",
+        ) from exc
     thinking, answer = split_completion(row.completion[0].content)
     return SampleRow(phase=phase, row=row, thinking=thinking, answer=answer)
 

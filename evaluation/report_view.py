@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from evaluation.report_data import PHASES, EvaluationFacts, RunFacts, Score
 from pipeline.manifest import Version
@@ -74,7 +75,15 @@ class Tile:
 
     label: str
     value: str
-    detail: str
+    details: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRow:
+    """One benchmark's scores of one checkpoint."""
+
+    checkpoint: str
+    score: Score
 
 
 def describe_lanes(facts: RunFacts) -> list[Lane]:
@@ -189,36 +198,44 @@ def describe_tiles(facts: RunFacts) -> list[Tile]:
     if judged := facts.synthesis.get("judged"):
         manifest = judged.manifest
         tiles.append(
-            Tile("Problems accepted", f"{manifest.rows_out:,}", f"of {manifest.rows_in:,} judged")
+            Tile("Problems accepted", f"{manifest.rows_out:,}", [f"of {manifest.rows_in:,} judged"])
         )
     if verified := facts.synthesis.get("verified"):
         manifest = verified.manifest
         tiles.append(
-            Tile("Traces kept", f"{manifest.rows_out:,}", f"of {manifest.rows_in:,} solutions")
+            Tile("Traces kept", f"{manifest.rows_out:,}", [f"of {manifest.rows_in:,} solutions"])
         )
     for phase, found in facts.phases.items():
         rows = found.version.manifest.rows_out
-        tiles.append(Tile(f"Phase {phase} data", f"{rows:,} rows", f"{found.num_tokens:,} tokens"))
+        tiles.append(
+            Tile(f"Phase {phase} data", f"{rows:,} rows", [f"{found.num_tokens:,} tokens"])
+        )
     for phase, training in facts.training.items():
         record = training.record
         change = f"{record.first_loss:.2f} → {record.last_loss:.2f}"
-        tiles.append(Tile(f"Loss, SFT phase {phase}", change, f"in {record.num_steps:,} steps"))
+        tiles.append(Tile(f"Loss, SFT phase {phase}", change, [f"in {record.num_steps:,} steps"]))
     return tiles + _score_tiles(facts.evaluations)
+
+
+def describe_scores(evaluations: Sequence[EvaluationFacts]) -> list[ScoreRow]:
+    """All scores, a benchmark's checkpoints beside each other."""
+    rows = [ScoreRow(entry.name, score) for entry in evaluations for score in entry.scores]
+    order = list(dict.fromkeys(row.score.benchmark for row in rows))
+    return sorted(rows, key=lambda row: order.index(row.score.benchmark))
 
 
 def _score_tiles(evaluations: Sequence[EvaluationFacts]) -> list[Tile]:
     """One tile per benchmark, its checkpoints in order."""
-    found: dict[str, list[tuple[str, Score]]] = {}
-    for entry in evaluations:
-        for score in entry.scores:
-            found.setdefault(score.benchmark, []).append((entry.name, score))
     return [
         Tile(
-            label=f"{benchmark}, avg@{pairs[0][1].samples_per_item}",
-            value=" → ".join(f"{score.avg_at_k:.1%}" for _, score in pairs),
-            detail="; ".join(f"{name} in {format_interval(score)}" for name, score in pairs),
+            label=f"{benchmark}, avg@{found[0].score.samples_per_item}",
+            value=" → ".join(f"{row.score.avg_at_k:.1%}" for row in found),
+            details=[f"{row.checkpoint}: {format_interval(row.score)}" for row in found],
         )
-        for benchmark, pairs in found.items()
+        for benchmark, group in groupby(
+            describe_scores(evaluations), key=lambda row: row.score.benchmark
+        )
+        if (found := list(group))
     ]
 
 
