@@ -62,4 +62,3 @@ def refuse(row_id: str, stage: str, reason: str, detail: str = "") -> Rejected:
     """A named refusal; the detail is cut to one readable line."""
     line = " ".join(detail.split())
     return Rejected(row_id=row_id, stage=stage, reason=reason, detail=line[:300])
-

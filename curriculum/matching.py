@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_FIGURE = re.compile(r"\[asy\].*?(\[/asy\]|\Z)|\\begin\{(tikzpicture|asy)\}.*?\\end\{\2\}", re.DOTALL)
+_FIGURE = re.compile(
+    r"\[asy\].*?(\[/asy\]|\Z)|\\begin\{(tikzpicture|asy)\}.*?\\end\{\2\}", re.DOTALL
+)
 _DROPPED_MACROS = re.compile(
     r"\\(left|right|bigg?[lr]?|[dt]?frac|displaystyle|text(bf|it|rm)?|math(rm|bf|bb|cal|it|sf)|"
     r"mbox|operatorname|quad|qquad|begin|end|hspace|vspace|limits|nolimits|[,;:! ])(?![a-zA-Z])",

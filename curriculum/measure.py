@@ -78,6 +78,4 @@ def histogram_of(sizes: list[int]) -> list[dict[str, int | None]]:
     for size in sizes:
         counts[sum(size > bound for bound in HISTOGRAM_BINS)] += 1
     bounds: list[int | None] = [*HISTOGRAM_BINS, None]
-    return [
-        {"up_to": bound, "rows": count} for bound, count in zip(bounds, counts, strict=True)
-    ]
+    return [{"up_to": bound, "rows": count} for bound, count in zip(bounds, counts, strict=True)]

@@ -25,7 +25,7 @@ _CHAT_MARKS = ("<|im_start|>", "<|im_end|>")
 
 
 def normalize_text(text: str) -> str:
-    """NFC, ``\\n`` line ends, no zero-width characters, NULs or trailing blanks."""
+    """NFC, Unix line ends, no zero-width characters, NULs or trailing blanks."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_INVISIBLE)
     text = unicodedata.normalize("NFC", text)
     return "\n".join(line.rstrip() for line in text.split("\n")).strip()

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.benchmarks import load_benchmark
+
 import curriculum
 from curriculum.decontaminate import BenchmarkIndex, ItemText
 from curriculum.sources.catalog import CARDS, OpenedSource, open_source
 from curriculum.survey import Judge
-from pipeline.benchmarks import load_benchmark
 from pipeline.errors import ConfigError, SourceError
 from pipeline.hashing import file_sha256
 from pipeline.manifest import InputRef

@@ -61,9 +61,7 @@ def select_rows(plan: Plan, survivors: Sequence[Survivor]) -> Selection:
     return Selection(rows=ordered, refused=refused, shard_rows=settings.shard_rows)
 
 
-def _draw(
-    plan: Plan, rows: Sequence[Survivor], refused: dict[int, Refusal]
-) -> list[Survivor]:
+def _draw(plan: Plan, rows: Sequence[Survivor], refused: dict[int, Refusal]) -> list[Survivor]:
     """Each source's share; rows left out are added to ``refused``."""
     by_source: dict[int, list[Survivor]] = defaultdict(list)
     for row in rows:

@@ -176,4 +176,3 @@ def _survivor(row: dict[str, Any], batch: InputBatch, position: int) -> Survivor
         difficulty=row["difficulty"],
         num_prompt_tokens=row["num_prompt_tokens"],
     )
-

@@ -38,7 +38,6 @@ from pipeline.store import (
     write_text,
 )
 
-
 CardWriter = Callable[[Manifest], str | Mapping[str, str]]
 """From a manifest to the text of ``README.md``, or to the texts of several files by name."""
 

@@ -66,7 +66,7 @@ def load_questions(recipe: Recipe, sources: Sequence[QuestionSource]) -> Questio
     Raises:
         SourceError: A file is missing, unreadable or lacks its text column.
     """
-    tables = {}
+    tables: dict[tuple[str, str], list[str | None]] = {}
     for entry in sources:
         column = "description" if entry.dataset == "code_contests" else "question"
         if entry.dataset == "open-r1/codeforces":

@@ -45,10 +45,11 @@ def iterate_rows(path: Path, required: Sequence[str]) -> Iterator[dict[str, Any]
     Raises:
         SourceError: Missing, unreadable or empty file, or a required column is absent.
     """
-    count = 0
-    for count, row in enumerate(_raw_rows(path, required), start=1):
+    is_empty = True
+    for row in _raw_rows(path, required):
+        is_empty = False
         yield dict(row)
-    if count == 0:
+    if is_empty:
         raise SourceError(f"{path} holds no rows", hint="pass a file with at least one row")
 
 
