@@ -1,0 +1,144 @@
+"""What a run's page shows besides its log: counts, settings, rows, data card, scores."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from flows.samples import sample_rows
+from flows.steps import Outcome, Step
+from flows.summary import summarize, top_reasons
+from pipeline.manifest import Version, load_version
+from pipeline.relaxed_gates import relaxed_gates
+from pipeline.settings.recipe import Recipe
+
+_FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+
+
+def publish_config(recipe: Recipe, out: Path) -> None:
+    """The settings in force: a run's own page shows only the parameters that were given."""
+    create_markdown_artifact(
+        key="resolved-config",
+        markdown=describe_config(recipe, out),
+        description=f"Every setting of this run: recipe {recipe.name} after its overrides",
+    )
+
+
+def publish_outcome(step: Step, outcome: Outcome) -> None:
+    """The rows and the card of a version that a step made; nothing for other steps."""
+    if not step.key.startswith(("synthesis", "data-")):
+        return
+    version = load_version(outcome.path)
+    publish_sample(version, step.title)
+    card = version.folder / "README.md"
+    if card.is_file():
+        create_markdown_artifact(
+            key="data-card",
+            markdown=describe_card(version, card.read_text(encoding="utf-8")),
+            description=f"Data card of the {step.title}, version {version.name}",
+        )
+
+
+def publish_sample(version: Version, title: str) -> None:
+    """The first rows of a version."""
+    rows = sample_rows(version)
+    if rows:
+        create_table_artifact(
+            key="sample",
+            table=rows,
+            description=f"First {len(rows)} of {version.manifest.rows_out:,} rows: {title}",
+        )
+
+
+def publish_counts(recipe: Recipe, out: Path, stages: Collection[str]) -> None:
+    """The funnel of the stages that this run was about, and the scores if it evaluated."""
+    summary = summarize(recipe, out)
+    rows = [stage for stage in summary["stages"] if stage["key"] in stages]
+    if rows:
+        create_table_artifact(
+            key="funnel",
+            table=[describe_funnel_row(stage) for stage in rows],
+            description=f"Rows through {len(rows)} stage(s): in = out + rejected in each",
+        )
+    scores = [score for score in summary["scores"] if f"evaluation-{score['checkpoint']}" in stages]
+    if scores:
+        create_table_artifact(
+            key="scores",
+            table=[describe_score(score) for score in scores],
+            description="Share of correct answers with its interval",
+        )
+
+
+def describe_funnel_row(stage: dict[str, Any]) -> dict[str, Any]:
+    """One line of the funnel."""
+    return {
+        "stage": stage["stage"],
+        "unit": stage["unit"],
+        "in": f"{stage['in']:,}",
+        "out": f"{stage['out']:,}",
+        "rejected": f"{stage['rejected']:,}",
+        "most frequent reasons": top_reasons(stage) or "none",
+    }
+
+
+def describe_score(score: dict[str, Any]) -> dict[str, Any]:
+    """One line of the scores."""
+    low, high = score["interval"]
+    return {
+        "benchmark": score["benchmark"],
+        "checkpoint": score["checkpoint"],
+        f"avg@{score['samples_per_item']}": f"{score['avg_at_k']:.1%}",
+        "interval": f"{low:.1%} to {high:.1%}",
+        "items": score["num_items"],
+        "cut off": f"{score['truncated_rate']:.1%}",
+    }
+
+
+def describe_config(recipe: Recipe, out: Path) -> str:
+    """The resolved settings as a page, relaxed gates first."""
+    values = recipe.settings.model_dump(mode="json")
+    parts = [f"# Recipe {recipe.name}", recipe.settings.description, f"Output folder: `{out}`"]
+    if gates := relaxed_gates(recipe.settings):
+        parts += ["## Gates that this recipe relaxes", "\n".join(f"- {gate}" for gate in gates)]
+    parts.append("## All settings")
+    general = {key: value for key, value in values.items() if not _is_section(value)}
+    for section, content in {
+        "general": general,
+        **{key: value for key, value in values.items() if key not in general},
+    }.items():
+        lines = [f"| `{key}` | `{_show(value)}` |" for key, value in _flatten(content)]
+        parts += [f"### {section}", "\n".join(["| setting | value |", "| --- | --- |", *lines])]
+    return "\n\n".join(part for part in parts if part)
+
+
+def describe_card(version: Version, text: str) -> str:
+    """A version's README without the Hub's front matter, which a page would show as prose."""
+    return f"Files: `{version.folder}`\n\n{_FRONT_MATTER.sub('', text)}"
+
+
+def _is_section(value: Any) -> bool:
+    return isinstance(value, dict | list)
+
+
+def _flatten(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested settings as dotted keys, as ``--set`` takes them."""
+    if isinstance(value, dict) and value:
+        items = value.items()
+    elif isinstance(value, list) and any(_is_section(item) for item in value):
+        items = dict(enumerate(value)).items()
+    else:
+        return [(prefix, value)]
+    return [
+        pair
+        for key, item in items
+        for pair in _flatten(item, f"{prefix}.{key}" if prefix else str(key))
+    ]
+
+
+def _show(value: Any) -> str:
+    """A value in a table cell: a bar would end the cell."""
+    return str(value).replace("|", "\\|").replace("\n", " ") or "(empty)"

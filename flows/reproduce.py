@@ -1,0 +1,33 @@
+"""Flow ``reproduce``: the whole loop, from concepts to the report."""
+
+from typing import Any
+
+from prefect import State, flow
+
+from flows.running import run_label, run_steps
+from flows.steps import WHOLE_LOOP
+
+
+def name_run() -> str:
+    """The recipe's name, e.g. ``demo``."""
+    return run_label()
+
+
+@flow(name="reproduce", flow_run_name=name_run, persist_result=False)
+def reproduce(
+    recipe: str = "demo", out: str | None = None, overrides: list[str] | None = None
+) -> State[Any]:
+    """Synthesise, build both datasets, train, evaluate and report.
+
+    Args:
+        recipe: Name of a file in recipes/, or a path to a TOML file.
+        out: Output folder; runs/RECIPE-NAME when empty.
+        overrides: Recipe values to change, each as section.key=value.
+    """
+    return run_steps(
+        WHOLE_LOOP,
+        recipe,
+        out=out,
+        overrides=overrides,
+        next_command="open the report in a browser",
+    )

@@ -1,0 +1,134 @@
+"""The common body of all flows: resolve the recipe, run its steps as tasks, publish artifacts.
+
+No postponed annotations here: Prefect evaluates the signatures of tasks and flows in a served
+process, where postponed ones fail.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import State, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import TaskRun
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
+from prefect.tasks import Task, exponential_backoff
+
+from flows import artifacts
+from flows.preflight import check_files
+from flows.steps import Outcome, Step, stay_offline
+from pipeline.errors import PipelineError, TeacherUnreachable
+from pipeline.run_folder import prepare_run_folder
+from pipeline.settings.recipe import Recipe, load_recipe
+
+
+async def is_unreachable(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
+    """Whether a further try may help: the teacher did not answer, and finished work is kept."""
+    return isinstance(await state.aresult(raise_on_failure=False), TeacherUnreachable)
+
+
+# Prefect's cache looks at inputs, not at files, and would call a deleted version done: the stages
+# themselves know what is finished, and the task only says so.
+@task(
+    task_run_name="{step.key}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=3,
+    retry_delay_seconds=exponential_backoff(backoff_factor=10),
+    retry_condition_fn=is_unreachable,
+)
+def run_step(step: Step, recipe: Recipe, out: Path) -> Any:
+    """One step of the loop; its state says *Reused* when nothing had to be done."""
+    try:
+        outcome = step.run(recipe, out)
+    except TeacherUnreachable:
+        raise
+    except PipelineError as exc:
+        return Failed(message=explain(exc))
+    name = "Reused" if outcome.reused else "Completed"
+    return Completed(name=name, message=outcome.line, data=outcome)
+
+
+def explain(error: PipelineError) -> str:
+    """A failure as one sentence with its remedy."""
+    return f"{error} — remedy: {error.hint}"
+
+
+def run_steps(
+    steps: Sequence[Step],
+    recipe: str,
+    *,
+    out: str | None,
+    overrides: list[str] | None,
+    next_command: str,
+) -> State[Any]:
+    """The body of a flow.
+
+    Args:
+        steps: What to run, in order.
+        recipe: Name or path of the recipe.
+        out: Run folder; ``runs/<recipe name>`` when empty.
+        overrides: ``section.key=value`` texts.
+        next_command: What the last log line suggests.
+
+    Returns:
+        The flow run's final state; a failure is one sentence, without a traceback.
+    """
+    logger = get_run_logger()
+    try:
+        loaded = load_recipe(recipe, overrides or [])
+        check_files(loaded)
+        folder = loaded.out(Path(out) if out else None)
+        prepare_run_folder(loaded, folder)
+        logger.info("recipe %s (%s), output folder %s", loaded.name, loaded.path, folder)
+        stay_offline(loaded)
+        artifacts.publish_config(loaded, folder)
+        outcomes, failure = _run_all(steps, loaded, folder)
+        if failure is not None:
+            logger.error(failure)
+            return Failed(message=failure)
+        artifacts.publish_counts(loaded, folder, {key for step in steps for key in step.stages})
+    except PipelineError as exc:
+        logger.error(explain(exc))
+        return Failed(message=explain(exc))
+    logger.info("written: %s; next: %s", outcomes[-1].path, next_command)
+    return Completed(message="; ".join(outcome.line for outcome in outcomes))
+
+
+def _run_all(steps: Sequence[Step], recipe: Recipe, out: Path) -> tuple[list[Outcome], str | None]:
+    """Run the steps until one fails; the second value says why."""
+    logger = get_run_logger()
+    outcomes: list[Outcome] = []
+    before: list[State[Any]] = []
+    for step in steps:
+        # Waiting for the step before draws the arrow between them on the run's page.
+        state = run_step(step, recipe, out, return_state=True, wait_for=before)
+        if not state.is_completed():
+            return outcomes, f"{step.title}: {_reason(state)}"
+        outcome: Outcome = state.result()
+        reused = "reused, " if outcome.reused else ""
+        logger.info("%s: %s%s", step.title, reused, outcome.line)
+        artifacts.publish_outcome(step, outcome)
+        outcomes.append(outcome)
+        before = [state]
+    return outcomes, None
+
+
+def _reason(state: State[Any]) -> str:
+    error = state.result(raise_on_failure=False)
+    if isinstance(error, PipelineError):
+        return explain(error)
+    return state.message or f"ended as {state.name}"
+
+
+def run_label(suffix: str = "") -> str:
+    """A flow run's name from its recipe, e.g. ``demo``; ``+1`` counts overrides.
+
+    Args:
+        suffix: What distinguishes runs of the same recipe.
+    """
+    parameters = flow_run.parameters
+    label = Path(parameters["recipe"]).stem + (f"-{suffix}" if suffix else "")
+    overrides = parameters.get("overrides") or []
+    return label + (f"+{len(overrides)}" if overrides else "")

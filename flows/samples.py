@@ -1,0 +1,73 @@
+"""A few rows of a version as short texts, for a table that a person skims."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
+
+from pipeline.manifest import Version
+
+MAX_ROWS = 10
+_MAX_CHARS = 280
+
+
+def sample_rows(version: Version) -> list[dict[str, Any]]:
+    """The first rows of a version, each as column title → short text.
+
+    Args:
+        version: Of verified traces, training rows or sampled answers.
+    """
+    rows = list(islice(version.rows(), MAX_ROWS))
+    if not rows:
+        return []
+    if "solution" in rows[0]:
+        return [_describe_trace(row) for row in rows]
+    if "completion" in rows[0]:
+        return [_describe_training_row(row) for row in rows]
+    return [_describe_answer(row) for row in rows]
+
+
+def shorten(text: object) -> str:
+    """One line of at most 280 characters."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= _MAX_CHARS else line[: _MAX_CHARS - 1] + "…"
+
+
+def _describe_trace(row: dict[str, Any]) -> dict[str, Any]:
+    solution = row["solution"]
+    problem = solution["problem"]
+    return {
+        "domain": problem["domain"],
+        "level": problem["level"],
+        "concepts": _join(problem["concepts"]),
+        "problem": shorten(problem["statement"]),
+        "thinking": shorten(solution["thinking"]),
+        "answer": shorten(row["final_answer"]),
+        "checked by": row["method"],
+    }
+
+
+def _describe_training_row(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "domain": row["domain"],
+        "source": row["source"],
+        "question": shorten(row["question"]),
+        "completion": shorten(row["completion"][-1]["content"]),
+        "tokens": row["num_tokens"],
+    }
+
+
+def _describe_answer(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "benchmark": row["benchmark"],
+        "question": shorten(row["question"]),
+        "expected": shorten(row["gold"] if row["gold"] is not None else "tests"),
+        "answered": shorten(row["extracted"] if row["extracted"] is not None else row["text"]),
+        "correct": "yes" if row["correct"] else "no",
+        "why not": "" if row["correct"] else str(row["reason"] or "").replace("_", " "),
+    }
+
+
+def _join(words: Iterable[str]) -> str:
+    return shorten(", ".join(words))

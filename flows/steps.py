@@ -1,0 +1,167 @@
+"""The steps of the whole loop, as data: the plain driver and the Prefect flows run the same ones.
+
+Nothing here imports Prefect, and every stage is imported only when its step runs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from pipeline.manifest import Version
+from pipeline.settings.recipe import Recipe
+from promptcot.stage_names import STAGES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What one step came to."""
+
+    line: str
+    """Counts in one line, for a log."""
+    path: Path
+    """What was written: a version, a checkpoint or a page."""
+    reused: bool = False
+    """It existed already, and nothing was done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One step: its name, the report's stages it fills, and what runs it."""
+
+    key: str
+    title: str
+    stages: tuple[str, ...]
+    """Keys of the report's stages (``evaluation.report_view``) whose counts belong to it."""
+    run: Callable[[Recipe, Path], Outcome]
+
+
+def synthesize(recipe: Recipe, out: Path) -> Outcome:
+    """Concept combinations to verified traces."""
+    from promptcot import synthesis
+
+    return _describe_version(synthesis.synthesize(recipe, out))
+
+
+def build_dataset(recipe: Recipe, out: Path, *, phase: str) -> Outcome:
+    """Sources to a phase version."""
+    from curriculum.build import build_phase
+
+    return _describe_version(build_phase(recipe, phase, out))
+
+
+def train(recipe: Recipe, out: Path, *, phase: str) -> Outcome:
+    """A phase version to a checkpoint."""
+    from trainer.sft import train_phase
+
+    result = train_phase(recipe, phase, out)
+    dropped = sum(result.num_dropped.values())
+    line = (
+        f"loss {result.first_loss:.3f} → {result.last_loss:.3f} in {result.num_steps:,} steps on "
+        f"{result.num_rows:,} rows" + (f", {dropped:,} rows left out" if dropped else "")
+    )
+    return Outcome(line=line, path=result.checkpoint, reused=result.reused)
+
+
+def evaluate(recipe: Recipe, out: Path) -> Outcome:
+    """All checkpoints that the recipe names, one after the other."""
+    outcomes = [
+        evaluate_one(recipe, out, name=name) for name in recipe.settings.evaluation.checkpoints
+    ]
+    return Outcome(
+        line="; ".join(outcome.line for outcome in outcomes) or "the recipe names no checkpoint",
+        path=out / "evaluation",
+        reused=all(outcome.reused for outcome in outcomes),
+    )
+
+
+def evaluate_one(recipe: Recipe, out: Path, *, name: str) -> Outcome:
+    """Score one checkpoint: a name under ``checkpoints/``, or any model folder."""
+    from evaluation.run import evaluate_checkpoint
+
+    checkpoint = Path(name) if "/" in name else out / "checkpoints" / name
+    label = checkpoint.name
+    version = evaluate_checkpoint(recipe, checkpoint, out, label)
+    scores = ", ".join(
+        f"{score['benchmark']} {score['avg_at_k']:.1%}"
+        for score in version.manifest.extra["scores"]
+    )
+    return Outcome(line=f"{label}: {scores}", path=version.folder, reused=version.reused)
+
+
+def report(recipe: Recipe, out: Path) -> Outcome:
+    """Everything the run left on disk to one page."""
+    from evaluation.report import write_report
+
+    path = write_report(recipe, out)
+    return Outcome(line=f"{path.stat().st_size / 1024:,.0f} KiB, one file", path=path)
+
+
+SYNTHESIS = Step(key="synthesis", title="synthesis", stages=STAGES, run=synthesize)
+DATASETS = {
+    phase: Step(
+        key=f"data-{phase}",
+        title=f"phase {phase} dataset",
+        stages=(f"dataset-{phase}",),
+        run=partial(build_dataset, phase=phase),
+    )
+    for phase in ("1", "2")
+}
+TRAINING = {
+    phase: Step(
+        key=f"sft-{phase}",
+        title=f"SFT phase {phase}",
+        stages=(f"training-{phase}",),
+        run=partial(train, phase=phase),
+    )
+    for phase in ("1", "2")
+}
+EVALUATION = Step(
+    key="evaluation",
+    title="evaluation of the checkpoints",
+    stages=("evaluation-phase-1", "evaluation-phase-2"),
+    run=evaluate,
+)
+
+
+def evaluation_of(checkpoint: str) -> Step:
+    """The step that scores one checkpoint."""
+    label = Path(checkpoint).name
+    return Step(
+        key=f"evaluation-{label}",
+        title=f"evaluation of {label}",
+        stages=(f"evaluation-{label}",),
+        run=partial(evaluate_one, name=checkpoint),
+    )
+
+
+REPORT = Step(key="report", title="report", stages=(), run=report)
+
+WHOLE_LOOP = (SYNTHESIS, *DATASETS.values(), *TRAINING.values(), EVALUATION, REPORT)
+
+
+def stay_offline(recipe: Recipe) -> None:
+    """Tell the hub's client so, when the recipe reads nothing from there.
+
+    The variable is read once, when ``huggingface_hub`` is first imported.
+    """
+    settings = recipe.settings
+    if settings.model.init_from is None and not any(s.hub_id for s in settings.curriculum.sources):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def _describe_version(version: Version) -> Outcome:
+    manifest = version.manifest
+    counts = {
+        reason: count for reasons in manifest.rejected.values() for reason, count in reasons.items()
+    }
+    line = (
+        f"{manifest.rows_out:,} of {manifest.rows_in:,} {manifest.extra.get('unit', 'rows')} kept"
+    )
+    if counts:
+        top = max(counts, key=lambda reason: (counts[reason], reason))
+        line += f", {manifest.rows_rejected:,} rejected (most: {top.replace('_', ' ')})"
+    return Outcome(line=line, path=version.folder, reused=version.reused)
