@@ -29,6 +29,7 @@ from evaluation.report_rows import choose_samples, describe_provenance
 from evaluation.report_view import (
     Lane,
     StageRow,
+    describe_contamination,
     describe_lanes,
     describe_scores,
     describe_tiles,
@@ -89,6 +90,7 @@ def render_page(recipe: Recipe, facts: RunFacts) -> str:
         "lanes": lanes,
         "stages": stages,
         "scores": describe_scores(facts.evaluations),
+        "contamination": describe_contamination(facts),
         "samples": [
             (sample, describe_provenance(sample)) for sample in choose_samples(recipe, facts)
         ],

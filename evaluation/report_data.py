@@ -56,6 +56,16 @@ class TrainingStep(BaseModel):
     learning_rate: float | None = None
 
 
+class TrainingInit(BaseModel):
+    """What a phase's weights started from."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    kind: str
+    """``random``, or where pretrained weights came from."""
+    identity: str
+
+
 class TrainingRecord(BaseModel):
     """What ``training.json`` says about one phase of SFT."""
 
@@ -72,7 +82,7 @@ class TrainingRecord(BaseModel):
     num_parameters: int
     documents_per_step: int
     tokens_seen: int
-    init: str | None
+    init: TrainingInit
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ def describe_limits(recipe: Recipe, facts: RunFacts) -> list[str]:
     for phase, training in facts.training.items():
         record = training.record
         if record.num_parameters < _SMALL_STUDENT:
-            start = "" if record.init else " and starts from random weights"
+            start = " and starts from random weights" if record.init.kind == "random" else ""
             limits.append(
                 f"The student of phase {phase} has {record.num_parameters:,} parameters{start}, "
                 f"and saw {record.tokens_seen:,} tokens. Its loss shows that training works; its "

@@ -86,6 +86,35 @@ class ScoreRow:
     score: Score
 
 
+@dataclass(frozen=True, slots=True)
+class ContaminationRow:
+    """What one benchmark's decontamination did to one phase."""
+
+    phase: str
+    benchmark: str
+    num_items: int
+    num_removed: int
+    num_twins: int
+
+
+def describe_contamination(facts: RunFacts) -> list[ContaminationRow]:
+    """A row per phase and benchmark that the phase was checked against."""
+    rows = []
+    for phase, found in facts.phases.items():
+        report = found.version.manifest.extra.get("decontamination", {"benchmarks": {}})
+        rows += [
+            ContaminationRow(
+                phase=phase,
+                benchmark=benchmark,
+                num_items=counts["items"],
+                num_removed=counts["rows_flagged"],
+                num_twins=counts["template_twins"],
+            )
+            for benchmark, counts in report["benchmarks"].items()
+        ]
+    return rows
+
+
 def describe_lanes(facts: RunFacts) -> list[Lane]:
     """The pipeline, lane by lane, in the order of the data."""
     return [

@@ -276,6 +276,14 @@ def build_phase(
         rows,
         rejected=rejected,
         inputs=inputs,
+        extra={
+            "decontamination": {
+                "benchmarks": {
+                    "demo-math": {"items": 24, "rows_flagged": 2, "template_twins": 1},
+                    "demo-code": {"items": 8, "rows_flagged": 1, "template_twins": 0},
+                }
+            }
+        },
         salt=salt,
     )
 
@@ -303,7 +311,7 @@ def build_checkpoint(out: Path, phase: str, version: Version) -> None:
         "num_parameters": 2_345_678,
         "documents_per_step": 8,
         "tokens_seen": 123_456,
-        "init": None if phase == "1" else "phase-1",
+        "init": {"kind": "random" if phase == "1" else "folder", "identity": "seed 42"},
     }
     (folder / "training.json").write_text(json.dumps(record), encoding="utf-8")
     lines = [

@@ -109,6 +109,10 @@ def test_reasons_are_listed_with_the_step_that_gave_them(page: str) -> None:
     assert "decontaminate: benchmark item3" in text
 
 
+def test_decontamination_is_told_per_benchmark(page: str) -> None:
+    assert "Phase 2demo-math2421" in flat(page)
+
+
 def test_relaxed_gates_and_toy_models_are_said_in_words(page: str) -> None:
     text = flat(page)
     assert "kept from the verdict “acceptable” upwards" in text
