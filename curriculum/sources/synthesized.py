@@ -37,7 +37,8 @@ def find_version(recipe: Recipe, out: Path, *, may_synthesize: bool) -> Version:
         "There are no verified traces yet, and the recipe sets curriculum.synthesize_if_missing: "
         "running synthesis first."
     )
-    return synthesize(recipe, out)
+    version: Version = synthesize(recipe, out)
+    return version
 
 
 def read_traces(version: Version) -> Iterator[dict[str, Any]]:
