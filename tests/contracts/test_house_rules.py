@@ -17,11 +17,7 @@ MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 60
 MAX_PARAMETERS = 5
 VAGUE_NAMES = {"utils.py", "util.py", "helpers.py", "helper.py", "common.py", "misc.py"}
-PRINTERS = {
-    "pipeline/console.py",
-    # A script inside the sandbox that imports nothing of ours; its prints are the channel's lines.
-    "promptcot/verification/sandbox_runner.py",
-}
+PRINTERS = {"pipeline/console.py"}
 BROAD_CATCHES = {
     # The one place that turns a bug of ours into a message, a traceback and exit code 1.
     "pipeline/cli.py",
@@ -58,6 +54,12 @@ def count_parameters(function: Function) -> int:
     arguments = function.args
     names = [a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
     return len([name for name in names if name not in {"self", "cls"}])
+
+
+def writes_to_channel(call: ast.Call) -> bool:
+    """Whether a print goes to a stream that no person reads: the pipe of a worker process."""
+    targets = [word.value for word in call.keywords if word.arg == "file"]
+    return any(ast.unparse(t) not in {"sys.stdout", "sys.stderr"} for t in targets)
 
 
 def broad_catches(path: Path) -> list[int]:
