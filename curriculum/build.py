@@ -71,9 +71,15 @@ def build(
 
 def _describe_plan(recipe: Recipe, phase: str, out: Path) -> dict[str, Any]:
     """Show what a build would read and how its version is called; write nothing."""
-    from curriculum.planning import make_plan
+    from curriculum.planning import awaits_synthesis, make_plan
     from pipeline import console
 
+    if awaits_synthesis(recipe, phase, out):
+        console.say(
+            f"phase {phase} would run synthesis first: there are no verified traces under {out} "
+            "yet, and its version is named by theirs"
+        )
+        return {"phase": phase, "version": None, "exists": False, "runs_synthesis": True}
     plan = make_plan(recipe, phase, out, may_synthesize=False)
     console.table(
         f"phase {phase} would read",

@@ -46,9 +46,50 @@ def tokenize(text: str) -> list[str]:
     return _TOKEN.findall(text)
 
 
+_NUMBER_WORDS = {
+    word: str(value)
+    for value, word in [
+        *enumerate(
+            [
+                "two",
+                "three",
+                "four",
+                "five",
+                "six",
+                "seven",
+                "eight",
+                "nine",
+                "ten",
+                "eleven",
+                "twelve",
+                "thirteen",
+                "fourteen",
+                "fifteen",
+                "sixteen",
+                "seventeen",
+                "eighteen",
+                "nineteen",
+                "twenty",
+            ],
+            start=2,
+        ),
+        *zip(
+            range(30, 100, 10), ["thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+        ),
+        (100, "hundred"),
+        (1000, "thousand"),
+    ]
+}
+"""Written numbers; "one" is left out because it is mostly a pronoun."""
+
+
 def numbers_of(tokens: list[str]) -> list[str]:
-    """The numbers among tokens, sorted."""
-    return sorted(token for token in tokens if token[0].isdigit())
+    """The numbers among tokens, written ones as digits, sorted."""
+    return sorted(
+        _NUMBER_WORDS.get(token, token)
+        for token in tokens
+        if token[0].isdigit() or token in _NUMBER_WORDS
+    )
 
 
 def last_sentence(text: str) -> list[str]:

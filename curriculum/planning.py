@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.benchmarks import load_benchmark
-
 import curriculum
 from curriculum.decontaminate import BenchmarkIndex, ItemText
 from curriculum.sources.catalog import CARDS, OpenedSource, open_source
 from curriculum.survey import Judge
+from pipeline.benchmarks import load_benchmark
 from pipeline.errors import ConfigError, SourceError
 from pipeline.hashing import file_sha256
-from pipeline.manifest import InputRef
+from pipeline.manifest import LATEST, InputRef
 from pipeline.records import TrainingRow
 from pipeline.settings.base import determining
 from pipeline.settings.curriculum import PhaseSettings
@@ -89,6 +88,16 @@ def make_plan(recipe: Recipe, phase: str, out: Path, *, may_synthesize: bool = T
         min_rows=recipe.settings.curriculum.min_rows,
     )
     return Plan(recipe=recipe, phase=phase, settings=settings, sources=sources, stage=stage)
+
+
+def awaits_synthesis(recipe: Recipe, phase: str, out: Path) -> bool:
+    """Whether a build of this phase would run synthesis first."""
+    curriculum_settings = recipe.settings.curriculum
+    kinds = {source.name: source for source in curriculum_settings.sources}
+    used = [kinds[entry.source] for entry in find_phase(recipe, phase).sources]
+    needs = any(source.kind == "synthesized" and not source.paths for source in used)
+    is_missing = not (out / "synthesis" / "verified" / LATEST).is_file()
+    return needs and is_missing and curriculum_settings.synthesize_if_missing
 
 
 def find_phase(recipe: Recipe, phase: str) -> PhaseSettings:

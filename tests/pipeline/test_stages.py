@@ -135,14 +135,18 @@ def test_kill_9_then_the_same_command_finishes(tmp_path: Path) -> None:
         "run_stage(make_stage(Path(sys.argv[1])), numbers(40), slow)\n"
     )
     killed = tmp_path / "killed"
-    process = subprocess.Popen([sys.executable, str(script), str(killed), "0.2"])
+    # The same checkout in both processes, whichever one is installed: its code names the version.
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen([sys.executable, str(script), str(killed), "0.2"], env=environment)
     deadline = time.monotonic() + 60
     while len(list(killed.rglob("receipts/*.json"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (killed / "LATEST").exists()
-    subprocess.run([sys.executable, str(script), str(killed), "0"], check=True, timeout=60)
+    subprocess.run(
+        [sys.executable, str(script), str(killed), "0"], check=True, timeout=60, env=environment
+    )
     undisturbed = run_stage(make_stage(tmp_path / "calm"), numbers(40), keep_even)
     assert tree(killed / undisturbed.name) == tree(undisturbed.folder)
 
