@@ -74,7 +74,9 @@ _NUMBER_WORDS = {
             start=2,
         ),
         *zip(
-            range(30, 100, 10), ["thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+            range(30, 100, 10),
+            ["thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"],
+            strict=True,
         ),
         (100, "hundred"),
         (1000, "thousand"),
