@@ -40,13 +40,13 @@ def describe_limits(recipe: Recipe, facts: RunFacts) -> list[str]:
     asked |= {judge.teacher for judge in settings.synthesis.judging.judges}
     engines = {settings.teachers[name].engine for name in asked}
     limits = []
-    if "embedded" in engines:
+    if facts.synthesis and "embedded" in engines:
         limits.append(
             "The teacher is a 135M-parameter language model that fits into a pip package. It "
             "proves that every joint of the pipeline works; the problems and solutions it writes "
             "are not worth training a real model on."
         )
-    if "scripted" in engines:
+    if facts.synthesis and "scripted" in engines:
         limits.append(
             "The teacher's answers were read from a script. No model wrote the synthesised rows."
         )
