@@ -1,0 +1,175 @@
+"""Grade model-written programs by their tests, in the sandbox.
+
+A program reads standard input and writes standard output. It passes when it ends without an error
+on every test and prints the expected lines; spaces around and between the words of a line do not
+count, nor do empty lines at the end. Outputs are compared here, outside the sandbox.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal
+
+from promptcot.verification.sandbox import Execution, Limits, Sandbox, require_sandbox
+
+CodeReason = Literal[
+    "passed",
+    "no_tests",
+    "syntax_error",
+    "tests_failed",
+    "runtime_error",
+    "timeout",
+    "memory_limit",
+    "output_limit",
+    "crashed",
+]
+ProgramWithTests = tuple[str, Sequence[Mapping[str, str]]]
+"""Python source and its tests, each ``{"input": ..., "output": ...}``."""
+
+_LABELS = {"python", "py", "python3"}
+_REASONS: dict[str, CodeReason] = {
+    "error": "runtime_error",
+    "timeout": "timeout",
+    "memory_limit": "memory_limit",
+    "output_limit": "output_limit",
+    "crashed": "crashed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CodeResult:
+    """The verdict on one program."""
+
+    passed: bool
+    reason: CodeReason
+    detail: str = ""
+    """The first failing test's number and what happened, on one line."""
+
+
+def extract_python(text: str) -> str | None:
+    """The program of an answer: its last closed ```` ```python ```` block, or none.
+
+    Args:
+        text: The answer alone, after the thinking. Blocks without a Python label do not count.
+    """
+    program: str | None = None
+    lines: list[str] = []
+    label: str | None = None
+    for line in text.splitlines(keepends=True):
+        mark = line.strip()
+        if label is None and mark.startswith("```"):
+            label, lines = mark[3:].strip().lower(), []
+        elif label is not None and mark == "```":
+            program = "".join(lines) if label in _LABELS else program
+            label = None
+        elif label is not None:
+            lines.append(line)
+    return program if program is not None and program.strip() else None
+
+
+def find_syntax_error(program: str) -> str | None:
+    """Why a program does not compile, or none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            compile(program, "program.py", "exec")
+    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as exc:
+        return f"{type(exc).__name__}: {exc}"
+    return None
+
+
+def outputs_match(expected: str, found: str) -> bool:
+    """Whether two outputs have the same words on the same lines."""
+    return _words(expected) == _words(found)
+
+
+def _words(text: str) -> list[list[str]]:
+    lines = [line.split() for line in text.split("\n")]
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
+
+
+class CodeGrader:
+    """Grades programs; one sandbox per program, several programs at once.
+
+    Raises:
+        SandboxError: No sandbox works here and running code without one is not allowed.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout_s: float = 10.0,
+        memory_limit_mib: int = 1024,
+        num_workers: int = 2,
+        allow_unsandboxed: bool = False,
+    ) -> None:
+        self._sandbox: Sandbox = require_sandbox(allow_unsandboxed=allow_unsandboxed)
+        # Processor time decides, so that a busy machine gives the same verdict as an idle one;
+        # the wall clock only stops programs that wait.
+        self._limits = Limits(cpu_s=timeout_s, wall_s=3 * timeout_s, memory_mib=memory_limit_mib)
+        self._pool = ThreadPoolExecutor(num_workers, thread_name_prefix="code-grader")
+
+    def __enter__(self) -> CodeGrader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Wait for running programs and free the threads."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def grade(self, programs: Sequence[ProgramWithTests]) -> list[CodeResult]:
+        """Verdicts on programs, in their order.
+
+        Raises:
+            SandboxError: The sandbox itself stopped working.
+        """
+        return list(self._pool.map(self._grade_one, programs))
+
+    def _grade_one(self, entry: ProgramWithTests) -> CodeResult:
+        program, tests = entry
+        if not tests:
+            return CodeResult(False, "no_tests", "the problem has no tests")
+        error = find_syntax_error(program)
+        if error is not None:
+            return CodeResult(False, "syntax_error", _one_line(error))
+        inputs = [test["input"] for test in tests]
+        runs = self._sandbox.run_many(program, inputs, limits=self._limits, stop_early=True)
+        for number, (run, test) in enumerate(zip(runs, tests, strict=True), start=1):
+            result = _judge(number, run, test["output"])
+            if result is not None:
+                return result
+        return CodeResult(True, "passed")
+
+
+def _judge(number: int, run: Execution, expected: str) -> CodeResult | None:
+    """The verdict on the program by one of its tests, or none if it passed that one."""
+    if run.status != "ok":
+        reason = _REASONS[run.status]
+        last = run.stderr.strip().rsplit("\n", 1)[-1]
+        return CodeResult(False, reason, f"test {number}: {_one_line(last) or run.status}")
+    if not outputs_match(expected, run.stdout):
+        detail = f"test {number}: expected {_short(expected)}, got {_short(run.stdout)}"
+        return CodeResult(False, "tests_failed", detail)
+    return None
+
+
+def _short(text: str) -> str:
+    text = text.strip()
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:200]

@@ -1,0 +1,123 @@
+"""Answers are extracted from the answer part only and compared as mathematics."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from promptcot.verification.math_answers import (
+    MathGrader,
+    extract_boxed,
+    normalise_answer,
+    settle_by_text,
+)
+
+
+@pytest.fixture(scope="module")
+def grader() -> Iterator[MathGrader]:
+    with MathGrader(num_workers=1, timeout_s=8) as grader:
+        yield grader
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (r"so \boxed{42}.", "42"),
+        (r"first \boxed{1}, then \boxed{2}", "2"),
+        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed{\boxed{7}}", "7"),
+        (r"\boxed{5} and \boxed{cut of", "5"),
+        (r"\boxed{}", None),
+        (r"\boxed{", None),
+        ("the answer is 42", None),
+        ("", None),
+    ],
+)
+def test_the_last_balanced_box_is_the_answer(text: str, found: str | None) -> None:
+    assert extract_boxed(text) == found
+
+
+@given(st.text(alphabet="0123456789abc+-{} \\", max_size=30))
+def test_extraction_never_fails_and_finds_only_what_is_there(text: str) -> None:
+    found = extract_boxed("x \\boxed{" + text)
+    assert found is None or found in text
+
+
+@pytest.mark.parametrize(
+    ("gold", "predicted", "equal"),
+    [
+        ("15", " 15 ", True),
+        ("15", "16", False),
+        ("073", "73", True),
+        ("1,000", "1000", True),
+        ("$7$", "7.", True),
+        (r"\dfrac{1}{2}", r"\frac{1}{2}", True),
+        (r"\text{East}", "East", True),
+        ("15", "", False),
+        ("15", "", False),
+        ("3", "9" * 5000, False),
+        ("x+1", "1+x", None),
+    ],
+)
+def test_texts_settle_what_they_can(gold: str, predicted: str, equal: bool | None) -> None:
+    assert settle_by_text(gold, predicted) is equal
+
+
+def test_notation_does_not_matter_but_value_does(grader: MathGrader) -> None:
+    pairs = [
+        (r"\frac{1}{2}", "0.5", True),
+        (r"2\sqrt{3}", r"\sqrt{12}", True),
+        ("x+1", "1+x", True),
+        (r"\{1,2\}", "2, 1", True),
+        ("5", "x=5", True),
+        (r"\frac{1}{2}", r"\frac{1}{3}", False),
+        ("(1,2)", "(2,1)", False),
+        ("5", r"\frac{", False),
+        ("5", "maybe five or six", False),
+    ]
+    found = grader.grade([(gold, predicted) for gold, predicted, _ in pairs])
+    assert found == [equal for _, _, equal in pairs]
+
+
+def test_grading_works_in_a_thread(grader: MathGrader) -> None:
+    # Prefect runs tasks in threads, where math-verify itself refuses to work.
+    verdicts: list[bool] = []
+    thread = threading.Thread(target=lambda: verdicts.extend(grader.grade([("x+1", "1+x")])))
+    thread.start()
+    thread.join()
+    assert verdicts == [True]
+
+
+def test_a_hanging_comparison_is_ended_and_the_next_one_answered() -> None:
+    with MathGrader(num_workers=1, timeout_s=0.001) as impatient:
+        assert impatient.grade([("x+1", "1+x")]) == [False]
+        impatient._timeout_s = 30
+        assert impatient.grade([("x+1", "1+x")]) == [True]
+
+
+def test_an_explosive_expression_is_only_a_wrong_answer(grader: MathGrader) -> None:
+    assert grader.grade([("5", "9^{9^{9^{9^9}}}"), ("x+1", "1+x")]) == [False, True]
+
+
+@given(st.integers(-(10**9), 10**9))
+def test_grouped_digits_are_the_same_number(number: int) -> None:
+    assert normalise_answer(f"{number:,}") == normalise_answer(str(number)) == str(number)
+
+
+def test_every_gold_answer_of_a_real_benchmark_equals_itself(
+    shared_data: Path, grader: MathGrader
+) -> None:
+    lines = (shared_data / "benchmarks" / "math500_original.jsonl").read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in lines.splitlines()]
+    boxed = [extract_boxed(row["solution"]) or "" for row in rows]
+    assert all(grader.grade([(row["answer"], box) for row, box in zip(rows, boxed, strict=True)]))
+    # Spaced differently, so that some need the worker.
+    spread = [(row["answer"], row["answer"].replace("+", " + 0 + ")) for row in rows[:60]]
+    assert all(grader.grade(spread))
