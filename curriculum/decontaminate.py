@@ -114,12 +114,14 @@ class BenchmarkIndex:
     def find(self, text: str, part: str = "") -> list[Match]:
         """All items in a text, contaminations before twins, best first."""
         tokens = tokenize(text)
-        found = self._find_short(tokens, part)
+        short = self._find_short(tokens, part)
+        found = list(short.values())
         hits: dict[int, list[tuple[int, int]]] = {}
         for position, gram in enumerate(_hash_grams(tokens, self._settings.ngram)):
             for number in self._by_gram.get(gram, ()):
                 hits.setdefault(number, []).append((position, gram))
-        for number, places in hits.items():
+        for number in hits.keys() - short.keys():
+            places = hits[number]
             match = self._judge(self._items[number], text, tokens, places)
             if match is not None:
                 found.append(replace(match, part=part))
@@ -127,7 +129,7 @@ class BenchmarkIndex:
             found, key=lambda m: (not m.is_contamination, -m.score, m.benchmark, m.item_id)
         )
 
-    def _find_short(self, tokens: list[str], part: str) -> list[Match]:
+    def _find_short(self, tokens: list[str], part: str) -> dict[int, Match]:
         found: dict[int, Match] = {}
         for size in (1, 2):
             for start, gram in enumerate(_hash_grams(tokens, size)):
@@ -139,7 +141,7 @@ class BenchmarkIndex:
                         found[number] = Match(
                             item.benchmark, item.item_id, "short_item", 1.0, " ".join(piece), part
                         )
-        return list(found.values())
+        return found
 
     def _judge(
         self, entry: _Indexed, text: str, tokens: list[str], places: list[tuple[int, int]]

@@ -36,7 +36,7 @@ _SPELLINGS = (
     (re.compile(r"([_^])\{(\w)\}"), r"\1\2"),
     (re.compile(r"\{(\w+)\}"), r"\1"),
     # "2 3" and "23" stay apart.
-    (re.compile(r"(?<=\d)\s+(?=\d)"), "\x1f"),
+    (re.compile(r"(?<=\d)\s+(?=\d)"), "\x00"),
     (re.compile(r"\s+"), ""),
 )
 

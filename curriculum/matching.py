@@ -24,7 +24,7 @@ _SYMBOLS = (
     (re.compile(r"\\(cdot|times)(?![a-z])|[×·]"), " * "),
     (re.compile(r"\\div(?![a-z])|÷"), " / "),
     (re.compile(r"\\[cl]?dots(?![a-z])|…|\.\.\."), " "),
-    (re.compile(r"\\(circ|degree)(?![a-z])|°"), " degrees "),
+    (re.compile(r"\^?\s*\{?\\(circ|degree)(?![a-z])\s*\}?|°"), " degrees "),
     (re.compile(r"(?<=\d),(?=\d{3}(?!\d))|(?<=\d)\\,(?=\d{3}(?!\d))|(?<=\d)\{,\}(?=\d{3})"), ""),
     (re.compile(r"−|–"), "-"),
 )
@@ -46,41 +46,15 @@ def tokenize(text: str) -> list[str]:
     return _TOKEN.findall(text)
 
 
+_UP_TO_TWENTY = (
+    "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen twenty"
+)
+_TENS = "thirty forty fifty sixty seventy eighty ninety hundred"
 _NUMBER_WORDS = {
-    word: str(value)
-    for value, word in [
-        *enumerate(
-            [
-                "two",
-                "three",
-                "four",
-                "five",
-                "six",
-                "seven",
-                "eight",
-                "nine",
-                "ten",
-                "eleven",
-                "twelve",
-                "thirteen",
-                "fourteen",
-                "fifteen",
-                "sixteen",
-                "seventeen",
-                "eighteen",
-                "nineteen",
-                "twenty",
-            ],
-            start=2,
-        ),
-        *zip(
-            range(30, 100, 10),
-            ["thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"],
-            strict=True,
-        ),
-        (100, "hundred"),
-        (1000, "thousand"),
-    ]
+    **{word: str(value) for value, word in enumerate(_UP_TO_TWENTY.split(), start=2)},
+    **{word: str(10 * value) for value, word in enumerate(_TENS.split(), start=3)},
+    "thousand": "1000",
 }
 """Written numbers; "one" is left out because it is mostly a pronoun."""
 

@@ -1,0 +1,190 @@
+"""Look into dataset versions and check files: ``python -m curriculum diff|card|inspect|…``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline import cli
+
+if TYPE_CHECKING:
+    from pipeline.settings.recipe import Recipe
+
+app = cli.make_app(
+    "curriculum",
+    "Compare, describe and check dataset versions. Build one with python -m curriculum.build.",
+)
+
+VersionArgument = Annotated[
+    str, typer.Argument(help="A version's folder, its name, or phase-1 / phase-2 for the newest.")
+]
+
+
+@app.command()
+def diff(
+    a: VersionArgument,
+    b: VersionArgument,
+    recipe: cli.RecipeOption = "demo",
+    out: cli.OutOption = None,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Say what two versions differ in: inputs, settings, code, counts, rows.
+
+    Example: python -m curriculum diff phase-1 runs/other/datasets/phase-1/0123456789abcdef
+    """
+    from curriculum.diff import compare_versions, show_comparison
+    from curriculum.locate import find_version
+    from pipeline import console
+
+    if as_json:
+        console.use_json_output()
+    folder = _folder(recipe, out)
+    comparison = compare_versions(find_version(a, folder), find_version(b, folder))
+    show_comparison(comparison)
+    if as_json:
+        console.print_json(comparison)
+
+
+@app.command()
+def card(
+    version: VersionArgument,
+    recipe: cli.RecipeOption = "demo",
+    out: cli.OutOption = None,
+    dry_run: cli.DryRunOption = False,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Write a version's README.md and croissant.json again from its manifest.
+
+    Example: python -m curriculum card phase-1 --out runs/demo
+    """
+    from curriculum.cards import write_documents
+    from curriculum.locate import find_version
+    from pipeline import console
+    from pipeline.store import write_text
+
+    if as_json:
+        console.use_json_output()
+    found = find_version(version, _folder(recipe, out))
+    documents = write_documents(found.manifest)
+    for name, text in documents.items():
+        if not dry_run:
+            write_text(found.folder / name, text)
+        console.say(f"{'would write' if dry_run else 'wrote'} {found.folder / name}")
+    if as_json:
+        console.print_json({"path": str(found.folder), "files": sorted(documents)})
+
+
+@app.command()
+def inspect(
+    version: VersionArgument,
+    recipe: cli.RecipeOption = "demo",
+    out: cli.OutOption = None,
+    rows: Annotated[int, typer.Option("--rows", min=0, help="Sample rows to show.")] = 2,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Look at a version: mix, lengths, rejections, sample rows.
+
+    Example: python -m curriculum inspect phase-1 --rows 3
+    """
+    from curriculum.locate import find_version, inspect_version
+    from pipeline import console
+
+    if as_json:
+        console.use_json_output()
+    report = inspect_version(find_version(version, _folder(recipe, out)), rows)
+    if as_json:
+        console.print_json(report)
+
+
+@app.command()
+def explain(
+    row_id: Annotated[str, typer.Argument(help="A row's id, or its first 6 or more digits.")],
+    recipe: cli.RecipeOption = "demo",
+    out: cli.OutOption = None,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Say why a row is in or out of the newest versions.
+
+    Example: python -m curriculum explain 61739da1
+    """
+    from curriculum.locate import explain_row
+    from pipeline import console
+
+    if as_json:
+        console.use_json_output()
+    report = explain_row(row_id, _folder(recipe, out))
+    if as_json:
+        console.print_json(report)
+
+
+@app.command()
+def ingest(
+    source: Annotated[
+        str,
+        typer.Argument(help="open_code_reasoning, open_thoughts2, synthesized, or a recipe's name"),
+    ],
+    path: Annotated[Path, typer.Option("--path", help="Parquet or JSONL(.gz) file to check.")],
+    recipe: cli.RecipeOption = "demo",
+    overrides: cli.SetOption = None,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Check a file in a source's schema: what is accepted, what is rejected and why.
+
+    Example: python -m curriculum ingest open_thoughts2 --path rows.parquet
+    """
+    from curriculum.checking import check_source_file, show_check
+    from pipeline import console
+
+    if as_json:
+        console.use_json_output()
+    report = check_source_file(_load(recipe, overrides), source, path)
+    show_check(report)
+    if as_json:
+        console.print_json(report)
+
+
+@app.command()
+def decontaminate(
+    file: Annotated[Path, typer.Argument(help="Parquet or JSONL(.gz) with `id` and a text.")],
+    benchmark: Annotated[
+        Path | None,
+        typer.Option("--benchmark", help="Items to look for; by default the recipe's benchmarks."),
+    ] = None,
+    recipe: cli.RecipeOption = "demo",
+    overrides: cli.SetOption = None,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Check any rows against benchmarks: flagged ids with benchmark, item and span.
+
+    Example: python -m curriculum decontaminate rows.jsonl --benchmark math500.jsonl
+    """
+    from curriculum.checking import decontaminate_file, show_flagged
+    from pipeline import console
+
+    if as_json:
+        console.use_json_output()
+    report = decontaminate_file(_load(recipe, overrides), file, benchmark)
+    show_flagged(report)
+    if as_json:
+        console.print_json(report)
+
+
+def _folder(recipe: str, out: Path | None) -> Path:
+    from pipeline.settings.recipe import load_recipe
+
+    return out if out is not None else load_recipe(recipe).out(None)
+
+
+def _load(recipe: str, overrides: list[str] | None) -> Recipe:
+    from pipeline import console
+    from pipeline.settings.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides or ())
+    console.say(f"recipe {loaded.name} ({loaded.path.name})")
+    return loaded
+
+
+if __name__ == "__main__":
+    cli.run_app(app, "python -m curriculum")

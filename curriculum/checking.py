@@ -1,0 +1,232 @@
+"""Check files that are not part of a build: rows in a source's schema, or any texts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+from curriculum.decontaminate import BenchmarkIndex, ItemText, Match
+from curriculum.dedupe import STAGE as DEDUPE
+from curriculum.dedupe import Entry, remove_duplicates
+from curriculum.planning import load_benchmark_index
+from curriculum.sources.catalog import Parser, read_source_file
+from curriculum.sources.open_code_reasoning import load_questions
+from curriculum.sources.reading import iterate_rows
+from curriculum.survey import Judge, Verdict
+from pipeline import console
+from pipeline.errors import ConfigError, SourceError
+from pipeline.hashing import file_sha256
+from pipeline.settings.curriculum import SourceSettings
+from pipeline.settings.recipe import Recipe
+
+TEXT_FIELDS = ("text", "question", "problem", "prompt", "input", "statement")
+"""Where a row's text may stand, first match wins."""
+ID_FIELDS = ("id", "unique_id", "task_id", "question_id", "idx")
+MAX_SHOWN = 20
+
+
+def check_source_file(recipe: Recipe, source: str, path: Path) -> dict[str, Any]:
+    """Judge every row of a file as a build would, duplicates within the file included.
+
+    Args:
+        recipe: Limits, benchmarks, and the join's question files.
+        source: A source kind, or a source's name in the recipe.
+        path: The file.
+
+    Raises:
+        ConfigError: Unknown source.
+        SourceError: The file is missing, unreadable, empty or has other columns.
+    """
+    settings = _source_settings(recipe, source)
+    judge = Judge(
+        parser=Parser(settings=settings, questions=load_questions(recipe, settings.questions)),
+        settings=recipe.settings.curriculum,
+        max_tokens=_limit_of(recipe, settings.name),
+        benchmarks=load_benchmark_index(recipe),
+    )
+    revision = file_sha256(path) if path.is_file() else ""
+    verdicts = [judge.judge(raw) for raw in read_source_file(settings, path, revision)]
+    rows = _outcomes(recipe, verdicts)
+    refused = [row for row in rows if not row["accepted"]]
+    rejected: dict[str, Counter[str]] = {}
+    for row in refused:
+        rejected.setdefault(row["stage"], Counter())[row["reason"]] += 1
+    return {
+        "path": str(path),
+        "source": source,
+        "max_tokens": judge.max_tokens,
+        "rows_in": len(rows),
+        "accepted": len(rows) - len(refused),
+        "rejected": {stage: dict(sorted(c.items())) for stage, c in sorted(rejected.items())},
+        "rows": rows,
+    }
+
+
+def _source_settings(recipe: Recipe, source: str) -> SourceSettings:
+    sources = recipe.settings.curriculum.sources
+    for entry in sources:
+        if entry.name == source:
+            return entry
+    for entry in sources:
+        if entry.kind == source:
+            return entry
+    kinds = get_args(SourceSettings.model_fields["kind"].annotation)
+    if source not in kinds:
+        known = ", ".join([*kinds, *(entry.name for entry in sources)])
+        raise ConfigError(f"unknown source {source!r}", hint=f"use one of {known}")
+    return SourceSettings.model_validate({"name": source, "kind": source, "paths": ["-"]})
+
+
+def _limit_of(recipe: Recipe, source: str) -> int | None:
+    """Token limit of the first phase that takes the source."""
+    for _, phase in sorted(recipe.settings.curriculum.phases.items()):
+        if any(entry.source == source for entry in phase.sources):
+            return phase.max_tokens
+    return None
+
+
+def _outcomes(recipe: Recipe, verdicts: list[Verdict]) -> list[dict[str, Any]]:
+    """One report per row, in file order."""
+    settings = recipe.settings.curriculum
+    entries = [
+        Entry(
+            position=position,
+            row_id=v.row_id,
+            question=v.question,
+            trace=v.trace,
+            priority=0,
+            is_verified=v.is_verified,
+            num_tokens=v.num_prompt_tokens + v.num_completion_tokens,
+        )
+        for position, v in enumerate(verdicts)
+        if not v.reason
+    ]
+    pairs = remove_duplicates(entries, settings.traces_per_question) if settings.deduplicate else []
+    removed = {pair.removed.position: pair for pair in pairs}
+    rows = []
+    for position, verdict in enumerate(verdicts):
+        stage, reason, detail = verdict.stage, verdict.reason, verdict.detail
+        if position in removed:
+            pair = removed[position]
+            stage, reason, detail = DEDUPE, pair.reason, f"kept {pair.kept.row_id} instead"
+        rows.append(
+            {
+                "row": position + 1,
+                "row_id": verdict.row_id,
+                "accepted": not reason,
+                "stage": stage,
+                "reason": reason,
+                "detail": detail,
+                "domain": verdict.domain,
+                "num_tokens": verdict.num_prompt_tokens + verdict.num_completion_tokens,
+            }
+        )
+    return rows
+
+
+def show_check(report: dict[str, Any]) -> None:
+    """Print counts, reasons, and the first rejected rows."""
+    refused = [row for row in report["rows"] if not row["accepted"]]
+    if refused:
+        console.table(
+            f"rejected rows{_of_many(len(refused))}",
+            ["row", "id", "stage", "reason", "detail"],
+            [
+                [r["row"], r["row_id"][:8], r["stage"], r["reason"], r["detail"]]
+                for r in refused[:MAX_SHOWN]
+            ],
+        )
+    limit = report["max_tokens"]
+    console.say(
+        f"{report['rows_in']:,} rows = {report['accepted']:,} accepted + {len(refused):,} rejected "
+        f"({f'at most {limit:,} tokens' if limit else 'no token limit: no phase takes it'})"
+    )
+
+
+def _of_many(count: int) -> str:
+    return f" (first {MAX_SHOWN} of {count:,})" if count > MAX_SHOWN else ""
+
+
+def decontaminate_file(recipe: Recipe, path: Path, benchmark: Path | None) -> dict[str, Any]:
+    """Look for benchmark items in any rows with an id and a text.
+
+    Raises:
+        SourceError: A file is missing, unreadable or empty, or a row lacks an id or a text.
+    """
+    if benchmark is None:
+        index = load_benchmark_index(recipe)
+    else:
+        items = [
+            ItemText(benchmark.name.partition(".")[0], row_id, text)
+            for row_id, text in read_texts(benchmark)
+        ]
+        index = BenchmarkIndex(items, recipe.settings.curriculum.decontamination)
+    if not len(index):
+        raise SourceError(
+            f"recipe {recipe.name} lists no [[benchmarks]]", hint="pass --benchmark FILE"
+        )
+    flagged: list[dict[str, Any]] = []
+    twins: list[dict[str, Any]] = []
+    num_rows = 0
+    for row_id, text in read_texts(path):
+        num_rows += 1
+        for match in index.find(text):
+            (flagged if match.is_contamination else twins).append(_report(row_id, match))
+    return {
+        "path": str(path),
+        "rows": num_rows,
+        "benchmarks": index.items_per_benchmark(),
+        "flagged_ids": list(dict.fromkeys(entry["id"] for entry in flagged)),
+        "flagged": flagged,
+        "template_twins": twins,
+    }
+
+
+def read_texts(path: Path) -> Iterator[tuple[str, str]]:
+    """Stream (id, text) of a file; both fields are found by their usual names.
+
+    Raises:
+        SourceError: The file cannot be read, or a row lacks an id or a text.
+    """
+    for number, row in enumerate(iterate_rows(path, ()), start=1):
+        row_id = next((row[name] for name in ID_FIELDS if row.get(name) is not None), None)
+        text = next((row[name] for name in TEXT_FIELDS if isinstance(row.get(name), str)), None)
+        if row_id is None or text is None:
+            what, names = ("id", ID_FIELDS) if row_id is None else ("text", TEXT_FIELDS)
+            raise SourceError(
+                f"{path}: row {number} has no {what} (looked for {', '.join(names)}; it has "
+                f"{', '.join(row)})",
+                hint=f"add a column `{names[0]}`",
+            )
+        yield str(row_id), text
+
+
+def _report(row_id: str, match: Match) -> dict[str, Any]:
+    return {
+        "id": row_id,
+        "benchmark": match.benchmark,
+        "item": match.item_id,
+        "rule": match.rule,
+        "score": match.score,
+        "span": match.span,
+    }
+
+
+def show_flagged(report: dict[str, Any]) -> None:
+    """Print flagged rows and counts."""
+    flagged = report["flagged"]
+    if flagged:
+        console.table(
+            f"flagged{_of_many(len(flagged))}",
+            ["id", "benchmark", "item", "rule", "score", "span"],
+            [
+                [f["id"], f["benchmark"], f["item"], f["rule"], f["score"], f["span"][:80]]
+                for f in flagged[:MAX_SHOWN]
+            ],
+        )
+    console.say(
+        f"{len(report['flagged_ids']):,} of {report['rows']:,} rows hold a benchmark item; "
+        f"{len(report['template_twins']):,} template twins (other numbers; not flagged)"
+    )

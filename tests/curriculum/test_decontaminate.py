@@ -1,0 +1,96 @@
+"""Benchmark items are found in every disguise; other numbers are another problem."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from curriculum.decontaminate import BenchmarkIndex, ItemText, find_in_row
+from pipeline.settings.curriculum import DecontaminationSettings
+
+LONG = (
+    "A bookshop sells $\\frac{3}{4}$ of its 240 copies of a novel in the first week and "
+    "a third of the remaining copies in the second week. How many copies are left?"
+)
+SHORT = "Compute $\\sin 60^\\circ$."
+FIGURE = "[asy]draw((0,0)--(4,0)--(4,3)--cycle);[/asy] " * 6
+
+
+@pytest.fixture(scope="module")
+def index() -> BenchmarkIndex:
+    items = [ItemText("b", "long", LONG), ItemText("b", "short", SHORT)]
+    return BenchmarkIndex(items, DecontaminationSettings())
+
+
+def found(index: BenchmarkIndex, text: str) -> list[str]:
+    return [match.item_id for match in index.find(text) if match.is_contamination]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LONG,
+        LONG.upper(),
+        LONG.replace("\\frac", "\\dfrac").replace("$", "\\("),
+        LONG.replace("A bookshop", "A small bookshop").replace("novel", "famous novel"),
+        f"Please solve this for my class: {LONG} Show all steps. I am 12 years old.",
+        "Many words first. " * 80 + LONG + " And many words after it." * 80,
+        f"{FIGURE}{LONG}",
+    ],
+)
+def test_items_in_disguise(index: BenchmarkIndex, text: str) -> None:
+    assert found(index, text) == ["long"]
+    assert "novel" in index.find(text)[0].span
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LONG.replace("240", "360"),
+        LONG.replace("a third", "a fifth").replace("\\frac{3}{4}", "\\frac{2}{5}"),
+        "How many copies are left? A novel of 240 pages is copied 3 times by 4 monks.",
+        "Compute $\\sin 61^\\circ$.",
+        "Compute $\\cos 60^\\circ$.",
+        FIGURE + "What is the area of the triangle?",
+    ],
+)
+def test_other_problems_stay(index: BenchmarkIndex, text: str) -> None:
+    assert found(index, text) == []
+
+
+def test_twins_are_reported(index: BenchmarkIndex) -> None:
+    (twin,) = index.find(LONG.replace("240", "360"))
+    assert (twin.item_id, twin.rule) == ("long", "twin")
+
+
+@pytest.mark.parametrize("text", [SHORT, "compute sin 60 degrees", f"Hello! {SHORT} Thanks."])
+def test_short_items_match_whole(index: BenchmarkIndex, text: str) -> None:
+    assert found(index, text) == ["short"]
+
+
+def test_the_reasoning_is_searched(index: BenchmarkIndex) -> None:
+    hit, twin = find_in_row(index, user_text="Hi", question="Hi", thinking=f"The task: {LONG}")
+    assert hit is not None and twin is None
+    assert hit.part == "reasoning"
+
+
+def test_known_duplicates_between_real_sets(shared_data: Path) -> None:
+    start = time.monotonic()
+    with (shared_data / "benchmarks/math500_original.jsonl").open(encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    index = BenchmarkIndex(
+        [ItemText("math500", row["unique_id"], row["problem"]) for row in rows],
+        DecontaminationSettings(),
+    )
+    with gzip.open(shared_data / "seeds/aime_train_rllm.json.gz", "rt", encoding="utf-8") as file:
+        problems = [row["problem"] for row in json.load(file)]
+    flagged = [problem for problem in problems if found(index, problem)]
+    # Nine by character ratio and a tenth of other wording, all read by hand.
+    assert len(flagged) == 10
+    assert time.monotonic() - start < 8
+    for row in rows:
+        assert row["unique_id"] in found(index, row["problem"]), "every item finds itself"
