@@ -174,7 +174,6 @@ def make_croissant(manifest: Manifest) -> dict[str, Any]:
     files = {
         "@type": "cr:FileSet",
         "@id": "shards",
-        "containedIn": [{"@id": shard.path} for shard in manifest.shards],
         "encodingFormat": "application/vnd.apache.parquet",
         "includes": "data/*.parquet",
     }

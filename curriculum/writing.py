@@ -58,6 +58,12 @@ class PhaseWriter:
         self._by_batch: dict[int, list[Chosen]] = defaultdict(list)
         for place, row in enumerate(selection.rows):
             self._by_batch[row.batch].append(Chosen(place, row))
+        self._feeds: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        """Shard to (batch, row group of the batch's scattered file)."""
+        for batch, chosen in sorted(self._by_batch.items()):
+            shards = dict.fromkeys(map(self._shard_of, chosen))
+            for group, shard in enumerate(shards):
+                self._feeds[shard].append((batch, group))
 
     def scatter(self, judges: list[Judge]) -> None:
         """Stream the sources a second time and store chosen rows by shard.
@@ -160,11 +166,9 @@ class PhaseWriter:
 
     def _shard(self, index: int) -> BatchResult:
         gathered = []
-        for batch, chosen in sorted(self._by_batch.items()):
-            shards = sorted({self._shard_of(one) for one in chosen})
-            if index in shards:
-                with pq.ParquetFile(self._scatter_path(batch)) as file:
-                    gathered += file.read_row_group(shards.index(index)).to_pylist()
+        for batch, group in self._feeds[index]:
+            with pq.ParquetFile(self._scatter_path(batch)) as file:
+                gathered += file.read_row_group(group).to_pylist()
         gathered.sort(key=_place)
         rows = [
             TrainingRow.model_validate({k: v for k, v in row.items() if k != "place"})
