@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.records import Domain
 from pipeline.settings.base import Settings, execution_only
@@ -13,6 +13,12 @@ MATH_LEVELS = ("AMC12", "HMMT-Nov", "HMMT-Feb", "AIME", "USAJMO", "USAMO", "USOJ
 """The eight levels the original samples from uniformly."""
 CODE_LEVELS = ("CF-1200", "CF-1600", "CF-2000", "CF-2400")
 """Ours: Codeforces-style rating bands, for the code domain that 1.0 does not have."""
+
+
+Form = Literal["free", "constrained"]
+"""How a teacher is asked to write. ``free``: marked sections, for any capable model, reasoning ones
+included. ``constrained``: short headings that the engine enforces while it generates, which even a
+135M model keeps; where the engine cannot enforce a form, ``free`` is used and the run says so."""
 
 
 class CombinationSettings(Settings):
@@ -33,6 +39,7 @@ class ProblemSettings(Settings):
     """Rationale and problem from a combination."""
 
     teacher: str = "default"
+    form: Form = "free"
     temperature: float = Field(0.6, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
     max_tokens: int = Field(4096, ge=16)
@@ -42,6 +49,12 @@ class ProblemSettings(Settings):
     """Tries per combination; a further one only after a rejected reply."""
     min_statement_chars: int = Field(40, ge=1)
     max_statement_chars: int = Field(4000, ge=40)
+
+    @model_validator(mode="after")
+    def _some_length(self) -> ProblemSettings:
+        if self.min_statement_chars > self.max_statement_chars:
+            raise ValueError("min_statement_chars is above max_statement_chars")
+        return self
 
 
 class JudgeSettings(Settings):
@@ -55,7 +68,8 @@ class JudgeSettings(Settings):
 class JudgingSettings(Settings):
     """Five criteria, verdict recomputed from the ratings."""
 
-    judges: tuple[JudgeSettings, ...] = (JudgeSettings(),)
+    judges: tuple[JudgeSettings, ...] = Field((JudgeSettings(),), min_length=1)
+    form: Form = "free"
     temperature: float = Field(0.6, ge=0)
     max_tokens: int = Field(2048, ge=16)
     aggregation: Literal["unanimous", "lenient"] = "unanimous"
@@ -69,6 +83,9 @@ class SolutionSettings(Settings):
     """Long chain-of-thought answers."""
 
     teacher: str = "default"
+    """Also writes the tests of code problems."""
+    form: Form = "free"
+    """Of the solutions and of the tests."""
     samples_per_problem: int = Field(4, ge=1)
     temperature: float = Field(0.6, ge=0)
     top_p: float = Field(0.95, gt=0, le=1)
@@ -80,13 +97,16 @@ class VerificationSettings(Settings):
     """What makes a trace good enough to train on."""
 
     minimum_agreement: float = Field(0.5, ge=0, le=1)
-    """Maths: share of a problem's samples that must agree with the trace's answer."""
+    """Maths: share of the samples asked for a problem that must agree with the trace's answer."""
     minimum_votes: int = Field(2, ge=1)
     """Maths: samples with an answer that a majority needs."""
     code_tests: int = Field(2, ge=0)
     """Code: tests the teacher writes per problem."""
     keep_unverified: bool = False
-    """Relaxed gate: keep well-formed traces that no majority or test confirmed, marked as such."""
+    """Relaxed gate: keep well-formed traces that nothing confirmed and nothing contradicted (no
+    majority among the answers, no test to run), marked ``unverified``."""
+    test_max_tokens: int = Field(2048, ge=16)
+    """Length of a reply that holds one test."""
     test_timeout_s: float = Field(6.0, gt=0)
     """CPU time of one problem's tests, seconds."""
 
@@ -108,3 +128,14 @@ class SynthesisSettings(Settings):
     judging: JudgingSettings = JudgingSettings()
     solutions: SolutionSettings = SolutionSettings()
     verification: VerificationSettings = VerificationSettings()
+
+    @model_validator(mode="after")
+    def _domains_match_share(self) -> SynthesisSettings:
+        share = self.combinations.math_share
+        for domain, wanted in (("math", share > 0), ("code", share < 1)):
+            if wanted and domain not in self.domains:
+                raise ValueError(
+                    f"combinations.math_share = {share} needs the domain {domain!r}, "
+                    f"but domains = {list(self.domains)}"
+                )
+        return self
