@@ -11,7 +11,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from flows.samples import sample_rows
 from flows.steps import Outcome, Step
-from flows.summary import summarize, top_reasons
+from flows.summary import top_reasons
 from pipeline.manifest import Version, load_version
 from pipeline.relaxed_gates import relaxed_gates
 from pipeline.settings.recipe import Recipe
@@ -24,7 +24,7 @@ def publish_config(recipe: Recipe, out: Path) -> None:
     create_markdown_artifact(
         key="resolved-config",
         markdown=describe_config(recipe, out),
-        description=f"Every setting of this run: recipe {recipe.name} after its overrides",
+        description=f"Recipe {recipe.name} with its overrides",
     )
 
 
@@ -39,7 +39,7 @@ def publish_outcome(step: Step, outcome: Outcome) -> None:
         create_markdown_artifact(
             key="data-card",
             markdown=describe_card(version, card.read_text(encoding="utf-8")),
-            description=f"Data card of the {step.title}, version {version.name}",
+            description=f"{step.title.capitalize()} {version.name}",
         )
 
 
@@ -50,26 +50,30 @@ def publish_sample(version: Version, title: str) -> None:
         create_table_artifact(
             key="sample",
             table=rows,
-            description=f"First {len(rows)} of {version.manifest.rows_out:,} rows: {title}",
+            description=f"{len(rows)} of {version.manifest.rows_out:,} rows, {title}",
         )
 
 
-def publish_counts(recipe: Recipe, out: Path, stages: Collection[str]) -> None:
-    """The funnel of the stages that this run was about, and the scores if it evaluated."""
-    summary = summarize(recipe, out)
+def publish_counts(summary: dict[str, Any], stages: Collection[str]) -> None:
+    """The funnel of the stages that this run was about, and the scores if it evaluated.
+
+    Args:
+        summary: Of the run folder (``flows.summary.summarize``).
+        stages: Keys of the stages to show.
+    """
     rows = [stage for stage in summary["stages"] if stage["key"] in stages]
     if rows:
         create_table_artifact(
             key="funnel",
             table=[describe_funnel_row(stage) for stage in rows],
-            description=f"Rows through {len(rows)} stage(s): in = out + rejected in each",
+            description="In = out + rejected in every stage",
         )
     scores = [score for score in summary["scores"] if f"evaluation-{score['checkpoint']}" in stages]
     if scores:
         create_table_artifact(
             key="scores",
             table=[describe_score(score) for score in scores],
-            description="Share of correct answers with its interval",
+            description="Correct answers, with interval",
         )
 
 
@@ -81,7 +85,8 @@ def describe_funnel_row(stage: dict[str, Any]) -> dict[str, Any]:
         "in": f"{stage['in']:,}",
         "out": f"{stage['out']:,}",
         "rejected": f"{stage['rejected']:,}",
-        "most frequent reasons": top_reasons(stage) or "none",
+        # One only: cells of Prefect's tables do not wrap.
+        "top reason": top_reasons(stage, limit=1, say_more=False) or "none",
     }
 
 
@@ -105,13 +110,14 @@ def describe_config(recipe: Recipe, out: Path) -> str:
     if gates := relaxed_gates(recipe.settings):
         parts += ["## Gates that this recipe relaxes", "\n".join(f"- {gate}" for gate in gates)]
     parts.append("## All settings")
-    general = {key: value for key, value in values.items() if not _is_section(value)}
-    for section, content in {
-        "general": general,
-        **{key: value for key, value in values.items() if key not in general},
+    sections = {key: value for key, value in values.items() if _is_section(value)}
+    general = {key: value for key, value in values.items() if key not in sections}
+    for title, pairs in {
+        "general": _flatten(general),
+        **{key: _flatten(value, key) for key, value in sections.items()},
     }.items():
-        lines = [f"| `{key}` | `{_show(value)}` |" for key, value in _flatten(content)]
-        parts += [f"### {section}", "\n".join(["| setting | value |", "| --- | --- |", *lines])]
+        lines = [f"| `{key}` | `{_show(value)}` |" for key, value in pairs]
+        parts += [f"### {title}", "\n".join(["| setting | value |", "| --- | --- |", *lines])]
     return "\n\n".join(part for part in parts if part)
 
 

@@ -16,7 +16,7 @@ def name_run() -> str:
 
 @flow(name="build-curriculum", flow_run_name=name_run, persist_result=False)
 def build_curriculum(
-    phase: Literal["1", "2"] = "1",
+    phase: Literal[1, 2] = 1,
     recipe: str = "demo",
     out: str | None = None,
     overrides: list[str] | None = None,
@@ -30,7 +30,7 @@ def build_curriculum(
         overrides: Recipe values to change, each as section.key=value.
     """
     return run_steps(
-        [DATASETS[phase]],
+        [DATASETS[str(phase)]],
         recipe,
         out=out,
         overrides=overrides,

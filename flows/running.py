@@ -18,6 +18,7 @@ from prefect.tasks import Task, exponential_backoff
 from flows import artifacts
 from flows.preflight import check_files
 from flows.steps import Outcome, Step, stay_offline
+from flows.summary import describe_line, summarize
 from pipeline.errors import PipelineError, TeacherUnreachable
 from pipeline.run_folder import prepare_run_folder
 from pipeline.settings.recipe import Recipe, load_recipe
@@ -88,7 +89,9 @@ def run_steps(
         if failure is not None:
             logger.error(failure)
             return Failed(message=failure)
-        artifacts.publish_counts(loaded, folder, {key for step in steps for key in step.stages})
+        artifacts.publish_counts(
+            summarize(loaded, folder), {key for step in steps for key in step.stages}
+        )
     except PipelineError as exc:
         logger.error(explain(exc))
         return Failed(message=explain(exc))
@@ -107,12 +110,23 @@ def _run_all(steps: Sequence[Step], recipe: Recipe, out: Path) -> tuple[list[Out
         if not state.is_completed():
             return outcomes, f"{step.title}: {_reason(state)}"
         outcome: Outcome = state.result()
-        reused = "reused, " if outcome.reused else ""
-        logger.info("%s: %s%s", step.title, reused, outcome.line)
+        for line in _describe_stages(step, recipe, out):
+            logger.info(line)
         artifacts.publish_outcome(step, outcome)
         outcomes.append(outcome)
         before = [state]
     return outcomes, None
+
+
+def _describe_stages(step: Step, recipe: Recipe, out: Path) -> list[str]:
+    """One line for each of a step's stages, with its counts."""
+    if not step.stages:
+        return []
+    return [
+        describe_line(stage)
+        for stage in summarize(recipe, out)["stages"]
+        if stage["key"] in step.stages
+    ]
 
 
 def _reason(state: State[Any]) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 from pipeline.manifest import Version
 
 MAX_ROWS = 10
-_MAX_CHARS = 280
+_MAX_CHARS = 100
+"""Cells of Prefect's tables do not wrap; the rows themselves are in the version."""
 
 
 def sample_rows(version: Version) -> list[dict[str, Any]]:
@@ -29,7 +30,7 @@ def sample_rows(version: Version) -> list[dict[str, Any]]:
 
 
 def shorten(text: object) -> str:
-    """One line of at most 280 characters."""
+    """One line of at most 100 characters."""
     line = " ".join(str(text).split())
     return line if len(line) <= _MAX_CHARS else line[: _MAX_CHARS - 1] + "…"
 

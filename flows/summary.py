@@ -69,11 +69,23 @@ def describe_stage(row: StageRow) -> dict[str, Any]:
     }
 
 
-def top_reasons(stage: dict[str, Any], limit: int = _SHOWN_REASONS) -> str:
+def describe_line(stage: dict[str, Any]) -> str:
+    """One stage in one line of a log."""
+    reasons = f" ({top_reasons(stage)})" if stage["reasons"] else ""
+    return (
+        f"{stage['stage']}: {stage['in']:,} {stage['unit']} in, {stage['out']:,} out, "
+        f"{stage['rejected']:,} rejected{reasons}"
+    )
+
+
+def top_reasons(
+    stage: dict[str, Any], *, limit: int = _SHOWN_REASONS, say_more: bool = True
+) -> str:
     """The most frequent reasons with their counts, e.g. ``bad verdict 12, repeated 3``."""
     reasons: dict[str, int] = stage["reasons"]
     shown = ", ".join(f"{text} {count:,}" for text, count in list(reasons.items())[:limit])
-    return shown + (f" and {len(reasons) - limit} more" if len(reasons) > limit else "")
+    more = f" and {len(reasons) - limit} more" if say_more and len(reasons) > limit else ""
+    return shown + more
 
 
 def _paths(facts: RunFacts, out: Path) -> dict[str, str]:

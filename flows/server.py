@@ -1,0 +1,167 @@
+"""The Prefect server of a laptop: found when one answers, started when none does.
+
+Outputs: a log file of the started server in Prefect's home folder.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import httpx
+
+from pipeline import console
+from pipeline.errors import ConfigError, PipelineError
+
+DEFAULT_API_URL = "http://127.0.0.1:4200/api"
+_START_TIMEOUT_S = 180.0
+"""A first start creates the database; 55 s have been seen on a busy two-core machine."""
+_STOP_TIMEOUT_S = 20.0
+_LOG_LINES = 5
+AUTOMATION = "promptcot: mark runs without a heartbeat as crashed"
+HEARTBEAT_S = 30
+_MISSED_BEATS = 3
+
+Answer = Literal["server", "nothing", "other"]
+
+
+@contextmanager
+def running_server(api_url: str, home: Path) -> Iterator[bool]:
+    """A server at the URL for the duration of the block; yields whether it was started here.
+
+    A server that answers already is used and left running.
+
+    Args:
+        api_url: E.g. ``http://127.0.0.1:4200/api``.
+        home: Prefect's home folder; holds the started server's log.
+
+    Raises:
+        ConfigError: Something else listens there, or a remote server does not answer.
+        PipelineError: The server does not start.
+    """
+    answer = probe(api_url)
+    if answer == "server":
+        console.say(f"a Prefect server answers at {api_url}")
+        yield False
+        return
+    if answer == "other":
+        raise ConfigError(
+            f"something that is no Prefect server listens at {api_url}",
+            hint="stop it, or choose another port, for this command and for `prefect`: "
+            "export PREFECT_API_URL=http://127.0.0.1:4201/api",
+        )
+    process, log = _start(api_url, home)
+    try:
+        _wait_until_ready(process, api_url, log)
+        yield True
+    finally:
+        stop(process)
+
+
+def probe(api_url: str) -> Answer:
+    """What answers at an API URL: a Prefect server, nothing, or another program."""
+    try:
+        reply = httpx.get(f"{api_url}/health", timeout=10, trust_env=False)
+    except httpx.ConnectError:
+        return "nothing"
+    except httpx.HTTPError:
+        return "other"
+    return "server" if reply.status_code == 200 and reply.text.strip() == "true" else "other"
+
+
+def _start(api_url: str, home: Path) -> tuple[subprocess.Popen[bytes], Path]:
+    address = urlsplit(api_url)
+    if address.hostname not in {"127.0.0.1", "localhost", "::1"} or address.path != "/api":
+        raise ConfigError(
+            f"no Prefect server answers at {api_url}, and only local ones are started here",
+            hint=f"start it there, or: export PREFECT_API_URL={DEFAULT_API_URL}",
+        )
+    home.mkdir(parents=True, exist_ok=True)
+    log = home / "promptcot-server.log"
+    console.say(f"starting a Prefect server at {api_url} (the first start can take a minute)")
+    command = [sys.executable, "-m", "prefect", "server", "start"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--host", str(address.hostname), "--port", str(address.port or 80)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"},
+            # Ctrl-C in the terminal stops the serving process first, and that one the server.
+            start_new_session=True,
+        )
+    return process, log
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], api_url: str, log: Path) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while probe(api_url) != "server":
+        if process.poll() is not None or time.monotonic() > deadline:
+            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            why = f"ended with code {process.returncode}" if process.poll() else "did not answer"
+            raise PipelineError(
+                f"the Prefect server {why}: {' | '.join(lines[-_LOG_LINES:])}",
+                hint=f"read its whole log: {log}",
+            )
+        time.sleep(0.5)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a started server, gently first."""
+    if process.poll() is not None:
+        return
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(_STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def create_zombie_automation() -> bool:
+    """Have the server mark runs whose process died; returns whether it was missing.
+
+    A killed process cannot report its own end: without this its run stays *Running* for ever.
+    """
+    from prefect.automations import Automation
+    from prefect.client.schemas.objects import StateType
+    from prefect.events.actions import ChangeFlowRunState
+    from prefect.events.schemas.automations import EventTrigger, Posture
+
+    # Typed as coroutines, though from synchronous code these calls are synchronous.
+    automation: Any = Automation
+    try:
+        automation.read(name=AUTOMATION)
+    except ValueError:
+        ends = {"Completed", "Failed", "Cancelled", "Crashed"}
+        beat = "prefect.flow-run.heartbeat"
+        automation(
+            name=AUTOMATION,
+            description="A run that stops sending heartbeats has lost its process.",
+            trigger=EventTrigger(
+                after={beat},
+                expect={beat, *(f"prefect.flow-run.{end}" for end in ends)},
+                match={"prefect.resource.id": ["prefect.flow-run.*"]},
+                for_each={"prefect.resource.id"},
+                posture=Posture.Proactive,
+                threshold=1,
+                within=timedelta(seconds=HEARTBEAT_S * _MISSED_BEATS),
+            ),
+            actions=[
+                ChangeFlowRunState(
+                    state=StateType.CRASHED,
+                    message="The run's process died: no heartbeat. Run it again to continue.",
+                )
+            ],
+        ).create()
+        return True
+    return False
