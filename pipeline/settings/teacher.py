@@ -34,5 +34,9 @@ class TeacherSettings(Settings):
     """Longest wait for one answer, seconds."""
     max_retries: int = execution_only(5, ge=0)
     """Retries after a network error or a 429/5xx reply."""
+    constraints: tuple[Literal["regex", "json_schema"], ...] = ("regex", "json_schema")
+    """``http`` only: forms the server can enforce; empty for servers without structured outputs."""
+    engine_args: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """``vllm`` only: keyword arguments of ``vllm.LLM``, e.g. ``tensor_parallel_size``."""
     script: str | None = None
     """``scripted`` only: JSONL file of replies, relative to the recipe."""

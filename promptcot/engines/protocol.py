@@ -7,7 +7,7 @@ An engine turns requests into answers and keeps itself full. Everything that all
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -93,7 +93,7 @@ class Engine(Protocol):
     def capabilities(self) -> Capabilities:
         """What this engine can do."""
 
-    def answer(self, requests: Sequence[Request]) -> AsyncIterator[tuple[int, Answer]]:
+    def answer(self, requests: Sequence[Request]) -> AsyncGenerator[tuple[int, Answer], None]:
         """Yield (position, answer) as they finish, each position exactly once.
 
         Raises:
