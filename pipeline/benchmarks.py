@@ -16,6 +16,7 @@ from typing import Any
 
 from pipeline.errors import GateRefused, SourceError
 from pipeline.hashing import file_sha256
+from pipeline.records import Domain
 from pipeline.settings.evaluation import BenchmarkSettings
 from pipeline.settings.recipe import Recipe
 from pipeline.store import read_rows
@@ -28,7 +29,7 @@ class BenchmarkItem:
     id: str
     """Unique within its benchmark."""
     benchmark: str
-    domain: str
+    domain: Domain
     question: str
     """The statement alone, without instructions or chat wrapping."""
     answer: str | None = None

@@ -92,6 +92,11 @@ class BatchResult:
     licences: Mapping[str, int] = field(default_factory=dict)
 
 
+def staged_shards(stage: Stage) -> list[Path]:
+    """Shards of the batches finished so far, in output order: what ``extra`` may summarise."""
+    return sorted((stage.root / f".staging-{stage.version}" / "data").glob("part-*.parquet"))
+
+
 def split_batches(rows: Sequence[Any], size: int, key: Callable[[Any], str]) -> list[Batch]:
     """Cut rows into batches whose ids derive from the rows' keys."""
     pieces = [rows[start : start + size] for start in range(0, len(rows), size)]

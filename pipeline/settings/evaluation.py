@@ -46,8 +46,15 @@ class EvaluationSettings(Settings):
     bootstrap_samples: int = Field(2000, ge=100)
     confidence: float = Field(0.95, gt=0, lt=1)
     code_timeout_s: float = Field(10.0, gt=0)
+    """Processor seconds of one test."""
     memory_limit_mib: int = Field(1024, ge=64)
+    """Address space of one program."""
     allow_unsandboxed_code: bool = False
     """Run model-written code without bubblewrap. Never on a machine you care about."""
+    num_threads: int = Field(0, ge=0)
+    """CPU threads of decoding; 0 leaves PyTorch's default. Part of the version's name, because
+    sums split over another number of threads round differently and sample other texts."""
     num_workers: int = execution_only(2, ge=1)
-    checkpoints: tuple[str, ...] = ("phase-1", "phase-2")
+    """Programs and answers graded at once."""
+    checkpoints: tuple[str, ...] = execution_only(("phase-1", "phase-2"))
+    """Folders under ``<out>/checkpoints`` that ``python -m evaluation run`` looks for."""

@@ -1,0 +1,211 @@
+"""``python -m evaluation``: score checkpoints, grade answer files, write the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline import cli
+
+if TYPE_CHECKING:
+    from pipeline.settings.recipe import Recipe
+
+app = cli.make_app(
+    "evaluation",
+    "Score checkpoints, grade answers of any model, write the report.\n\n"
+    "Example: python -m evaluation run --recipe demo",
+)
+
+
+@app.command()
+def run(
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option("--checkpoint", help="Model folder (default: the recipe's phases in OUT)."),
+    ] = None,
+    recipe: cli.RecipeOption = "demo",
+    overrides: cli.SetOption = None,
+    out: cli.OutOption = None,
+    dry_run: cli.DryRunOption = False,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Sample and grade answers of checkpoints; print their scores.
+
+    Example: python -m evaluation run --checkpoint runs/demo/checkpoints/phase-2
+    """
+    loaded, folder = _open(recipe, overrides, out, as_json)
+    from evaluation.checkpoints import find_checkpoints, hash_checkpoint
+    from evaluation.run import evaluate_checkpoint
+    from pipeline import console
+    from pipeline.run_folder import prepare_run_folder
+
+    chosen = [checkpoint] if checkpoint else find_checkpoints(loaded, folder)
+    for path in chosen:
+        hash_checkpoint(path)  # all are looked at before the first one is run for long
+    if dry_run:
+        _finish(_describe_plan(loaded, chosen), as_json)
+        return
+    prepare_run_folder(loaded, folder)
+    results = []
+    for path in chosen:
+        name = path.resolve().name
+        console.heading(f"evaluating {name}")
+        version = evaluate_checkpoint(loaded, path, folder, name)
+        scores = version.manifest.extra["scores"]
+        _show_scores(f"{name}: version {version.name}", scores)
+        console.say(f"{'reused' if version.reused else 'written'}: {version.folder}")
+        results.append(
+            {
+                "checkpoint": name,
+                "version": version.name,
+                "path": str(version.folder),
+                "reused": version.reused,
+                "rows_in": version.manifest.rows_in,
+                "rows_out": version.manifest.rows_out,
+                "rejected": version.manifest.rejected,
+                "scores": scores,
+            }
+        )
+    _finish({"recipe": loaded.name, "out": str(folder), "evaluations": results}, as_json)
+
+
+@app.command()
+def grade(
+    benchmark: Annotated[
+        str, typer.Option("--benchmark", help="Name in the recipe, or a JSONL file of items.")
+    ],
+    answers: Annotated[
+        Path, typer.Option("--answers", help="JSONL of {id, answer}; 'sample' numbers repeats.")
+    ],
+    recipe: cli.RecipeOption = "demo",
+    overrides: cli.SetOption = None,
+    dry_run: cli.DryRunOption = False,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Grade a file of answers from any model; --json prints the verdict on each.
+
+    Example: python -m evaluation grade --benchmark demo-math --answers answers.jsonl
+    """
+    loaded, _ = _open(recipe, overrides, None, as_json)
+    from evaluation.answer_files import grade_answers, load_items, read_answers, score_verdicts
+    from pipeline import console
+
+    items = load_items(loaded, benchmark)
+    rows = read_answers(answers, items)
+    num_missing = len({item.id for item in items} - {row.item_id for row in rows})
+    plan = {"benchmark": items[0].benchmark, "num_items": len(items), "num_answers": len(rows)}
+    console.say(f"{len(rows)} answers to {len(items)} items of {items[0].benchmark}")
+    if num_missing:
+        console.warn(f"{num_missing} items have no answer and count as wrong")
+    if dry_run:
+        _finish(plan, as_json)
+        return
+    verdicts = grade_answers(items, rows, loaded.settings.evaluation)
+    scores = score_verdicts(items, verdicts, loaded.settings.evaluation)
+    _show_scores("scores", [scores])
+    for verdict in verdicts:
+        if not verdict.grade.correct:
+            shown = verdict.grade.extracted if items[0].domain == "math" else None
+            detail = verdict.grade.detail or (f"answered {shown}" if shown else "")
+            console.say(f"{verdict.item_id}: {verdict.grade.reason} {detail}".rstrip())
+    report = {**plan, "num_missing": num_missing, "scores": scores}
+    _finish({**report, "verdicts": [verdict.as_json() for verdict in verdicts]}, as_json)
+
+
+@app.command()
+def report(
+    recipe: cli.RecipeOption = "demo",
+    overrides: cli.SetOption = None,
+    out: cli.OutOption = None,
+    dry_run: cli.DryRunOption = False,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Write the run's page from whatever has been built so far.
+
+    Example: python -m evaluation report --recipe demo --out runs/demo
+    """
+    loaded, folder = _open(recipe, overrides, out, as_json)
+    from pipeline import console
+
+    path = folder / "report" / "index.html"
+    if dry_run:
+        console.say(f"would write {path}")
+    else:
+        from evaluation.report import write_report
+
+        path = write_report(loaded, folder)
+        console.say(f"written: {path}")
+    _finish({"recipe": loaded.name, "path": str(path)}, as_json)
+
+
+def _open(
+    recipe: str, overrides: Sequence[str] | None, out: Path | None, as_json: bool
+) -> tuple[Recipe, Path]:
+    """Load the recipe and say which one is used."""
+    from pipeline import console
+    from pipeline.settings.recipe import load_recipe
+
+    if as_json:
+        console.use_json_output()
+    loaded = load_recipe(recipe, overrides or ())
+    folder = loaded.out(out)
+    console.say(f"recipe {loaded.name} ({loaded.path.name}), output {folder}")
+    return loaded, folder
+
+
+def _finish(values: dict[str, Any], as_json: bool) -> None:
+    from pipeline import console
+
+    if as_json:
+        console.print_json(values)
+
+
+def _describe_plan(recipe: Recipe, checkpoints: Sequence[Path]) -> dict[str, Any]:
+    """What a run would sample; nothing is written."""
+    from evaluation.run import load_benchmarks, plan_batches
+    from pipeline import console
+
+    settings = recipe.settings.evaluation
+    benchmarks = load_benchmarks(recipe)
+    num_items = {name: len(items) for name, items in benchmarks.items()}
+    num_answers = sum(num_items.values()) * settings.samples_per_item
+    plan = {
+        "checkpoints": [str(path) for path in checkpoints],
+        "benchmarks": num_items,
+        "answers_per_checkpoint": num_answers,
+        "batches_per_checkpoint": len(plan_batches(benchmarks, settings)),
+        "most_tokens_per_checkpoint": num_answers * settings.max_new_tokens,
+    }
+    console.table("plan", ["what", "value"], [[key, str(value)] for key, value in plan.items()])
+    return plan
+
+
+def _show_scores(title: str, scores: Sequence[dict[str, Any]]) -> None:
+    from pipeline import console
+
+    columns = ["benchmark", "items", "k", "avg@k", "interval", "pass@k", "answered"]
+    rows = [
+        [
+            score["benchmark"],
+            score["num_items"],
+            score["samples_per_item"],
+            f"{score['avg_at_k']:.1%}",
+            f"{score['interval'][0]:.1%} – {score['interval'][1]:.1%}",
+            f"{score['pass_at_k']:.1%}",
+            f"{score['format_rate']:.1%}",
+        ]
+        for score in scores
+    ]
+    console.table(title, columns, rows)
+    for score in scores:
+        if score["interval_note"]:
+            console.say(f"{score['benchmark']}: {score['interval_note']}")
+        verdicts = ", ".join(f"{count} {reason}" for reason, count in score["reasons"].items())
+        console.say(f"{score['benchmark']} verdicts: {verdicts}")
+
+
+if __name__ == "__main__":
+    cli.run_app(app, "python -m evaluation")

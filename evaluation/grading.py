@@ -1,0 +1,127 @@
+"""Grade answers: only what follows the thinking counts, and nothing is guessed from it.
+
+A thought that never ends has no answer. There is no fall-back to the last number of a text: it
+rewards rambling. Maths wants a box, code wants a Python block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+from pipeline.benchmarks import BenchmarkItem
+from pipeline.settings.evaluation import EvaluationSettings
+from pipeline.student import THINK_CLOSE, THINK_OPEN
+from promptcot.verification.code_tests import CodeGrader, extract_python
+from promptcot.verification.math_answers import MathGrader, extract_boxed
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """The verdict on one answer."""
+
+    correct: bool
+    reason: str
+    extracted: str | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToGrade:
+    """One answer and what it answers."""
+
+    item: BenchmarkItem
+    answer: str | None
+    """The text after the thinking; none when the thought never ended."""
+    truncated: bool = False
+    """Whether a token limit ended the text."""
+
+
+def split_completion(text: str) -> tuple[str, str | None]:
+    """Thinking and answer of a text that continues a prefilled ``<think>``.
+
+    The answer is none when the thought never ends.
+    """
+    thinking, closed, answer = text.partition(THINK_CLOSE)
+    return thinking.strip(), answer.strip() if closed else None
+
+
+def split_answer(text: str) -> str | None:
+    """The part of any model's answer that follows its thinking.
+
+    A text without think tags is all answer; one that opens a thought and never ends it has none.
+    """
+    before, closed, answer = text.partition(THINK_CLOSE)
+    if closed:
+        return answer.strip()
+    return None if THINK_OPEN in before else text.strip()
+
+
+class AnswerGrader:
+    """Grades answers of both domains; its processes start on first need.
+
+    Raises:
+        SandboxError: Programs are to be graded and cannot be executed safely here.
+    """
+
+    def __init__(self, settings: EvaluationSettings, *, has_code: bool) -> None:
+        self._math = MathGrader(num_workers=settings.num_workers)
+        self._code: CodeGrader | None = None
+        if has_code:
+            self._code = CodeGrader(
+                timeout_s=settings.code_timeout_s,
+                memory_limit_mib=settings.memory_limit_mib,
+                num_workers=settings.num_workers,
+                allow_unsandboxed=settings.allow_unsandboxed_code,
+            )
+
+    def __enter__(self) -> AnswerGrader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._math.close()
+        if self._code is not None:
+            self._code.close()
+
+    def grade(self, answers: Sequence[ToGrade]) -> list[Grade]:
+        """Verdicts on answers, in their order."""
+        grades: dict[int, Grade] = {}
+        numbered = list(enumerate(answers))
+        math = [(n, entry) for n, entry in numbered if entry.item.domain == "math"]
+        code = [(n, entry) for n, entry in numbered if entry.item.domain == "code"]
+        grades.update(self._grade_math(math))
+        grades.update(self._grade_code(code))
+        return [grades[number] for number in range(len(answers))]
+
+    def _grade_math(self, answers: Sequence[tuple[int, ToGrade]]) -> dict[int, Grade]:
+        grades, boxes = {}, {}
+        for number, entry in answers:
+            box = extract_boxed(entry.answer or "")
+            if box is None:
+                grades[number] = Grade(False, "truncated" if entry.truncated else "no_answer")
+            else:
+                boxes[number] = (entry.item.answer or "", box)
+        verdicts = self._math.grade(list(boxes.values()))
+        for (number, (_, box)), equal in zip(boxes.items(), verdicts, strict=True):
+            grades[number] = Grade(equal, "correct" if equal else "wrong", box)
+        return grades
+
+    def _grade_code(self, answers: Sequence[tuple[int, ToGrade]]) -> dict[int, Grade]:
+        grades, programs = {}, {}
+        for number, entry in answers:
+            program = extract_python(entry.answer or "")
+            if program is None:
+                grades[number] = Grade(False, "truncated" if entry.truncated else "no_code")
+            else:
+                programs[number] = (program, entry.item.tests)
+        results = self._code.grade(list(programs.values())) if self._code is not None else []
+        for (number, (program, _)), result in zip(programs.items(), results, strict=True):
+            reason = "correct" if result.passed else result.reason
+            grades[number] = Grade(result.passed, reason, program, result.detail)
+        return grades
