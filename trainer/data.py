@@ -105,7 +105,7 @@ def write_examples(
             counts.num_rows += len(step)
             counts.step_tokens.append(sum(len(example.input_ids) for example in step))
             advance(len(step))
-    require_rows(version, counts, max_length)
+        require_rows(version, counts, max_length)
     return counts
 
 

