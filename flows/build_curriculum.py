@@ -34,5 +34,5 @@ def build_curriculum(
         recipe,
         out=out,
         overrides=overrides,
-        next_command=f"prefect deployment run train-sft -p phase={phase}",
+        next_run=f"train-sft -p phase={phase}",
     )

@@ -35,5 +35,5 @@ def evaluate(
         recipe,
         out=out,
         overrides=overrides,
-        next_command=f"python -m evaluation report --recipe {recipe}",
+        next_run="reproduce",
     )

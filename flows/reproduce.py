@@ -29,5 +29,5 @@ def reproduce(
         recipe,
         out=out,
         overrides=overrides,
-        next_command="open the report in a browser",
+        next_run="",
     )

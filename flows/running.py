@@ -62,7 +62,7 @@ def run_steps(
     *,
     out: str | None,
     overrides: list[str] | None,
-    next_command: str,
+    next_run: str,
 ) -> State[Any]:
     """The body of a flow.
 
@@ -71,7 +71,7 @@ def run_steps(
         recipe: Name or path of the recipe.
         out: Run folder; ``runs/<recipe name>`` when empty.
         overrides: ``section.key=value`` texts.
-        next_command: What the last log line suggests.
+        next_run: Flow and own parameters that the last log line suggests; empty at the end.
 
     Returns:
         The flow run's final state; a failure is one sentence, without a traceback.
@@ -95,7 +95,10 @@ def run_steps(
     except PipelineError as exc:
         logger.error(explain(exc))
         return Failed(message=explain(exc))
-    logger.info("written: %s; next: %s", outcomes[-1].path, next_command)
+    logger.info("written: %s", outcomes[-1].path)
+    if next_run:
+        same = [f"-p recipe={recipe}", *([f"-p out={out}"] if out else [])]
+        logger.info("next: prefect deployment run %s %s", next_run, " ".join(same))
     return Completed(message="; ".join(outcome.line for outcome in outcomes))
 
 

@@ -44,5 +44,5 @@ def synth_promptcot(
         recipe,
         out=out,
         overrides=overrides,
-        next_command="prefect deployment run build-curriculum -p phase=1",
+        next_run="build-curriculum -p phase=2",
     )

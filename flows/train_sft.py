@@ -34,5 +34,5 @@ def train_sft(
         recipe,
         out=out,
         overrides=overrides,
-        next_command=f"prefect deployment run evaluate -p checkpoint=phase-{phase}",
+        next_run=f"evaluate -p checkpoint=phase-{phase}",
     )
