@@ -1,5 +1,6 @@
 """Flow ``build-curriculum``: sources to one phase's dataset version."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from prefect import State, flow
@@ -10,16 +11,16 @@ from flows.steps import DATASETS
 
 
 def name_run() -> str:
-    """E.g. ``demo-phase-1``."""
-    return run_label(f"phase-{flow_run.parameters['phase']}")
+    """E.g. ``demo-data-1``."""
+    return run_label(f"data-{flow_run.parameters['phase']}")
 
 
 @flow(name="build-curriculum", flow_run_name=name_run, persist_result=False)
 def build_curriculum(
     phase: Literal[1, 2] = 1,
     recipe: str = "demo",
-    out: str | None = None,
-    overrides: list[str] | None = None,
+    out: str = "",
+    overrides: Sequence[str] = (),
 ) -> State[Any]:
     """Build one phase of the curriculum: Parquet, manifest and data card.
 

@@ -1,5 +1,7 @@
 """Flow ``evaluate``: sample from a checkpoint on the recipe's benchmarks and grade the answers."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from prefect import State, flow
@@ -10,17 +12,17 @@ from flows.steps import EVALUATION, evaluation_of
 
 
 def name_run() -> str:
-    """E.g. ``demo-evaluation``, or ``demo-phase-2`` for one checkpoint."""
-    checkpoint = flow_run.parameters["checkpoint"]
-    return run_label(str(checkpoint).rstrip("/").rpartition("/")[2] if checkpoint else "evaluation")
+    """E.g. ``demo-evaluate``, or ``demo-evaluate-phase-2`` for one checkpoint."""
+    checkpoint = Path(flow_run.parameters["checkpoint"]).name
+    return run_label(f"evaluate-{checkpoint}" if checkpoint else "evaluate")
 
 
 @flow(name="evaluate", flow_run_name=name_run, persist_result=False)
 def evaluate(
-    checkpoint: str | None = None,
+    checkpoint: str = "",
     recipe: str = "demo",
-    out: str | None = None,
-    overrides: list[str] | None = None,
+    out: str = "",
+    overrides: Sequence[str] = (),
 ) -> State[Any]:
     """Score checkpoints on the recipe's benchmarks.
 

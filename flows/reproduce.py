@@ -1,5 +1,6 @@
 """Flow ``reproduce``: the whole loop, from concepts to the report."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from prefect import State, flow
@@ -14,9 +15,7 @@ def name_run() -> str:
 
 
 @flow(name="reproduce", flow_run_name=name_run, persist_result=False)
-def reproduce(
-    recipe: str = "demo", out: str | None = None, overrides: list[str] | None = None
-) -> State[Any]:
+def reproduce(recipe: str = "demo", out: str = "", overrides: Sequence[str] = ()) -> State[Any]:
     """Synthesise, build both datasets, train, evaluate and report.
 
     Args:

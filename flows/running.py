@@ -60,8 +60,8 @@ def run_steps(
     steps: Sequence[Step],
     recipe: str,
     *,
-    out: str | None,
-    overrides: list[str] | None,
+    out: str,
+    overrides: Sequence[str],
     next_run: str,
 ) -> State[Any]:
     """The body of a flow.
@@ -78,7 +78,7 @@ def run_steps(
     """
     logger = get_run_logger()
     try:
-        loaded = load_recipe(recipe, overrides or [])
+        loaded = load_recipe(recipe, overrides)
         check_files(loaded)
         folder = loaded.out(Path(out) if out else None)
         prepare_run_folder(loaded, folder)
@@ -147,5 +147,5 @@ def run_label(suffix: str = "") -> str:
     """
     parameters = flow_run.parameters
     label = Path(parameters["recipe"]).stem + (f"-{suffix}" if suffix else "")
-    overrides = parameters.get("overrides") or []
+    overrides = parameters["overrides"]
     return label + (f"+{len(overrides)}" if overrides else "")

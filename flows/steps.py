@@ -73,7 +73,7 @@ def evaluate(recipe: Recipe, out: Path) -> Outcome:
     ]
     return Outcome(
         line="; ".join(outcome.line for outcome in outcomes) or "the recipe names no checkpoint",
-        path=out / "evaluation",
+        path=outcomes[-1].path if outcomes else out / "evaluation",
         reused=all(outcome.reused for outcome in outcomes),
     )
 

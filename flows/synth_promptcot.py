@@ -3,6 +3,7 @@
 prefect deployment run synth-promptcot --watch
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from prefect import State, flow
@@ -18,7 +19,7 @@ def name_run() -> str:
     """E.g. ``demo-40x2``: combinations times solutions of each problem."""
     parameters = flow_run.parameters
     try:
-        settings = load_recipe(parameters["recipe"], parameters["overrides"] or []).settings
+        settings = load_recipe(parameters["recipe"], parameters["overrides"]).settings
     except ConfigError:
         # The run itself says what is wrong with the recipe.
         return run_label()
@@ -30,7 +31,7 @@ def name_run() -> str:
 
 @flow(name="synth-promptcot", flow_run_name=name_run, persist_result=False)
 def synth_promptcot(
-    recipe: str = "demo", out: str | None = None, overrides: list[str] | None = None
+    recipe: str = "demo", out: str = "", overrides: Sequence[str] = ()
 ) -> State[Any]:
     """Synthesise problems with verified solutions.
 

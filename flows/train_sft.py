@@ -1,5 +1,6 @@
 """Flow ``train-sft``: supervised fine-tuning of the student on one phase."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from prefect import State, flow
@@ -18,8 +19,8 @@ def name_run() -> str:
 def train_sft(
     phase: Literal[1, 2] = 1,
     recipe: str = "demo",
-    out: str | None = None,
-    overrides: list[str] | None = None,
+    out: str = "",
+    overrides: Sequence[str] = (),
 ) -> State[Any]:
     """Train the student; phase 2 starts from phase 1's checkpoint.
 

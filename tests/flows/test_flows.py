@@ -54,7 +54,7 @@ def test_a_dataset_run_shows_its_counts_rows_card_and_settings(tmp_path: Path) -
     first = run_flow(build_curriculum, **parameters)
     assert first.is_completed(), first.message
     run, _, artifacts = read_run(first)
-    assert run.name == "demo-phase-1+1"
+    assert run.name == "demo-data-1+1"
     assert set(artifacts) == {"funnel", "sample", "data-card", "resolved-config"}
     assert '"rejected"' in artifacts["funnel"].data
     assert "`curriculum.phases.1.max_tokens` | `512`" in artifacts["resolved-config"].data
