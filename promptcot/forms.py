@@ -1,6 +1,8 @@
-"""Regular expressions that an engine enforces while it generates, for teachers of any size.
+r"""Regular expressions that an engine enforces while it generates, for teachers of any size.
 
-Bounds follow from the token limit: a form that cannot end in time would only produce cut replies.
+Length is bounded by sentences, not characters: with the embedded engine a bound such as
+``[^\n]{40,300}`` takes minutes to compile and slows every token, a few repeated groups cost
+nothing. A sentence that never ends reaches the token limit and is rejected as truncated.
 """
 
 from __future__ import annotations
@@ -8,23 +10,27 @@ from __future__ import annotations
 from pipeline.records import Domain
 from promptcot.engines.protocol import Constraint
 
-_CHARS_PER_TOKEN = 3
-"""Low on purpose (English has four to five), so that a form at its bounds still ends in time."""
-
 _RATING = "(Perfect|Acceptable|Bad)"
+_REST = r"[^.?!\n]+"
+_SENTENCE = rf"[A-Z]{_REST}\."
 
 
 def _regex(value: str) -> Constraint:
     return Constraint(kind="regex", value=value)
 
 
-def problem_form(max_tokens: int) -> Constraint:
-    """``Rationale: …`` and ``Problem: …``, one paragraph each, two thirds for the problem."""
-    chars = max_tokens * _CHARS_PER_TOKEN
-    return _regex(
-        rf"Rationale: [A-Z][^\n]{{30,{chars // 3}}}\.\n"
-        rf"Problem: [A-Z][^\n]{{40,{chars * 2 // 3}}}[?.]"
-    )
+def problem_form(domain: Domain) -> Constraint:
+    """``Rationale: …`` and ``Problem: …``, one paragraph each.
+
+    A maths problem ends with one question, a programming task with what is read and printed.
+    """
+    rationale = rf"Rationale: {_SENTENCE}( {_SENTENCE})?"
+    facts = rf"{_SENTENCE}( {_SENTENCE})?( {_SENTENCE})?"
+    if domain == "math":
+        ending = rf"(What is|How many|Find) {_REST}\?"
+    else:
+        ending = rf"Read {_REST}\. Print {_REST}\."
+    return _regex(rf"{rationale}\nProblem: {facts} {ending}")
 
 
 def judge_form(headings: tuple[str, ...]) -> Constraint:
@@ -32,17 +38,14 @@ def judge_form(headings: tuple[str, ...]) -> Constraint:
     return _regex("\n".join(f"{heading}: {_RATING}" for heading in headings))
 
 
-def solution_form(domain: Domain, max_tokens: int) -> Constraint:
+def solution_form(domain: Domain) -> Constraint:
     """``Reasoning: …``, then ``Answer: <number>`` (maths) or a fenced program (code)."""
-    chars = max_tokens * _CHARS_PER_TOKEN
     if domain == "math":
         number = r"-?[0-9]{1,6}(\.[0-9]{1,4}|/[1-9][0-9]{0,3})?"
-        return _regex(rf"Reasoning: [A-Z][^\n]{{30,{chars * 3 // 4}}}\.\nAnswer: {number}")
-    return _regex(
-        rf"Reasoning: [A-Z][^\n]{{30,{chars // 3}}}\.\n```python\n([^`\n]{{0,70}}\n){{2,24}}```"
-    )
+        return _regex(rf"Reasoning: [A-Z][^\n]+(\n[^\n]+)?(\n[^\n]+)?(\n[^\n]+)?\nAnswer: {number}")
+    return _regex(rf"Reasoning: {_SENTENCE}( {_SENTENCE})?\n```python\n([^`\n]+\n)+```")
 
 
 def test_form() -> Constraint:
     r"""``Input: …`` and ``Output: …`` on one line each; ``\n`` stands for a new line."""
-    return _regex(r"Input: [^\n]{1,80}\nOutput: [^\n]{1,60}")
+    return _regex(r"Input: [^\n]+\nOutput: [^\n]+")

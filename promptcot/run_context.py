@@ -1,0 +1,155 @@
+"""What the stages of one synthesis run share: recipe, folders, and teachers opened on first use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pydantic import BaseModel
+
+from pipeline import console
+from pipeline.errors import SourceError
+from pipeline.hashing import file_sha256
+from pipeline.manifest import LATEST, InputRef, Version, resolve_version
+from pipeline.settings.base import determining
+from pipeline.settings.recipe import Recipe
+from pipeline.settings.synthesis import Form
+from pipeline.stages import Stage
+from promptcot.engines.protocol import Answer
+from promptcot.engines.teacher import Teacher, open_teacher
+from promptcot.stage_names import COMMANDS, STAGES
+
+
+class SynthesisRun:
+    """A context that opens each teacher at its first request and closes all at the end.
+
+    A stage whose version exists asks for no teacher, so nothing is loaded for it.
+    """
+
+    def __init__(self, recipe: Recipe, out: Path) -> None:
+        self.recipe = recipe
+        self.out = out
+        self.settings = recipe.settings.synthesis
+        self._teachers: dict[str, Teacher] = {}
+        self._noted: set[str] = set()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> SynthesisRun:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def root_seed(self) -> int:
+        """The recipe's seed."""
+        return self.recipe.settings.seed
+
+    def folder(self, stage: str) -> Path:
+        """Where a stage's versions live."""
+        return self.out / "synthesis" / stage
+
+    def teacher(self, name: str) -> Teacher:
+        """The teacher of that name in the recipe, opened on first use."""
+        if name not in self._teachers:
+            settings = self.recipe.settings.teachers[name]
+            opened = open_teacher(settings, recipe=self.recipe, out=self.out)
+            self._teachers[name] = self._stack.enter_context(opened)
+        return self._teachers[name]
+
+    def resolve_form(self, wanted: Form, teacher: str) -> Form:
+        """The form to ask for: ``constrained`` only where the engine can enforce it."""
+        capabilities = self.teacher(teacher).capabilities
+        if wanted == "free" or "regex" in capabilities.constraints:
+            return wanted
+        if teacher not in self._noted:
+            self._noted.add(teacher)
+            console.warn(
+                f"the engine {capabilities.name} cannot enforce a form: "
+                f"teacher {teacher!r} is asked for the free one"
+            )
+        return "free"
+
+    def previous(self, stage: str) -> Version:
+        """The newest version of the stage before ``stage``.
+
+        Raises:
+            SourceError: It has not been built; the hint names the command that builds it.
+        """
+        before = STAGES[STAGES.index(stage) - 1]
+        root = self.folder(before)
+        if not (root / LATEST).is_file():
+            raise SourceError(
+                f"stage {stage} needs the output of stage {before}, and there is none in {root}",
+                hint=f"run `python -m promptcot {COMMANDS[before]} --recipe {self.recipe.name} "
+                f"--out {self.out}` first, or `python -m promptcot run` for all stages",
+            )
+        return resolve_version(root)
+
+    def stage(
+        self,
+        name: str,
+        *,
+        record: type[BaseModel],
+        settings: dict[str, Any],
+        inputs: Sequence[InputRef],
+        teachers: Iterable[str] = (),
+    ) -> Stage:
+        """A stage's identity: its settings, its teachers' settings, its inputs and our code."""
+        scripts, described = [], {}
+        for teacher in sorted(set(teachers)):
+            teacher_settings = self.recipe.settings.teachers[teacher]
+            values = determining(teacher_settings)
+            # A script is named by its content: its path differs between machines.
+            if (script := values.pop("script")) is not None:
+                path = self.recipe.file(script)
+                if path.is_file():
+                    scripts.append(InputRef(name=f"script:{teacher}", version=file_sha256(path)))
+            described[teacher] = values
+        return Stage(
+            name=name,
+            root=self.folder(name),
+            record=record,
+            settings={
+                "seed": self.root_seed,
+                "batch_size": self.settings.batch_size,
+                "teachers": described,
+                **settings,
+            },
+            inputs=[*inputs, *scripts],
+            packages=("pipeline", "promptcot"),
+            unit=UNITS[name],
+            min_rows=self.settings.min_rows,
+        )
+
+
+UNITS = {
+    "combinations": "combinations",
+    "problems": "problems",
+    "judged": "problems",
+    "solutions": "solutions",
+    "verified": "solutions",
+}
+"""What a stage's input rows are, for people."""
+
+
+def input_of(version: Version, stage: str) -> InputRef:
+    """A previous stage's version as an input."""
+    return InputRef(name=f"synthesis/{stage}", version=version.name)
+
+
+def count_tokens(answers: Iterable[Answer]) -> dict[str, int]:
+    """Tokens of answers, as the manifest records them."""
+    listed = list(answers)
+    return {
+        "prompt": sum(answer.num_prompt_tokens for answer in listed),
+        "completion": sum(answer.num_completion_tokens for answer in listed),
+    }
