@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,8 @@ def load_benchmark(recipe: Recipe, settings: BenchmarkSettings) -> list[Benchmar
     path = benchmark_path(recipe, settings)
     items = [
         _read_item(settings, f"benchmark {settings.name!r}: {path}, row {number}", number, row)
-        for number, row in enumerate(_read_file(path), start=1)
+        # The whole file first: damage at its end matters more than a column that is not mapped.
+        for number, row in enumerate(list(_read_file(path)), start=1)
     ]
     if not items:
         raise SourceError(
@@ -124,7 +126,7 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
             for number, line in enumerate(handle, start=1):
                 if line.strip():
                     yield _parse_line(path, number, line)
-    except (EOFError, gzip.BadGzipFile, UnicodeDecodeError) as exc:
+    except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as exc:
         raise SourceError(
             f"{path}: cannot be read ({exc})", hint="download this file again; it is damaged"
         ) from exc

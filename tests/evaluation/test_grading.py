@@ -1,0 +1,104 @@
+"""Only what follows the thinking counts, and nothing is guessed from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from evaluation.grading import AnswerGrader, ToGrade, split_answer, split_completion
+from pipeline.benchmarks import BenchmarkItem
+from pipeline.errors import SandboxError
+from pipeline.settings.evaluation import EvaluationSettings
+from promptcot.verification import sandbox
+
+SETTINGS = EvaluationSettings(code_timeout_s=2, memory_limit_mib=256)
+MATH = BenchmarkItem(id="m", benchmark="b", domain="math", question="?", answer="42")
+CODE = BenchmarkItem(
+    id="c",
+    benchmark="b",
+    domain="code",
+    question="?",
+    tests=({"input": "2\n", "output": "4\n"},),
+)
+
+
+@pytest.fixture(scope="module")
+def grader() -> Iterator[AnswerGrader]:
+    if sandbox.find_sandbox() is None:
+        pytest.skip("bubblewrap does not work on this machine (user namespaces are forbidden?)")
+    with AnswerGrader(SETTINGS, has_code=True) as grader:
+        yield grader
+
+
+@pytest.mark.parametrize(
+    ("text", "truncated", "reason"),
+    [
+        (r"6 * 7</think> It is \boxed{42}.", False, "correct"),
+        (r"6 * 7</think> It is \boxed{42} and", True, "correct"),
+        (r"6 * 7</think> It is \boxed{41}.", False, "wrong"),
+        ("6 * 7</think> It is 42.", False, "no_answer"),
+        (r"so \boxed{42}", False, "no_answer"),
+        (r"so \boxed{42}", True, "truncated"),
+        ("6 * 7</think> The answer", True, "truncated"),
+        (r"\boxed{42}</think> I do not know.", False, "no_answer"),
+        ("", False, "no_answer"),
+    ],
+)
+def test_maths_wants_a_box_after_the_thought(
+    grader: AnswerGrader, text: str, truncated: bool, reason: str
+) -> None:
+    answer = split_completion(text)[1]
+    (grade,) = grader.grade([ToGrade(item=MATH, answer=answer, truncated=truncated)])
+    assert (grade.reason, grade.correct) == (reason, reason == "correct")
+
+
+@pytest.mark.parametrize(
+    ("text", "truncated", "reason"),
+    [
+        ("easy</think>\n```python\nprint(2 * int(input()))\n```", False, "correct"),
+        ("easy</think>\n```python\nprint(5)\n```", False, "tests_failed"),
+        ("easy</think>\nprint(4)", False, "no_code"),
+        ("easy</think>\n```python\nprint(2 *", True, "truncated"),
+        ("```python\nprint(4)\n```", True, "truncated"),
+        ("```python\nprint(4)\n```</think> done", False, "no_code"),
+    ],
+)
+def test_code_wants_a_block_after_the_thought(
+    grader: AnswerGrader, text: str, truncated: bool, reason: str
+) -> None:
+    answer = split_completion(text)[1]
+    (grade,) = grader.grade([ToGrade(item=CODE, answer=answer, truncated=truncated)])
+    assert (grade.reason, grade.correct) == (reason, reason == "correct")
+
+
+def test_mixed_answers_keep_their_order(grader: AnswerGrader) -> None:
+    program = "```python\nprint(4)\n```"
+    entries = [
+        ToGrade(item=CODE, answer=program),
+        ToGrade(item=MATH, answer=r"\boxed{1}"),
+        ToGrade(item=CODE, answer=None),
+        ToGrade(item=MATH, answer=r"\boxed{42}"),
+    ]
+    reasons = [grade.reason for grade in grader.grade(entries)]
+    assert reasons == ["correct", "wrong", "no_code", "correct"]
+
+
+def test_other_models_answers_may_come_with_or_without_thinking() -> None:
+    assert split_answer("<think>x</think> y") == "y"
+    assert split_answer("x</think> y") == "y"
+    assert split_answer(" y ") == "y"
+    assert split_answer("<think>never ends") is None
+
+
+def test_code_is_refused_before_anything_is_sampled_where_no_sandbox_works(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sandbox, "_binaries", list)
+    sandbox._search.cache_clear()
+    try:
+        with pytest.raises(SandboxError):
+            AnswerGrader(SETTINGS, has_code=True)
+        AnswerGrader(SETTINGS, has_code=False).__exit__(None, None, None)
+    finally:
+        sandbox._search.cache_clear()
