@@ -12,7 +12,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from flows.samples import sample_rows
 from flows.steps import Outcome, Step
 from flows.summary import top_reasons
-from pipeline.manifest import MANIFEST, Version, load_version
+from pipeline.manifest import Version, load_version
 from pipeline.relaxed_gates import relaxed_gates
 from pipeline.settings.recipe import Recipe
 
@@ -29,18 +29,17 @@ def publish_config(recipe: Recipe, out: Path) -> None:
 
 
 def publish_outcome(step: Step, outcome: Outcome) -> None:
-    """The rows and the card of a version that a step made; nothing for other steps."""
-    if not (outcome.path / MANIFEST).is_file():
+    """The rows and the card of a version that people read; nothing for the stages between."""
+    is_data = step.key == "verified" or step.key.startswith("data-")
+    if not is_data and not step.key.startswith("evaluation"):
         return
     version = load_version(outcome.path)
     publish_sample(version, step.title)
-    if step.key.startswith("evaluation"):
-        return
-    card = version.folder / "README.md"
-    if card.is_file():
+    if is_data:
+        card = (version.folder / "README.md").read_text(encoding="utf-8")
         create_markdown_artifact(
             key="data-card",
-            markdown=describe_card(version, card.read_text(encoding="utf-8")),
+            markdown=describe_card(version, card),
             description=f"{step.title.capitalize()} {version.name}",
         )
 

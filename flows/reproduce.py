@@ -6,7 +6,7 @@ from typing import Any
 from prefect import State, flow
 
 from flows.running import run_label, run_steps
-from flows.steps import WHOLE_LOOP
+from flows.steps import WHOLE_LOOP_BY_STAGE
 
 
 def name_run() -> str:
@@ -24,7 +24,7 @@ def reproduce(recipe: str = "demo", out: str = "", overrides: Sequence[str] = ()
         overrides: Recipe values to change, each as section.key=value.
     """
     return run_steps(
-        WHOLE_LOOP,
+        WHOLE_LOOP_BY_STAGE,
         recipe,
         out=out,
         overrides=overrides,

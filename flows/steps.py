@@ -46,6 +46,13 @@ def synthesize(recipe: Recipe, out: Path) -> Outcome:
     return _describe_version(synthesis.synthesize(recipe, out))
 
 
+def synthesize_stage(recipe: Recipe, out: Path, *, stage: str) -> Outcome:
+    """One stage of synthesis, on the newest version of the stage before it."""
+    from promptcot import synthesis
+
+    return _describe_version(synthesis.run_one_stage(recipe, out, stage))
+
+
 def build_dataset(recipe: Recipe, out: Path, *, phase: str) -> Outcome:
     """Sources to a phase version."""
     from curriculum.build import build_phase
@@ -101,6 +108,11 @@ def report(recipe: Recipe, out: Path) -> Outcome:
 
 
 SYNTHESIS = Step(key="synthesis", title="synthesis", stages=STAGES, run=synthesize)
+SYNTHESIS_STAGES = tuple(
+    Step(key=stage, title=stage, stages=(stage,), run=partial(synthesize_stage, stage=stage))
+    for stage in STAGES
+)
+"""The same work as :data:`SYNTHESIS`, stage by stage: a bar each on a run's page."""
 DATASETS = {
     phase: Step(
         key=f"data-{phase}",
@@ -140,7 +152,9 @@ def evaluation_of(checkpoint: str) -> Step:
 
 REPORT = Step(key="report", title="report", stages=(), run=report)
 
-WHOLE_LOOP = (SYNTHESIS, *DATASETS.values(), *TRAINING.values(), EVALUATION, REPORT)
+_AFTER_SYNTHESIS = (*DATASETS.values(), *TRAINING.values(), EVALUATION, REPORT)
+WHOLE_LOOP = (SYNTHESIS, *_AFTER_SYNTHESIS)
+WHOLE_LOOP_BY_STAGE = (*SYNTHESIS_STAGES, *_AFTER_SYNTHESIS)
 
 
 def stay_offline(recipe: Recipe) -> None:

@@ -10,7 +10,7 @@ from prefect import State, flow
 from prefect.runtime import flow_run
 
 from flows.running import run_label, run_steps
-from flows.steps import SYNTHESIS
+from flows.steps import SYNTHESIS_STAGES
 from pipeline.errors import ConfigError
 from pipeline.settings.recipe import load_recipe
 
@@ -41,7 +41,7 @@ def synth_promptcot(
         overrides: Recipe values to change, each as section.key=value.
     """
     return run_steps(
-        [SYNTHESIS],
+        SYNTHESIS_STAGES,
         recipe,
         out=out,
         overrides=overrides,

@@ -122,3 +122,26 @@ def test_only_an_unreachable_teacher_is_tried_again(tmp_path: Path) -> None:
     recipe = load_recipe("demo")
     assert try_both(return_state=True).is_completed()
     assert calls == {"flaky": 3, "bug": 1}
+
+
+def test_the_whole_reproduction_is_few_task_runs_and_quick_again(
+    tmp_path: Path, scripted_recipe: Path
+) -> None:
+    from flows.reproduce import reproduce
+
+    parameters = {"recipe": str(scripted_recipe), "out": str(tmp_path / "out")}
+    first = run_flow(reproduce, **parameters)
+    assert first.is_completed(), first.message
+    run, tasks, artifacts = read_run(first)
+    assert run.name == "scripted"
+    names = [task.name for task in sorted(tasks, key=lambda task: task.start_time)]
+    assert names[:6] == ["combinations", "problems", "judged", "solutions", "verified", "data-1"]
+    assert names[-2:] == ["evaluation", "report"]
+    assert len(tasks) <= MAX_TASK_RUNS
+    assert set(artifacts) == {"funnel", "sample", "data-card", "resolved-config", "scores"}
+    assert (tmp_path / "out" / "report" / "index.html").is_file()
+
+    again = run_flow(reproduce, **parameters)
+    states = {task.name: task.state_name for task in read_run(again)[1]}
+    assert states.pop("report") == "Completed"
+    assert set(states.values()) == {"Reused"}
