@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import Experiment
+from conftest import Experiment, make_experiment
 from fixtures import make_dataset, make_row
 
 from pipeline.cli import exit_code_of
+from trainer.checkpoints import find_resumable
 from trainer.sft import app, train_phase
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -38,7 +41,7 @@ def steps_folder(experiment: Experiment) -> Path:
     return staging / "steps"
 
 
-def test_an_interrupted_run_resumes_to_the_same_weights(
+def test_ctrl_c_prints_the_command_that_continues(
     experiment: Experiment,
     undisturbed: Path,
     interrupt_at: Callable[[int], None],
@@ -58,31 +61,60 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
     assert_equal_results(result.checkpoint, undisturbed)
 
 
-@pytest.mark.parametrize(
-    "damage", ["model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json"]
-)
-def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
-    experiment: Experiment,
-    undisturbed: Path,
-    interrupt_at: Callable[[int], None],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    damage: str,
-) -> None:
-    interrupt_at(5)
-    with pytest.raises(KeyboardInterrupt):
+@pytest.fixture(scope="module")
+def cut_off(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+    """A run that was stopped after its checkpoints 2 and 4, for tests to copy."""
+    from trainer.callbacks import TrainingLog
+
+    experiment = make_experiment(tmp_path_factory.mktemp("cut-off"))
+
+    def stop(self: TrainingLog, args: Any, state: Any, *rest: Any, **kw: Any) -> None:
+        if state.global_step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(TrainingLog, "on_step_begin", stop)
         train_phase(experiment.recipe(), "1", experiment.out)
-    monkeypatch.undo()
-    path = steps_folder(experiment) / "checkpoint-4" / damage
+    return experiment
+
+
+def damage(checkpoint: Path, name: str) -> None:
+    """Cut a file in half, as a kill while it was being written does."""
+    path = checkpoint / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
-    result = train_phase(experiment.recipe(), "1", experiment.out)
-    shown = capsys.readouterr().out
-    assert "checkpoint-4 is incomplete" in shown
-    assert "resuming phase 1 from checkpoint-2" in shown
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json"]
+)
+def test_a_damaged_checkpoint_is_named_and_passed_over(
+    cut_off: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    steps = tmp_path / "steps"
+    shutil.copytree(steps_folder(cut_off), steps)
+    found = find_resumable(steps)
+    assert found == steps / "checkpoint-4"
+    damage(found, name)
+    assert find_resumable(steps) == steps / "checkpoint-2"
+    assert "checkpoint-4 is incomplete" in capsys.readouterr().out
+    damage(steps / "checkpoint-2", name)
+    assert find_resumable(steps) is None
+
+
+@pytest.mark.slow
+def test_resuming_from_the_one_before_gives_the_same_weights(
+    cut_off: Experiment, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "copy"
+    shutil.copytree(cut_off.out, out)
+    (staging,) = (out / "checkpoints").glob(".staging-phase-1-*")
+    damage(staging / "steps" / "checkpoint-4", "optimizer.pt")
+    result = train_phase(cut_off.recipe(), "1", out)
+    assert "resuming phase 1 from checkpoint-2" in capsys.readouterr().out
     assert_equal_results(result.checkpoint, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_kill_just_before_the_rename_is_only_renamed(
     experiment: Experiment, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -217,6 +217,7 @@ def test_json_output_is_one_object(
     assert Path(result["checkpoint"]).is_dir()
 
 
+@pytest.mark.slow
 def test_bf16_and_gradient_checkpointing_train_too(experiment: Experiment) -> None:
     recipe = experiment.recipe(
         "training.precision=bf16",
