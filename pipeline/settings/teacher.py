@@ -17,7 +17,7 @@ class TeacherSettings(Settings):
     in this process; ``scripted``: answers from a file, for tests."""
     model: str = "smollm2-135m-instruct"
     """Model name as the engine knows it; for ``vllm`` a hub id or folder."""
-    base_url: str = execution_only("http://127.0.0.1:8000/v1")
+    base_url: str = execution_only("http://127.0.0.1:8000/v1", pattern=r"^https?://\S+$")
     """``http`` only: the server's root, with ``/v1``."""
     api_key_env: str = execution_only("PROMPTCOT_API_KEY")
     """``http`` only: environment variable that holds the key, when the server wants one."""

@@ -8,8 +8,10 @@ not, so the engine declares a group size and the teacher keeps groups together.
 from __future__ import annotations
 
 import importlib.util
+import re
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +67,13 @@ class EmbeddedEngine:
         pipeline = self._load()
         # A batch that is cut off leaves requests inside the pipeline; it is then not used again.
         self._pipeline = None
-        batch = _Batch(pipeline, requests)
-        while batch.is_running:
-            pipeline.step()
+        with _explain_refusal(), _Batch(pipeline, requests) as batch:
+            while batch.is_running:
+                pipeline.step()
+                for position, answer in batch.take_finished():
+                    yield position, answer
             for position, answer in batch.take_finished():
                 yield position, answer
-        for position, answer in batch.take_finished():
-            yield position, answer
         self._pipeline = pipeline
 
     async def close(self) -> None:
@@ -92,7 +94,7 @@ class EmbeddedEngine:
             pipeline = genai.ContinuousBatchingPipeline(str(path), scheduler, "CPU", {}, options)
         except RuntimeError as exc:
             raise TeacherError(
-                f"OpenVINO cannot load {path}: {_first_line(exc)}",
+                f"OpenVINO cannot load {path}: {_last_line(exc)}",
                 hint=f"run: {_INSTALL_OPENVINO}, or lower teachers.NAME.kv_cache_gib if memory "
                 "ran out",
             ) from exc
@@ -137,6 +139,18 @@ class _Batch:
         for position, request in enumerate(requests):
             self._add(position, request)
 
+    def __enter__(self) -> _Batch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # After an interrupt or a refusal. OpenVINO prints errors about requests left behind, so
+        # they are cancelled, which the next step carries out; a refused one is refused again.
+        for handle in self._handles.values():
+            handle.cancel()
+        with suppress(RuntimeError):
+            while self._handles and self.is_running:
+                self._pipeline.step()
+
     @property
     def is_running(self) -> bool:
         return bool(self._pipeline.has_non_finished_requests())
@@ -167,13 +181,7 @@ class _Batch:
             self._overlong.append(position)
             return
         config = _generation_config(request, max_tokens=min(request.max_tokens, room))
-        try:
-            self._handles[position] = self._pipeline.add_request(position, input_ids, config)
-        except RuntimeError as exc:
-            raise TeacherError(
-                f"the embedded teacher refused a request: {_first_line(exc)}",
-                hint="check the request's constraint (regular expression or JSON schema)",
-            ) from exc
+        self._handles[position] = self._pipeline.add_request(position, input_ids, config)
 
     def _read(self, position: int, handle: Any) -> Answer:
         from openvino_genai import GenerationFinishReason
@@ -227,6 +235,18 @@ def _import_genai() -> Any:
     return openvino_genai
 
 
-def _first_line(exc: Exception) -> str:
+@contextmanager
+def _explain_refusal() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as exc:
+        raise TeacherError(
+            f"the embedded teacher failed on a request: {_last_line(exc)}",
+            hint="check the request's constraint (regular expression or JSON schema)",
+        ) from exc
+
+
+def _last_line(exc: Exception) -> str:
+    """OpenVINO's message without the source location before it."""
     lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    return lines[-1] if lines else type(exc).__name__
+    return re.sub(r"^\[[^]]*\] \S+:\d+: ", "", lines[-1]) if lines else type(exc).__name__

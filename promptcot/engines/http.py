@@ -135,21 +135,22 @@ class HttpEngine:
     async def _answer_one(
         self, client: httpx.AsyncClient, position: int, request: Request
     ) -> tuple[int, Answer]:
-        attempts = self._settings.max_retries + 1
         body = request_body(self._settings.model, request)
+        tries = 0
         try:
             async for attempt in stamina.retry_context(
                 on=self._wait_before_retry,
-                attempts=attempts,
+                attempts=self._settings.max_retries + 1,
                 timeout=None,
                 wait_initial=_FIRST_WAIT_S,
                 wait_max=_LONGEST_WAIT_S,
             ):
                 with attempt:
+                    tries = attempt.num
                     response = await self._post(client, body)
-        except (httpx.TransportError, TimeoutError, _Retryable) as exc:
+        except (httpx.HTTPError, TimeoutError, _Retryable) as exc:
             raise TeacherUnreachable(
-                f"no answer from {self._url} after {attempts} attempt(s): {self._reason(exc)}; "
+                f"no answer from {self._url} after {tries} attempt(s): {self._reason(exc)}; "
                 "answers so far are kept",
                 hint="start the server or correct teachers.NAME.base_url, then run the same "
                 "command again; for a slow server raise teachers.NAME.timeout_s",
