@@ -1,8 +1,8 @@
 r"""Regular expressions that an engine enforces while it generates, for teachers of any size.
 
-Length is bounded by sentences, not characters: with the embedded engine a bound such as
-``[^\n]{40,300}`` takes minutes to compile and slows every token, a few repeated groups cost
-nothing. A sentence that never ends reaches the token limit and is rejected as truncated.
+Length is bounded by words and sentences, not characters: with the embedded engine a bound such as
+``[^\n]{40,300}`` takes minutes to compile and slows every token (measured), a few dozen repeated
+words cost nothing. Words hold no commas, or a small model glues them to escape the bound.
 """
 
 from __future__ import annotations
@@ -11,8 +11,15 @@ from pipeline.records import Domain
 from promptcot.engines.protocol import Constraint
 
 _RATING = "(Perfect|Acceptable|Bad)"
-_REST = r"[^.?!\n]+"
-_SENTENCE = rf"[A-Z]{_REST}\."
+_WORD = r"([A-Za-z][a-z']*|[0-9]+|[-+*/=^()<>0-9a-z]+)"
+
+
+def _words(low: int, high: int) -> str:
+    """That many words and one more, the last without a comma behind it."""
+    return rf"( {_WORD}[,;]?){{{low},{high}}} {_WORD}"
+
+
+_SENTENCE = rf"[A-Z][a-z']*{_words(3, 24)}\."
 
 
 def _regex(value: str) -> Constraint:
@@ -25,11 +32,11 @@ def problem_form(domain: Domain) -> Constraint:
     A maths problem ends with one question, a programming task with what is read and printed.
     """
     rationale = rf"Rationale: {_SENTENCE}( {_SENTENCE})?"
-    facts = rf"{_SENTENCE}( {_SENTENCE})?( {_SENTENCE})?"
+    facts = rf"{_SENTENCE}( {_SENTENCE})?"
     if domain == "math":
-        ending = rf"(What is|How many|Find) {_REST}\?"
+        ending = rf"(What is|How many|Find){_words(2, 18)}\?"
     else:
-        ending = rf"Read {_REST}\. Print {_REST}\."
+        ending = rf"Read{_words(0, 14)}\. Print{_words(1, 14)}\."
     return _regex(rf"{rationale}\nProblem: {facts} {ending}")
 
 
@@ -42,8 +49,9 @@ def solution_form(domain: Domain) -> Constraint:
     """``Reasoning: …``, then ``Answer: <number>`` (maths) or a fenced program (code)."""
     if domain == "math":
         number = r"-?[0-9]{1,6}(\.[0-9]{1,4}|/[1-9][0-9]{0,3})?"
-        return _regex(rf"Reasoning: [A-Z][^\n]+(\n[^\n]+)?(\n[^\n]+)?(\n[^\n]+)?\nAnswer: {number}")
-    return _regex(rf"Reasoning: {_SENTENCE}( {_SENTENCE})?\n```python\n([^`\n]+\n)+```")
+        steps = rf"{_SENTENCE}( {_SENTENCE}){{1,4}}"
+        return _regex(rf"Reasoning: {steps}\nAnswer: {number}")
+    return _regex(rf"Reasoning: {_SENTENCE}( {_SENTENCE})?\n```python\n([^`\n]+\n){{1,14}}```")
 
 
 def test_form() -> Constraint:

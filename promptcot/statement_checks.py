@@ -20,7 +20,8 @@ _ELSEWHERE = re.compile(
     r"(?:figure|diagram|picture|image|drawing))\b"
     r"|\b(?:in|see|from|to)\s+the\s+(?:figure|diagram|picture|image|drawing)\b"
     r"|\bsee\s+(?:figure|fig\.)|\[asy\]|!\["
-    r"|\b(?:previous|preceding|last|above)\s+(?:problem|part|exercise|question|example)\b",
+    r"|\b(?:previous|preceding|last|above)\s+"
+    r"(?:problem|part|exercise|question|example|answer|task)\b",
     re.IGNORECASE,
 )
 _PROOF = re.compile(
