@@ -38,8 +38,6 @@ def run(
     """
     loaded, folder = _open(recipe, overrides, out, as_json)
     from evaluation.checkpoints import find_checkpoints, hash_checkpoint
-    from evaluation.run import evaluate_checkpoint
-    from pipeline import console
     from pipeline.run_folder import prepare_run_folder
 
     chosen = [checkpoint] if checkpoint else find_checkpoints(loaded, folder)
@@ -49,26 +47,7 @@ def run(
         _finish(_describe_plan(loaded, chosen), as_json)
         return
     prepare_run_folder(loaded, folder)
-    results = []
-    for path in chosen:
-        name = path.resolve().name
-        console.heading(f"evaluating {name}")
-        version = evaluate_checkpoint(loaded, path, folder, name)
-        scores = version.manifest.extra["scores"]
-        _show_scores(f"{name}: version {version.name}", scores)
-        console.say(f"{'reused' if version.reused else 'written'}: {version.folder}")
-        results.append(
-            {
-                "checkpoint": name,
-                "version": version.name,
-                "path": str(version.folder),
-                "reused": version.reused,
-                "rows_in": version.manifest.rows_in,
-                "rows_out": version.manifest.rows_out,
-                "rejected": version.manifest.rejected,
-                "scores": scores,
-            }
-        )
+    results = [_evaluate(loaded, path, folder) for path in chosen]
     _finish({"recipe": loaded.name, "out": str(folder), "evaluations": results}, as_json)
 
 
@@ -154,6 +133,29 @@ def _open(
     folder = loaded.out(out)
     console.say(f"recipe {loaded.name} ({loaded.path.name}), output {folder}")
     return loaded, folder
+
+
+def _evaluate(recipe: Recipe, checkpoint: Path, out: Path) -> dict[str, Any]:
+    """Evaluate one checkpoint and show its scores."""
+    from evaluation.run import evaluate_checkpoint
+    from pipeline import console
+
+    name = checkpoint.resolve().name
+    console.heading(f"evaluating {name}")
+    version = evaluate_checkpoint(recipe, checkpoint, out, name)
+    scores = version.manifest.extra["scores"]
+    _show_scores(f"{name}: version {version.name}", scores)
+    console.say(f"{'reused' if version.reused else 'written'}: {version.folder}")
+    return {
+        "checkpoint": name,
+        "version": version.name,
+        "path": str(version.folder),
+        "reused": version.reused,
+        "rows_in": version.manifest.rows_in,
+        "rows_out": version.manifest.rows_out,
+        "rejected": version.manifest.rejected,
+        "scores": scores,
+    }
 
 
 def _finish(values: dict[str, Any], as_json: bool) -> None:
