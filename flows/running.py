@@ -4,6 +4,7 @@ No postponed annotations here: Prefect evaluates the signatures of tasks and flo
 process, where postponed ones fail.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from prefect import State, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
+from prefect.exceptions import FailedRun
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.tasks import Task, exponential_backoff
@@ -22,6 +24,8 @@ from flows.summary import describe_line, summarize
 from pipeline.errors import PipelineError, TeacherUnreachable
 from pipeline.run_folder import prepare_run_folder
 from pipeline.settings.recipe import Recipe, load_recipe
+
+_ENGINE_LOGGERS = ("prefect.flow_runs", "prefect.engine")
 
 
 async def is_unreachable(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
@@ -87,14 +91,12 @@ def run_steps(
         artifacts.publish_config(loaded, folder)
         outcomes, failure = _run_all(steps, loaded, folder)
         if failure is not None:
-            logger.error(failure)
-            return Failed(message=failure)
+            return _fail(failure)
         artifacts.publish_counts(
             summarize(loaded, folder), {key for step in steps for key in step.stages}
         )
     except PipelineError as exc:
-        logger.error(explain(exc))
-        return Failed(message=explain(exc))
+        return _fail(explain(exc))
     logger.info("written: %s", outcomes[-1].path)
     if next_run:
         same = [f"-p recipe={recipe}", *([f"-p out={out}"] if out else [])]
@@ -119,6 +121,20 @@ def _run_all(steps: Sequence[Step], recipe: Recipe, out: Path) -> tuple[list[Out
         outcomes.append(outcome)
         before = [state]
     return outcomes, None
+
+
+def _fail(sentence: str) -> State[Any]:
+    """End the flow run as failed, with this sentence as its last word."""
+    get_run_logger().error(sentence)
+    for name in _ENGINE_LOGGERS:
+        logging.getLogger(name).addFilter(_is_news)
+    return Failed(message=sentence)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a record is more than Prefect's own traceback of a failure we returned as a state."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return not (kind is not None and issubclass(kind, FailedRun))
 
 
 def _describe_stages(step: Step, recipe: Recipe, out: Path) -> list[str]:
