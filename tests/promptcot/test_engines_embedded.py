@@ -76,8 +76,9 @@ def test_a_real_model_answers_in_the_asked_form() -> None:
     assert (too_long.finish_reason, too_long.text) == ("error", "")
     assert too_long.num_prompt_tokens == 8192, "the tokenizer itself stops at the context"
     # The same batch gives the same texts whatever ran before it; another seed another text.
-    other = asyncio.run(collect(engine, [request(0, seed=99, max_tokens=8)]))
-    assert other[0].text != free.text
+    reseeded = request(99, messages=requests[0].messages, max_tokens=8)
+    other = asyncio.run(collect(engine, [requests[0], reseeded]))
+    assert other[0].text != other[1].text
     assert asyncio.run(collect(engine, requests)) == answers
     asyncio.run(engine.close())
 
