@@ -72,7 +72,15 @@ def test_progress_without_a_terminal_is_lines(capsys: pytest.CaptureFixture[str]
     console.reset()
 
 
-COMMANDS = ["curriculum.build", "trainer.sft"]
+COMMANDS = [
+    "promptcot",
+    "curriculum",
+    "curriculum.build",
+    "trainer.sft",
+    "evaluation",
+    "flows.deployments",
+    "flows.whole_loop",
+]
 
 
 @pytest.mark.parametrize("module", COMMANDS)
