@@ -59,7 +59,7 @@ def test_a_real_model_answers_in_the_asked_form() -> None:
     words = (Message(role="user", content="word " * 9000),)
     requests = [
         request(0, max_tokens=8),
-        request(1, constraint=Constraint("regex", FORM), max_tokens=40),
+        request(1, constraint=Constraint("regex", FORM), max_tokens=24),
         request(2, constraint=Constraint("json_schema", schema)),
         request(3, temperature=0, stop=(" ",)),
         request(4, messages=words),

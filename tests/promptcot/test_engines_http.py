@@ -179,25 +179,25 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_engines_http import ask, request
-ask(sys.argv[2], Path(sys.argv[3]), [request(i) for i in range(60)], model=sys.argv[4],
+ask(sys.argv[2], Path(sys.argv[3]), [request(i) for i in range(40)], model=sys.argv[4],
     max_concurrency=2)
 """
 
 
 def test_kill_and_resume_asks_nothing_twice(openai_server: LocalServer, tmp_path: Path) -> None:
-    model = "slow-0.05#kill"
+    model = "slow-0.04#kill"
     here = str(Path(__file__).parent)
     command = [sys.executable, "-c", CLIENT, here, openai_server.base_url, str(tmp_path), model]
     with subprocess.Popen(command) as client:
-        while sum(openai_server.asked(model).values()) < 20:
+        while sum(openai_server.asked(model).values()) < 12:
             time.sleep(0.02)
             assert client.poll() is None
         os.kill(client.pid, signal.SIGKILL)
     answers = ask(
-        openai_server, tmp_path, [request(i) for i in range(60)], model=model, max_concurrency=2
+        openai_server, tmp_path, [request(i) for i in range(40)], model=model, max_concurrency=2
     )
-    assert [a.text for a in answers] == [f"question {i} / seed {i}" for i in range(60)]
+    assert [a.text for a in answers] == [f"question {i} / seed {i}" for i in range(40)]
     counts = openai_server.asked(model)
-    assert len(counts) == 60
+    assert len(counts) == 40
     # Only what was in flight at the kill may be asked again.
     assert sum(n - 1 for n in counts.values()) <= 2
