@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from fixtures import load_tiny, make_dataset, make_row
+from tiny_experiment import load_tiny, make_dataset, make_row
 from trl import SFTTrainer
 
 from trainer.data import IGNORED, write_examples

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.hashing import content_hash
@@ -94,3 +95,23 @@ def load_tiny(folder: Path, *overrides: str) -> Recipe:
     path = folder / "tiny.toml"
     path.write_text(TINY, encoding="utf-8")
     return load_recipe(str(path), overrides)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A run folder with both datasets, and its recipe."""
+
+    folder: Path
+    out: Path
+    dataset: Version
+
+    def recipe(self, *overrides: str) -> Recipe:
+        return load_tiny(self.folder, *overrides)
+
+
+def make_experiment(folder: Path) -> Experiment:
+    out = folder / "run"
+    dataset = make_dataset(out, [make_row(n, 1 + n % 2) for n in range(14)])
+    make_dataset(out, [make_row(n + 50) for n in range(6)], "2")
+    load_tiny(folder)
+    return Experiment(folder=folder, out=out, dataset=dataset)

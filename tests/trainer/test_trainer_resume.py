@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Experiment, make_experiment
-from fixtures import make_dataset, make_row
+from tiny_experiment import Experiment, make_dataset, make_experiment, make_row
 
 from pipeline.cli import exit_code_of
 from trainer.checkpoints import find_resumable

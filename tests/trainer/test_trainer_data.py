@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset
-from fixtures import make_dataset, make_row
+from tiny_experiment import make_dataset, make_row
 
 from pipeline.errors import ManifestMismatch, SourceError, TooManyRejected
 from pipeline.student import EOS_ID, decode, render_completion

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from fixtures import load_tiny
+from tiny_experiment import load_tiny
 
 from pipeline.errors import ConfigError, SourceError
 from pipeline.settings.training import ModelSettings

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Experiment
-from fixtures import make_dataset, make_row
+from tiny_experiment import Experiment, make_dataset, make_row
 
 from pipeline.cli import exit_code_of
 from pipeline.errors import (
