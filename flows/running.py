@@ -86,7 +86,7 @@ def run_steps(
         check_files(loaded)
         folder = loaded.out(Path(out) if out else None)
         prepare_run_folder(loaded, folder)
-        logger.info("recipe %s (%s), output folder %s", loaded.name, loaded.path, folder)
+        logger.info("recipe %s (%s), output folder %s", loaded.name, _near(loaded.path), folder)
         stay_offline(loaded)
         artifacts.publish_config(loaded, folder)
         outcomes, failure = _run_all(steps, loaded, folder)
@@ -121,6 +121,12 @@ def _run_all(steps: Sequence[Step], recipe: Recipe, out: Path) -> tuple[list[Out
         outcomes.append(outcome)
         before = [state]
     return outcomes, None
+
+
+def _near(path: Path) -> Path:
+    """A path as a person in the current folder would write it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _fail(sentence: str) -> State[Any]:

@@ -101,8 +101,13 @@ def test_the_literal_command_runs_green_and_ctrl_c_leaves_nothing_behind(
         assert "synth-promptcot/local" in unknown.stderr
         assert "Traceback" not in unknown.stderr
 
-        other = make_environment(tmp_path / "home", port)
-        with serving(other, tmp_path / "second.log"):
+        wrong = ["-p", "recipe=nowhere", "--watch"]
+        failed = prefect(environment, "deployment", "run", "evaluate", *wrong)
+        assert failed.returncode == 1
+        assert "no recipe named 'nowhere'" in log.read_text(encoding="utf-8")
+        assert "Traceback" not in log.read_text(encoding="utf-8")
+
+        with serving(environment, tmp_path / "second.log"):
             pass
         assert "stopped" not in log.read_text(encoding="utf-8")
         automations = httpx.post(f"http://127.0.0.1:{port}/api/automations/filter", json={})
