@@ -19,7 +19,7 @@ def _words(low: int, high: int) -> str:
     return rf"( {_WORD}[,;]?){{{low},{high}}} {_WORD}"
 
 
-_SENTENCE = rf"[A-Z][a-z']*{_words(3, 24)}\."
+_SENTENCE = rf"[A-Z][a-z']*{_words(3, 28)}\."
 
 
 def _regex(value: str) -> Constraint:
@@ -48,7 +48,8 @@ def judge_form(headings: tuple[str, ...]) -> Constraint:
 def solution_form(domain: Domain) -> Constraint:
     """``Reasoning: …``, then ``Answer: <number>`` (maths) or a fenced program (code)."""
     if domain == "math":
-        number = r"-?[0-9]{1,6}(\.[0-9]{1,4}|/[1-9][0-9]{0,3})?"
+        # A small model fills whatever room it gets: with decimals allowed, it adds noise digits.
+        number = r"-?[0-9]{1,4}(/[1-9][0-9]?)?"
         steps = rf"{_SENTENCE}( {_SENTENCE}){{1,4}}"
         return _regex(rf"Reasoning: {steps}\nAnswer: {number}")
     return _regex(rf"Reasoning: {_SENTENCE}( {_SENTENCE})?\n```python\n([^`\n]+\n){{1,14}}```")
@@ -56,4 +57,5 @@ def solution_form(domain: Domain) -> Constraint:
 
 def test_form() -> Constraint:
     r"""``Input: …`` and ``Output: …`` on one line each; ``\n`` stands for a new line."""
-    return _regex(r"Input: [^\n]+\nOutput: [^\n]+")
+    items = "-?[A-Za-z0-9]+( -?[A-Za-z0-9]+){0,7}"
+    return _regex(rf"Input: {items}(\\n{items})?\nOutput: {items}")

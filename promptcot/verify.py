@@ -6,6 +6,7 @@ is then marked ``unverified``.
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -224,9 +225,21 @@ def _find_program_defect(program: str, tests: Sequence[TestText]) -> Defect | No
         return Defect("no_code_block", "the answer holds no ```python block")
     if (error := find_syntax_error(program)) is not None:
         return Defect("code_does_not_parse", one_line(error)[:200])
+    if not _does_something(program):
+        return Defect("code_does_nothing", "comments, texts and definitions only")
     if not tests:
         return Defect("no_tests", "the teacher wrote no readable test")
     return None
+
+
+def _does_something(program: str) -> bool:
+    """Whether running it executes more than definitions, imports and bare constants."""
+    idle = (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Pass)
+    return any(
+        not isinstance(node, idle)
+        and not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+        for node in ast.parse(program).body
+    )
 
 
 def _grade_programs(
