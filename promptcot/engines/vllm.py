@@ -15,7 +15,8 @@ from pipeline.records import FinishReason
 from pipeline.settings.teacher import TeacherSettings
 from promptcot.engines.protocol import Answer, Capabilities, Constraint, Request
 
-MINIMUM_VERSION = (0, 30)
+MINIMUM_VERSION = (0, 32)
+"""The oldest version this engine was run against; earlier ones raise other errors."""
 _INSTALL = "pip install 'promptcot-mamba[vllm]'"
 _FINISH_REASONS: dict[str | None, FinishReason] = {"stop": "stop", "length": "length"}
 
@@ -50,11 +51,9 @@ class VllmEngine:
             for request in requests
         ]
         parameters = [sampling_params(request) for request in requests]
-        # vLLM derives its errors for a bad request from ValueError; a dead engine core is a
-        # RuntimeError (EngineDeadError).
         try:
             outputs = llm.chat(conversations, parameters, use_tqdm=False)
-        except (ValueError, RuntimeError) as exc:
+        except _vllm_errors() as exc:
             raise TeacherError(
                 f"vLLM failed on a group of {len(requests)} requests: {exc}",
                 hint="check that prompt plus max_tokens fit the model's context and that the "
@@ -72,7 +71,7 @@ class VllmEngine:
             vllm = import_vllm()
             try:
                 self._llm = vllm.LLM(model=self._settings.model, **self._settings.engine_args)
-            except (ValueError, RuntimeError, OSError, TypeError) as exc:
+            except _vllm_errors(OSError, TypeError) as exc:
                 raise TeacherError(
                     f"vLLM cannot load {self._settings.model!r}: {exc}",
                     hint="check teachers.NAME.model (a hub id or a folder), "
@@ -98,6 +97,13 @@ def import_vllm() -> Any:
             f"vLLM {vllm.__version__} is older than {wanted}", hint=f"run: {_INSTALL} --upgrade"
         )
     return vllm
+
+
+def _vllm_errors(*more: type[Exception]) -> tuple[type[Exception], ...]:
+    """What vLLM raises: its own errors, and those of the libraries that it lets through."""
+    from vllm.exceptions import VLLMError
+
+    return (VLLMError, ValueError, RuntimeError, *more)
 
 
 def sampling_params(request: Request) -> Any:

@@ -36,6 +36,10 @@ class StructuredOutputsParams:
     regex: str | None = None
 
 
+class VLLMError(Exception):
+    """Root of vLLM's own errors."""
+
+
 @dataclass
 class CompletionOutput:
     text: str
@@ -67,7 +71,7 @@ class LLM:
         self.calls.append(sampling_params)
         opened.append(self)
         if sampling_params[0].max_tokens == 9999:
-            raise ValueError("max_tokens is larger than the context")
+            raise VLLMError("max_tokens is larger than the context")
         reasons = ["stop", "length", "abort"]
         return [
             RequestOutput([1, 2], [CompletionOutput(turns[-1]["content"], [3], reasons[i % 3])])
@@ -86,6 +90,9 @@ def fake_vllm(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     parameters = types.ModuleType("vllm.sampling_params")
     vars(module).update(__version__="0.32.0+cu130", LLM=LLM, SamplingParams=SamplingParams)
     vars(parameters).update(StructuredOutputsParams=StructuredOutputsParams)
+    exceptions = types.ModuleType("vllm.exceptions")
+    vars(exceptions).update(VLLMError=VLLMError)
+    monkeypatch.setitem(sys.modules, "vllm.exceptions", exceptions)
     monkeypatch.setitem(sys.modules, "vllm", module)
     monkeypatch.setitem(sys.modules, "vllm.sampling_params", parameters)
     return module
@@ -111,10 +118,10 @@ def test_without_vllm_the_message_says_what_to_install(
     assert "pip install 'promptcot-mamba[vllm]'" in caught.value.hint
 
 
-@pytest.mark.parametrize("version", ["0.7.3", "0.29.1", "dev"])
+@pytest.mark.parametrize("version", ["0.7.3", "0.31.1", "dev"])
 def test_an_old_vllm_is_refused(tmp_path: Path, fake_vllm: types.ModuleType, version: str) -> None:
     vars(fake_vllm)["__version__"] = version
-    with pytest.raises(TeacherError, match=r"older than 0\.30"):
+    with pytest.raises(TeacherError, match=r"older than 0\.32"):
         ask(tmp_path, [request(0)])
 
 
