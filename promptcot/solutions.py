@@ -67,7 +67,7 @@ def _solve_batch(run: SynthesisRun, batch: Batch) -> BatchResult:
             )
         else:
             model = teacher.capabilities.model
-            kept.append(_solution(row, row_id, reply, request=request, answer=answer, model=model))
+            kept.append(_solution(row, reply, request=request, answer=answer, model=model))
     return BatchResult(
         num_in=len(asked), rows=kept, rejected=rejected, tokens=count_tokens(answers)
     )
@@ -115,10 +115,17 @@ def read_reply(
 
 
 def _solution(
-    row: JudgedProblem, row_id: str, reply: Reply, *, request: Request, answer: Answer, model: str
+    row: JudgedProblem, reply: Reply, *, request: Request, answer: Answer, model: str
 ) -> Solution:
+    """The record; its id covers the request's seed, so that equal texts stay two samples."""
+    content = {
+        "problem": row.problem.id,
+        "seed": request.seed,
+        "thinking": reply.thinking,
+        "answer": reply.answer,
+    }
     return Solution(
-        id=content_hash({"row": row_id, "thinking": reply.thinking, "answer": reply.answer}),
+        id=content_hash(content),
         problem=row.problem,
         verdicts=[str(judgement.verdict) for judgement in row.judgements],
         thinking=reply.thinking,
