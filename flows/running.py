@@ -101,7 +101,7 @@ def run_steps(
     if next_run:
         same = [f"-p recipe={recipe}", *([f"-p out={out}"] if out else [])]
         logger.info("next: prefect deployment run %s %s", next_run, " ".join(same))
-    return Completed(message="; ".join(outcome.line for outcome in outcomes))
+    return Completed(message=f"{steps[-1].title}: {outcomes[-1].line}")
 
 
 def _run_all(steps: Sequence[Step], recipe: Recipe, out: Path) -> tuple[list[Outcome], str | None]:

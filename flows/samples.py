@@ -9,17 +9,20 @@ from typing import Any
 from pipeline.manifest import Version
 
 MAX_ROWS = 10
+_SEARCHED_ROWS = 2000
+"""Rows are spread over at most so many, so that a large version is not read to its end."""
 _MAX_CHARS = 100
 """Cells of Prefect's tables do not wrap; the rows themselves are in the version."""
 
 
 def sample_rows(version: Version) -> list[dict[str, Any]]:
-    """The first rows of a version, each as column title → short text.
+    """Rows spread over (the beginning of) a version, each as column title → short text.
 
     Args:
         version: Of verified traces, training rows or sampled answers.
     """
-    rows = list(islice(version.rows(), MAX_ROWS))
+    step = max(1, min(version.manifest.rows_out, _SEARCHED_ROWS) // MAX_ROWS)
+    rows = list(islice(version.rows(), 0, step * MAX_ROWS, step))
     if not rows:
         return []
     if "solution" in rows[0]:
@@ -40,12 +43,12 @@ def _describe_trace(row: dict[str, Any]) -> dict[str, Any]:
     problem = solution["problem"]
     return {
         "domain": problem["domain"],
-        "level": problem["level"],
-        "concepts": _join(problem["concepts"]),
         "problem": shorten(problem["statement"]),
-        "thinking": shorten(solution["thinking"]),
         "answer": shorten(row["final_answer"]),
         "checked by": row["method"],
+        "thinking": shorten(solution["thinking"]),
+        "level": problem["level"],
+        "concepts": _join(problem["concepts"]),
     }
 
 

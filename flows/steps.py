@@ -108,8 +108,17 @@ def report(recipe: Recipe, out: Path) -> Outcome:
 
 
 SYNTHESIS = Step(key="synthesis", title="synthesis", stages=STAGES, run=synthesize)
+_TITLES = {
+    "combinations": "concept combinations",
+    "problems": "problems",
+    "judged": "judged problems",
+    "solutions": "solutions",
+    "verified": "verified traces",
+}
 SYNTHESIS_STAGES = tuple(
-    Step(key=stage, title=stage, stages=(stage,), run=partial(synthesize_stage, stage=stage))
+    Step(
+        key=stage, title=_TITLES[stage], stages=(stage,), run=partial(synthesize_stage, stage=stage)
+    )
     for stage in STAGES
 )
 """The same work as :data:`SYNTHESIS`, stage by stage: a bar each on a run's page."""
