@@ -55,7 +55,7 @@ def solution_form(domain: Domain) -> Constraint:
     return _regex(rf"Reasoning: {_SENTENCE}( {_SENTENCE})?\n```python\n([^`\n]+\n){{1,14}}```")
 
 
-def test_form() -> Constraint:
+def program_test_form() -> Constraint:
     r"""``Input: …`` and ``Output: …`` on one line each; ``\n`` stands for a new line."""
     items = "-?[A-Za-z0-9]+( -?[A-Za-z0-9]+){0,7}"
     return _regex(rf"Input: {items}(\\n{items})?\nOutput: {items}")

@@ -40,7 +40,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class TestText:
+class ProgramTest:
     """One test of a program that reads standard input."""
 
     input: str
@@ -184,7 +184,7 @@ def _filled(thinking: str, answer: str) -> Reply | Defect:
     return Reply(thinking=thinking.strip(), answer=answer.strip())
 
 
-def parse_test(text: str, finish_reason: FinishReason, form: Form) -> TestText | Defect:
+def parse_test(text: str, finish_reason: FinishReason, form: Form) -> ProgramTest | Defect:
     r"""One test of a program.
 
     ``free``: the reply's last ``{"input": …, "output": …}`` object with text in both.
@@ -199,7 +199,7 @@ def parse_test(text: str, finish_reason: FinishReason, form: Form) -> TestText |
         if match is None:
             return Defect("no_test", "no Input: and Output: lines")
         first, second = (part.strip().replace("\\n", "\n") for part in match.groups())
-        return TestText(input=first + "\n", output=second + "\n")
+        return ProgramTest(input=first + "\n", output=second + "\n")
     for found in reversed(list(re.finditer(r"\{", _after_thinking(text)))):
         test = _decode_test(_after_thinking(text)[found.start() :])
         if test is not None:
@@ -207,7 +207,7 @@ def parse_test(text: str, finish_reason: FinishReason, form: Form) -> TestText |
     return Defect("no_test", 'no {"input": …, "output": …} object')
 
 
-def _decode_test(text: str) -> TestText | None:
+def _decode_test(text: str) -> ProgramTest | None:
     try:
         value, _ = json.JSONDecoder().raw_decode(text)
     except json.JSONDecodeError:
@@ -216,4 +216,4 @@ def _decode_test(text: str) -> TestText | None:
         return None
     if not all(isinstance(part, str) for part in value.values()) or not value["output"].strip():
         return None
-    return TestText(input=value["input"], output=value["output"])
+    return ProgramTest(input=value["input"], output=value["output"])

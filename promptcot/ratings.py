@@ -30,7 +30,7 @@ VERDICT = "Final Judgement"
 _RATING = r"(?:perfect|acceptable|bad)"
 # A reason needs a separator, and must not open with a rating itself ("Perfect - Bad").
 _VALUE = re.compile(
-    rf"\**\s*(?P<rating>{_RATING})\**\.?(?:\s*(?:-|–|—|:|;|\(|\.\s)\s*(?!{_RATING}\b).*)?",
+    rf"\**\s*(?P<rating>{_RATING})\**\.?(?:\s*(?:-|–|—|:|;|\(|\.\s)(?!\W*{_RATING}\b).*)?",
     re.IGNORECASE,
 )
 

@@ -28,13 +28,13 @@ _PROOF = re.compile(
     r"\b(?:prove|disprove|show that|demonstrate that|justify|give a proof)\b", re.IGNORECASE
 )
 _ASKS_VALUE = re.compile(
-    r"\b(?:find|compute|determine|calculate|evaluate|how many|how much|what|which|who|when|where"
-    r"|solve|simplify|express|how (?:long|far|fast|old|large|big|tall|high|often))\b",
+    r"\b(?:find|compute|determine|calculate|evaluate|solve|simplify|express|how many|how much"
+    r"|what (?:is|are|was|were))\b",
     re.IGNORECASE,
 )
 _ASKS_PROGRAM = re.compile(
     r"\b(?:write|print|output|return|read|implement|compute|find|determine|count|calculate|sort"
-    r"|simulate|check|decide|answer|what|how|which)\b",
+    r"|simulate|check|decide)\b",
     re.IGNORECASE,
 )
 _PARTS = (
@@ -160,7 +160,7 @@ def _find_no_question(text: str, context: StatementContext) -> str | None:
     if context.domain == "math":
         asks = "?" in text or _ASKS_VALUE.search(text) is not None
     else:
-        asks = _ASKS_PROGRAM.search(text) is not None
+        asks = "?" in text or _ASKS_PROGRAM.search(text) is not None
     return None if asks else "no question and no instruction"
 
 

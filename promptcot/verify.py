@@ -20,8 +20,8 @@ from pipeline.settings.base import determining
 from pipeline.stages import Batch, BatchResult, run_stage, split_batches
 from promptcot.cards import render_card
 from promptcot.engines.protocol import Answer, Request
-from promptcot.forms import test_form
-from promptcot.parsing import Defect, TestText, parse_test
+from promptcot.forms import program_test_form
+from promptcot.parsing import Defect, ProgramTest, parse_test
 from promptcot.prompting import one_line, render_prompt
 from promptcot.run_context import SynthesisRun, count_tokens, input_of
 from promptcot.verification.code_tests import (
@@ -154,7 +154,7 @@ def _judge_answer(run: SynthesisRun, vote: Vote, position: int, answer: str | No
 
 def _write_tests(
     run: SynthesisRun, problems: Sequence[Problem]
-) -> tuple[dict[str, list[TestText]], list[Answer]]:
+) -> tuple[dict[str, list[ProgramTest]], list[Answer]]:
     """Tests by problem, one request each as in PromptCoT 2.0; unreadable ones are left out."""
     count = run.settings.verification.code_tests
     if not problems or not count:
@@ -164,10 +164,10 @@ def _write_tests(
     teacher_name = run.settings.solutions.teacher
     form = run.resolve_form(run.settings.solutions.form, teacher_name)
     answers = run.teacher(teacher_name).answer_all(requests, "tests")
-    tests: dict[str, list[TestText]] = {}
+    tests: dict[str, list[ProgramTest]] = {}
     for (problem, _), answer in zip(asked, answers, strict=True):
         test = parse_test(answer.text, answer.finish_reason, form)
-        if isinstance(test, TestText):
+        if isinstance(test, ProgramTest):
             tests.setdefault(problem.id, []).append(test)
     return tests, answers
 
@@ -189,12 +189,12 @@ def _ask_test(run: SynthesisRun, problem: Problem, number: int) -> Request:
         top_p=settings.top_p,
         max_tokens=run.settings.verification.test_max_tokens,
         seed=derive_seed(run.root_seed, "tests", problem.id, str(number)),
-        constraint=test_form() if constrained else None,
+        constraint=program_test_form() if constrained else None,
     )
 
 
 def _run_programs(
-    run: SynthesisRun, rows: Sequence[Solution], tests: dict[str, list[TestText]]
+    run: SynthesisRun, rows: Sequence[Solution], tests: dict[str, list[ProgramTest]]
 ) -> dict[str, _Verdict]:
     """Run each program on its problem's tests; it must pass all of them."""
     programs = [extract_python(row.answer) or "" for row in rows]
@@ -219,7 +219,7 @@ def _run_programs(
     return verdicts
 
 
-def _find_program_defect(program: str, tests: Sequence[TestText]) -> Defect | None:
+def _find_program_defect(program: str, tests: Sequence[ProgramTest]) -> Defect | None:
     """Why a program is not run at all."""
     if not program:
         return Defect("no_code_block", "the answer holds no ```python block")
