@@ -17,14 +17,14 @@ import sys
 import time
 from pathlib import Path
 
-MOMENTS: dict[str, str] = {
-    "while problems are asked": "synthesis/problems/.staging-*",
-    "while solutions are asked": "synthesis/solutions/.staging-*",
-    "while phase 1 is built": "datasets/phase-1",
-    "while phase 1 is trained": "checkpoints/.staging-phase-1-*",
-    "while phase 1 is evaluated": "evaluation/phase-1",
+MOMENTS: dict[str, tuple[str, float]] = {
+    "while problems are asked": ("synthesis/problems/.lock-*", 5.0),
+    "while solutions are asked": ("synthesis/solutions/.lock-*", 5.0),
+    "while phase 1 is built": ("datasets/phase-1", 0.5),
+    "while phase 1 is trained": ("checkpoints/.staging-phase-1-*", 15.0),
+    "while phase 1 is evaluated": ("evaluation/phase-1", 4.0),
 }
-"""What is killed, and the path whose appearance says that it has begun."""
+"""The path whose appearance says that a moment has come, and how many seconds later to kill."""
 
 
 def main() -> int:
@@ -32,12 +32,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--undisturbed", type=Path, required=True, help="folder of a finished run")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run to kill")
-    parser.add_argument("--delay", type=float, default=3.0, help="seconds into each moment")
     options = parser.parse_args()
     command = [sys.executable, "-m", "flows.whole_loop", "--recipe", "demo"]
     command += ["--out", str(options.out)]
-    for moment, pattern in MOMENTS.items():
-        kill_at(command, options.out, pattern, options.delay)
+    for moment, (pattern, delay) in MOMENTS.items():
+        kill_at(command, options.out, pattern, delay)
         sys.stdout.write(f"killed {moment}\n")
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     calm, killed = hash_versions(options.undisturbed), hash_versions(options.out)
