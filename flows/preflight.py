@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.errors import ConfigError, SourceError
 from pipeline.settings.recipe import Recipe
+from trainer.recipe import refuse_unsupported
 
 _TRAINING_PACKAGES = ("torch", "transformers", "trl", "accelerate")
 
@@ -16,7 +17,8 @@ def check_whole_loop(recipe: Recipe) -> None:
     """Check that a recipe can run from synthesis to the report.
 
     Raises:
-        ConfigError: A phase is not defined, or the training packages are not installed.
+        ConfigError: A phase is not defined, the training packages are not installed, or the
+            trainer refuses the settings.
         SourceError: Files that the recipe names do not exist.
     """
     check_files(recipe)
@@ -38,6 +40,7 @@ def check_whole_loop(recipe: Recipe) -> None:
             f"training needs packages that are not installed: {', '.join(missing)}",
             hint="run ./scripts/setup, or: pip install -e '.[train]'",
         )
+    refuse_unsupported(settings.training)
 
 
 def check_files(recipe: Recipe) -> None:
