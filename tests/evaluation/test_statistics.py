@@ -84,6 +84,15 @@ def test_a_benchmark_scores_by_hand() -> None:
 
 
 def test_an_interval_without_spread_says_so() -> None:
-    scores = score_benchmark(outcomes([False], [False]), SETTINGS)
-    assert scores["interval"] == [0.0, 0.0]
+    scores = score_benchmark(outcomes([True, False], [True, False]), SETTINGS)
+    assert scores["interval"] == [0.5, 0.5]
     assert "no spread" in scores["interval_note"]
+
+
+@pytest.mark.parametrize("solved", [False, True])
+def test_all_or_nothing_is_never_called_certain(solved: bool) -> None:
+    scores = score_benchmark(outcomes(*[[solved]] * 16), SETTINGS)
+    low, high = scores["interval"]
+    assert high - low == pytest.approx(1 - 0.05 ** (1 / 16))
+    assert (high if solved else low) == float(solved)
+    assert "exact bound" in scores["interval_note"]
