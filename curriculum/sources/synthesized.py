@@ -29,9 +29,8 @@ def find_version(recipe: Recipe, out: Path, *, may_synthesize: bool) -> Version:
             f"no verified traces under {root}",
             hint=f"run `python -m promptcot run --recipe {recipe.path} --out {out}` first",
         )
-    from promptcot.synthesis import synthesize
-
     from pipeline import console
+    from promptcot.synthesis import synthesize
 
     console.say(
         "There are no verified traces yet, and the recipe sets curriculum.synthesize_if_missing: "
