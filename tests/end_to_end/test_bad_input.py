@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -67,21 +66,21 @@ def test_unwritable_output_names_the_folder_and_the_remedy(tmp_path: Path) -> No
 
 
 def test_ctrl_c_prints_the_command_that_continues(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        command(tmp_path / "out", *NOBODY, "--set", "teachers.default.max_retries=9"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "out").glob("synthesis/problems/.lock-*")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.05)
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    arguments = command(tmp_path / "out", *NOBODY, "--set", "teachers.default.max_retries=9")
+    with subprocess.Popen(
+        arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not list((tmp_path / "out").glob("synthesis/problems/.lock-*")):
+                assert time.monotonic() < deadline
+                assert process.poll() is None
+                time.sleep(0.05)
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130, errors
     assert "continue with: python -m flows.whole_loop" in errors
     assert "Traceback" not in errors
