@@ -22,12 +22,10 @@ def judge_interval(score: Score) -> str:
     """What the interval is worth, in words; empty when it is narrow."""
     low, high = score.interval
     items = f"with {score.num_items} items"
-    # Rule of three: what never happened in n tries may still happen with a rate of 3 / n.
-    unseen = min(1.0, 3 / max(score.num_items, 1))
     if score.avg_at_k == 0:
-        return f"no answer was correct; {items} a true rate of up to {unseen:.0%} is possible"
+        return f"no answer was correct; {items} a true rate of up to {high:.0%} is possible"
     if score.avg_at_k == 1:
-        return f"every answer was correct; {items} a true rate down to {1 - unseen:.0%} is possible"
+        return f"every answer was correct; {items} a true rate down to {low:.0%} is possible"
     if high - low >= WIDE_INTERVAL:
         return f"wide interval: {items} it spans {100 * (high - low):.0f} points"
     return ""

@@ -1,7 +1,7 @@
-"""Which of the method's gates a recipe relaxes, said in plain words.
+"""Which gates a recipe relaxes, said in plain words and with whose gate it is.
 
-The defaults of the settings are the paper's; a recipe for a small machine may lower them, and
-everything that shows a run's numbers shows this list beside them.
+Judging is compared with PromptCoT 1.0. Answers are compared with this project's defaults, because
+1.0 checks only a solution's form. Whatever shows a run's numbers shows this list beside them.
 """
 
 from __future__ import annotations
@@ -11,33 +11,41 @@ from pipeline.settings.recipe import RecipeSettings
 from pipeline.settings.synthesis import SynthesisSettings
 
 _VERDICTS = ("bad", "acceptable", "perfect")
+_PAPER_JUDGES = 2
+"""Different models that judge each problem in PromptCoT 1.0."""
 
 
 def relaxed_gates(settings: RecipeSettings) -> list[str]:
-    """One sentence per gate that is looser than the method's; empty when none is.
+    """One sentence per gate that is looser than the paper's or our default; empty when none is.
 
     Args:
         settings: The recipe's resolved settings.
     """
     return [
-        *_relaxed_judging(settings.synthesis),
+        *_relaxed_judging(settings),
         *_relaxed_solutions(settings.synthesis),
         *_relaxed_verification(settings.synthesis),
         *_relaxed_curriculum(settings.curriculum),
     ]
 
 
-def _relaxed_judging(synthesis: SynthesisSettings) -> list[str]:
-    judging, normal = synthesis.judging, SynthesisSettings().judging
+def _relaxed_judging(settings: RecipeSettings) -> list[str]:
+    judging, normal = settings.synthesis.judging, SynthesisSettings().judging
     gates = []
+    models = {settings.teachers[judge.teacher].model for judge in judging.judges}
+    if len(models) < _PAPER_JUDGES:
+        gates.append(
+            f"One model judges the problems; the paper asks {_PAPER_JUDGES} different ones and "
+            "wants all to agree."
+        )
     if _VERDICTS.index(judging.minimum_verdict) < _VERDICTS.index(normal.minimum_verdict):
         gates.append(
-            f"Problems are kept from the verdict “{judging.minimum_verdict}” upwards; the method "
+            f"Problems are kept from the verdict “{judging.minimum_verdict}” upwards; the paper "
             f"keeps only “{normal.minimum_verdict}” ones."
         )
     if judging.aggregation != normal.aggregation:
         gates.append(
-            "One “perfect” vote is enough unless another vote is “bad”; the method wants every "
+            "One “perfect” vote is enough unless another vote is “bad”; the paper wants every "
             "vote to agree."
         )
     return gates
@@ -48,7 +56,7 @@ def _relaxed_solutions(synthesis: SynthesisSettings) -> list[str]:
     if samples >= normal.samples_per_problem:
         return []
     return [
-        f"Each problem is solved {_times(samples)}; the method solves it "
+        f"Each problem is solved {_times(samples)}; the project's default is "
         f"{_times(normal.samples_per_problem)}, so that answers can be compared."
     ]
 
@@ -59,21 +67,21 @@ def _relaxed_verification(synthesis: SynthesisSettings) -> list[str]:
     if rules.keep_unverified and not normal.keep_unverified:
         gates.append(
             "Solutions that neither a majority nor a test confirmed are kept, marked as "
-            "“unverified”; the method drops them."
+            "“unverified”; by default they are dropped."
         )
     if rules.minimum_agreement < normal.minimum_agreement:
         gates.append(
             f"A mathematical answer needs the agreement of {rules.minimum_agreement:.0%} of the "
-            f"samples; the method needs {normal.minimum_agreement:.0%}."
+            f"samples; the default is {normal.minimum_agreement:.0%}."
         )
     if rules.minimum_votes < normal.minimum_votes:
         gates.append(
-            f"A majority may consist of {rules.minimum_votes} sample(s); the method needs at "
+            f"A majority may consist of {rules.minimum_votes} sample(s); the default is at "
             f"least {normal.minimum_votes}."
         )
     if rules.code_tests < normal.code_tests:
         gates.append(
-            f"A program is checked with {rules.code_tests} test(s); the method uses "
+            f"A program is checked with {rules.code_tests} test(s); the default is "
             f"{normal.code_tests}."
         )
     return gates

@@ -1,4 +1,8 @@
-"""Settings of PromptCoT synthesis, stage by stage. Defaults are the paper's (PromptCoT 1.0)."""
+"""Settings of PromptCoT synthesis, stage by stage.
+
+Sampling, problems and the verdict rule default to PromptCoT 1.0. The number of judges (two models
+there), solutions and their verification (unpublished, or absent there) are this project's choice.
+"""
 
 from __future__ import annotations
 

@@ -116,6 +116,7 @@ def test_decontamination_is_told_per_benchmark(page: str) -> None:
 def test_relaxed_gates_and_toy_models_are_said_in_words(page: str) -> None:
     text = flat(page)
     assert "kept from the verdict “acceptable” upwards" in text
+    assert "One model judges the problems; the paper asks 2" in text
     assert "Each problem is solved twice" in text
     assert "marked as “unverified”" in text
     assert "135M-parameter" in text

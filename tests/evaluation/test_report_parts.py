@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from evaluation.plots import Bar, length_edges, plot_rejections, running_mean, thin_by_log
 from evaluation.report import clean_text
 from evaluation.report_commands import find_overrides, list_commands
-from evaluation.report_data import collect_run
+from evaluation.report_data import Score, collect_run
+from evaluation.report_honesty import judge_interval
 from evaluation.report_rows import choose_samples, split_completion
 from pipeline.relaxed_gates import relaxed_gates
 from pipeline.settings import load_recipe
@@ -104,8 +105,30 @@ def test_bundled_recipes_are_called_by_name() -> None:
     assert list_commands(load_recipe("demo"))[0] == "python -m promptcot run --recipe demo"
 
 
-def test_the_methods_own_settings_relax_nothing() -> None:
-    assert relaxed_gates(RecipeSettings(name="paper")) == []
+TWO_JUDGES = """
+name = "own"
+[teachers.default]
+[teachers.other]
+model = "another-model"
+[[synthesis.judging.judges]]
+teacher = "default"
+[[synthesis.judging.judges]]
+teacher = "other"
+"""
+
+
+def test_two_judging_models_and_the_defaults_relax_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(TWO_JUDGES, encoding="utf-8")
+    assert relaxed_gates(load_recipe(str(path)).settings) == []
+
+
+def test_one_judging_model_is_told_however_often_it_is_asked(tmp_path: Path) -> None:
+    (alone,) = relaxed_gates(RecipeSettings(name="alone"))
+    assert "One model judges the problems; the paper asks 2 different ones" in alone
+    path = tmp_path / "own.toml"
+    path.write_text(TWO_JUDGES.replace("another-model", "smollm2-135m-instruct"), encoding="utf-8")
+    assert relaxed_gates(load_recipe(str(path)).settings) == [alone]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +147,31 @@ def test_the_methods_own_settings_relax_nothing() -> None:
 )
 def test_each_relaxed_gate_is_one_plain_sentence(tmp_path: Path, change: str, words: str) -> None:
     path = tmp_path / "own.toml"
-    path.write_text('name = "own"\n', encoding="utf-8")
+    path.write_text(TWO_JUDGES, encoding="utf-8")
     gates = relaxed_gates(load_recipe(str(path), [change]).settings)
     assert len(gates) == 1
     assert words in gates[0]
+
+
+@pytest.mark.parametrize(
+    ("average", "interval", "bound"), [(0, (0, 0.171), 17), (1, (0.829, 1), 83)]
+)
+def test_the_note_states_the_bound_that_the_table_shows(
+    average: float, interval: tuple[float, float], bound: int
+) -> None:
+    score = Score(
+        benchmark="b",
+        domain="math",
+        num_items=16,
+        samples_per_item=4,
+        avg_at_k=average,
+        interval=interval,
+        pass_at_k=average,
+        majority_at_k=None,
+        truncated_rate=0,
+        format_rate=1,
+        mean_tokens=10,
+    )
+    assert f"with 16 items a true rate {'up to' if not average else 'down to'} {bound}%" in (
+        judge_interval(score).replace("of up to", "up to")
+    )
