@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-from curriculum.decontaminate import BenchmarkIndex, ItemText, Match
+from pipeline.contamination import BenchmarkIndex, ItemText, Match
 from curriculum.dedupe import STAGE as DEDUPE
 from curriculum.dedupe import Entry, remove_duplicates
 from curriculum.planning import load_benchmark_index

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from curriculum.decontaminate import BenchmarkIndex
+from pipeline.contamination import BenchmarkIndex
 from curriculum.measure import histogram_of
 from curriculum.planning import Plan
 from curriculum.selection import Selection

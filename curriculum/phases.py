@@ -67,7 +67,7 @@ def _build(plan: Plan) -> Version:
         writer.batches(),
         writer.process,
         card=write_documents,
-        extra=partial(describe_phase, plan, survey, selection, index),
+        extra=lambda _: describe_phase(plan, survey, selection, index),
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import curriculum
-from curriculum.decontaminate import BenchmarkIndex, ItemText
+from pipeline.contamination import BenchmarkIndex, ItemText
 from curriculum.sources.catalog import CARDS, OpenedSource, open_source
 from curriculum.survey import Judge
 from pipeline.benchmarks import load_benchmark

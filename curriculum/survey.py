@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from curriculum.candidates import PreparedRow, refuse
-from curriculum.decontaminate import STAGE as DECONTAMINATE
-from curriculum.decontaminate import BenchmarkIndex, Match, find_in_row
+from pipeline.contamination import STAGE as DECONTAMINATE
+from pipeline.contamination import BenchmarkIndex, Match, find_in_row
 from curriculum.dedupe import question_key, trace_key
 from curriculum.measure import Size, measure_row
 from curriculum.normalize import normalize_row

@@ -71,7 +71,7 @@ def evaluate_checkpoint(recipe: Recipe, checkpoint: Path, out: Path, name: str) 
             batches,
             evaluator.process,
             card=write_card,
-            extra=lambda: {"scores": _score(stage, settings)},
+            extra=lambda _: {"scores": _score(stage, settings)},
         )
 
 

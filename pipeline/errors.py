@@ -8,8 +8,10 @@ PipelineError              exit 2  the user's mistake or environment; always car
 ├── StoreError                     a shard, manifest or checkpoint cannot be read or written
 │   └── ManifestMismatch           a file differs from what its manifest recorded
 ├── SandboxError                   code cannot be executed safely here
+├── WorkPending           exit 130 requests were handed out; the same command goes on with answers
 └── GateRefused            exit 3  a rule stopped the run: nothing was published
 ├── TooManyRejected            zero accepted rows, or more rejected than the limit
+├── BudgetExceeded             the run's budget is spent; answers so far are kept
 ├── Contaminated               benchmark items where there must be none
 ├── LicenceRefused             a licence the phase does not allow
 └── StateLeak                  packed documents influence each other
@@ -67,6 +69,12 @@ class SandboxError(PipelineError):
     """Untrusted code cannot be executed safely on this machine."""
 
 
+class WorkPending(PipelineError):
+    """Work was handed to somebody else, e.g. an offline fleet; the same command continues."""
+
+    exit_code = EXIT_INTERRUPTED
+
+
 class GateRefused(PipelineError):
     """A rule of the recipe stopped the run before anything was published."""
 
@@ -75,6 +83,10 @@ class GateRefused(PipelineError):
 
 class TooManyRejected(GateRefused):
     """A stage accepted nothing, or rejected more than the recipe allows."""
+
+
+class BudgetExceeded(GateRefused):
+    """The next request could pass the budget that the recipe sets."""
 
 
 class Contaminated(GateRefused):

@@ -31,10 +31,12 @@ class Record(BaseModel):
 
 
 class Concept(Record):
-    """One entry of the concept bank."""
+    """One entry of the concept bank: a canonical name and the spellings merged into it."""
 
     name: str = Field(min_length=1)
     domain: Domain
+    frequency: int
+    aliases: list[str] = Field(default_factory=list)
 
 
 class Seed(Record):
@@ -45,6 +47,31 @@ class Seed(Record):
     level: str
     problem: str | None = None
     rationale: str | None = None
+    answer: str | None = None
+    source: str = ""
+    source_id: str = ""
+    licence: str = ""
+    teacher: str | None = None
+    prompt_hash: str | None = None
+
+
+class Triple(Record):
+    """Concepts, rationale and problem as one example to fine-tune a generator on (TRL's form)."""
+
+    prompt: str
+    completion: str
+    concepts: list[str]
+    level: str
+    domain: Domain
+    rationale: str
+    problem: str
+    source: str = ""
+    source_id: str = ""
+    licence: str = ""
+    teacher: str
+    prompt_hash: str
+    seed: int
+    score: float | None = None
 
 
 class ConceptCombination(Record):
@@ -83,6 +110,11 @@ class Judgement(Record):
     solvability: Rating
     verdict: Rating
     stated_verdict: Rating | None = None
+    reasons: list[str] = Field(default_factory=list)
+    model: str
+    vote: int
+    prompt_hash: str
+    seed: int
 
 
 class JudgedProblem(Record):
@@ -97,16 +129,28 @@ class Solution(Record):
 
     id: str
     problem: Problem
-    verdicts: list[str]
+    judgements: list[Judgement]
     thinking: str
     answer: str
     finish_reason: FinishReason
     teacher: str
     temperature: float
     top_p: float
+    prompt_hash: str
     seed: int
     num_prompt_tokens: int
     num_completion_tokens: int
+
+
+class ProgramTest(Record):
+    """One test of a program that reads standard input, and how sure its output is."""
+
+    input: str
+    output: str
+    votes: int
+    stated_output: str
+    prompt_hash: str
+    seed: int
 
 
 class VerifiedTrace(Record):
@@ -115,7 +159,9 @@ class VerifiedTrace(Record):
     solution: Solution
     final_answer: str
     agreement: float
+    num_samples: int
     method: Literal["majority", "tests", "unverified"]
+    tests: list[ProgramTest]
 
 
 class Message(Record):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
@@ -17,10 +17,13 @@ from pipeline.manifest import LATEST, InputRef, Version, resolve_version
 from pipeline.settings.base import determining
 from pipeline.settings.recipe import Recipe
 from pipeline.settings.synthesis import Form
-from pipeline.stages import Stage
+from pipeline.settings.teacher import TeacherSettings
+from pipeline.stages import BatchStream, Stage
 from promptcot.engines.protocol import Answer
 from promptcot.engines.teacher import Teacher, open_teacher
 from promptcot.stage_names import COMMANDS, STAGES
+
+RecordT = TypeVar("RecordT", bound=BaseModel)
 
 
 class SynthesisRun:
@@ -64,6 +67,22 @@ class SynthesisRun:
             opened = open_teacher(settings, recipe=self.recipe, out=self.out)
             self._teachers[name] = self._stack.enter_context(opened)
         return self._teachers[name]
+
+    def cancel(self) -> None:
+        """End all that teachers are working on; what waits for it fails at once."""
+        for teacher in self._teachers.values():
+            teacher.cancel()
+
+    def stream(
+        self, version: Version, record: type[RecordT], *, key: Callable[[RecordT], str]
+    ) -> BatchStream:
+        """Batches of a version's rows as records, read while they are worked on."""
+        return BatchStream(
+            rows=lambda: (record.model_validate(row) for row in version.rows()),
+            num_rows=version.manifest.rows_out,
+            size=self.settings.batch_size,
+            key=key,
+        )
 
     def resolve_form(self, wanted: Form, teacher: str) -> Form:
         """The form to ask for: ``constrained`` only where the engine can enforce it."""
@@ -128,12 +147,28 @@ class SynthesisRun:
             packages=("pipeline", "promptcot"),
             unit=UNITS[name],
             min_rows=self.settings.min_rows,
+            concurrency=self._count_batches(described),
+            cancel=self.cancel,
         )
+
+    def _count_batches(self, teachers: Iterable[str]) -> int:
+        """Batches in flight: enough that the busiest teacher never waits for the last replies."""
+        if self.settings.max_batches_in_flight:
+            return self.settings.max_batches_in_flight
+        wanted = [_wanted_requests(self.recipe.settings.teachers[name]) for name in teachers]
+        return 2 + -(-max(wanted, default=1) // self.settings.batch_size)
+
+
+def _wanted_requests(teacher: TeacherSettings) -> int:
+    """Requests that keep a teacher busy."""
+    return teacher.group_size if teacher.engine == "embedded" else teacher.max_concurrency
 
 
 UNITS = {
+    "concepts": "seeds",
     "combinations": "combinations",
     "problems": "problems",
+    "distinct": "problems",
     "judged": "problems",
     "solutions": "solutions",
     "verified": "solutions",

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-STAGES: tuple[str, ...] = ("combinations", "problems", "judged", "solutions", "verified")
+STAGES: tuple[str, ...] = (
+    "combinations",
+    "problems",
+    "distinct",
+    "judged",
+    "solutions",
+    "verified",
+)
+"""The chain that every run goes through."""
+
+BANK = "concepts"
+"""The stage before the chain, where the recipe makes its bank from seed problems."""
 
 COMMANDS: dict[str, str] = {
-    "combinations": "concepts",
+    BANK: "concepts",
+    "combinations": "combinations",
     "problems": "problems",
+    "distinct": "distinct",
     "judged": "judge",
     "solutions": "solve",
     "verified": "verify",

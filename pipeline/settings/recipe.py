@@ -43,8 +43,10 @@ class RecipeSettings(Settings):
 
     @model_validator(mode="after")
     def _known_teachers(self) -> RecipeSettings:
-        used = [self.synthesis.problems.teacher, self.synthesis.solutions.teacher]
-        used += [judge.teacher for judge in self.synthesis.judging.judges]
+        synthesis = self.synthesis
+        stages = (synthesis.concepts, synthesis.triples, synthesis.problems, synthesis.solutions)
+        used = [stage.teacher for stage in (*stages, synthesis.refinement)]
+        used += [judge.teacher for judge in synthesis.judging.judges]
         for name in used:
             if name not in self.teachers:
                 raise ValueError(f"teacher {name!r} is not among {sorted(self.teachers)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -12,31 +12,43 @@ from pipeline.settings.base import Settings, execution_only
 class TeacherSettings(Settings):
     """One entry of ``[teachers.NAME]``."""
 
-    engine: Literal["embedded", "http", "vllm", "scripted"] = "embedded"
+    engine: Literal["embedded", "http", "vllm", "batch_file", "scripted"] = "embedded"
     """``embedded``: OpenVINO in this process; ``http``: an OpenAI-compatible server; ``vllm``: vLLM
-    in this process; ``scripted``: answers from a file, for tests."""
+    in this process; ``batch_file``: requests are written to files for an offline fleet (``vllm
+    run-batch``) and its results are read back; ``scripted``: answers from a file, for tests."""
     model: str = "smollm2-135m-instruct"
     """Model name as the engine knows it; for ``vllm`` a hub id or folder."""
-    base_url: str = execution_only("http://127.0.0.1:8000/v1", pattern=r"^https?://\S+$")
-    """``http`` only: the server's root, with ``/v1``."""
+    base_urls: tuple[Annotated[str, Field(pattern=r"^https?://\S+$")], ...] = execution_only(
+        ("http://127.0.0.1:8000/v1",), min_length=1
+    )
+    """``http`` only: the servers' roots, with ``/v1``. All must serve the same model; each request
+    goes to the healthy one with the fewest in flight."""
     api_key_env: str = execution_only("PROMPTCOT_API_KEY")
     """``http`` only: environment variable that holds the key, when the server wants one."""
     group_size: int = Field(32, ge=1)
-    """Requests an in-process engine answers together. It changes sampled text, so it is part of
+    """``embedded`` only: requests answered together. It changes sampled text, so it is part of
     the version's name."""
     num_threads: int = Field(2, ge=1)
     """CPU threads of the embedded engine."""
     kv_cache_gib: int = execution_only(1, ge=1)
     """``embedded`` only: memory for attention caches, GiB."""
     max_concurrency: int = execution_only(64, ge=1)
-    """``http`` only: requests in flight."""
+    """``http`` and ``vllm``: requests in flight."""
     timeout_s: float = execution_only(600.0, gt=0)
     """Longest wait for one answer, seconds."""
     max_retries: int = execution_only(5, ge=0)
-    """Retries after a network error or a 429/5xx reply."""
+    """Retries of one request after a network error, a 429/5xx reply or a reply that is none."""
+    outage_s: float = execution_only(600.0, ge=0)
+    """``http`` only: how long all servers may fail before the run stops; a restart fits in."""
     constraints: tuple[Literal["regex", "json_schema"], ...] = ("regex", "json_schema")
     """``http`` only: forms the server can enforce; empty for servers without structured outputs."""
     engine_args: dict[str, str | int | float | bool] = Field(default_factory=dict)
     """``vllm`` only: keyword arguments of ``vllm.LLM``, e.g. ``tensor_parallel_size``."""
+    usd_per_million_prompt_tokens: float = execution_only(0.0, ge=0)
+    usd_per_million_completion_tokens: float = execution_only(0.0, ge=0)
+    usd_per_hour: float = execution_only(0.0, ge=0)
+    """Price of the machines behind this teacher while it works; adds to the token prices."""
+    num_gpus: int = execution_only(0, ge=0)
+    """GPUs behind this teacher: estimates and the ledger count GPU-hours."""
     script: str | None = None
     """``scripted`` only: JSONL file of replies, relative to the recipe."""

@@ -1,13 +1,13 @@
 """The one protocol between synthesis and whatever answers: embedded, HTTP, vLLM or a script.
 
-An engine turns requests into answers and keeps itself full. Everything that all engines need once
-(stored answers, retries of unfinished groups, the ledger) wraps the protocol from outside, in
-:mod:`promptcot.engines.teacher`.
+An engine turns one request (or one group, where the composition of a group matters) into answers.
+Everything that all engines need once wraps the protocol from outside, in
+:mod:`promptcot.engines.teacher`: how many are asked at once, stored answers, budget and ledger.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -35,8 +35,13 @@ class Request:
     top_p: float
     max_tokens: int
     seed: int
+    top_k: int = 0
+    """0: off."""
+    min_p: float = 0.0
     constraint: Constraint | None = None
     stop: tuple[str, ...] = ()
+    template: Literal["chat", "none"] = "chat"
+    """``none``: the one message's text is the prompt as it is, for models without a chat format."""
 
     def key(self, model: str) -> str:
         """Content hash under which the answer is stored (32 hex digits)."""
@@ -48,6 +53,9 @@ class Request:
                 "top_p": self.top_p,
                 "max_tokens": self.max_tokens,
                 "seed": self.seed,
+                "top_k": self.top_k,
+                "min_p": self.min_p,
+                "template": self.template,
                 "constraint": (
                     [self.constraint.kind, self.constraint.value] if self.constraint else None
                 ),
@@ -70,6 +78,8 @@ class Answer:
     finish_reason: FinishReason
     num_prompt_tokens: int
     num_completion_tokens: int
+    detail: str = ""
+    """With ``error``: why this one request has no text. Such an answer is never stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,13 +103,21 @@ class Engine(Protocol):
     def capabilities(self) -> Capabilities:
         """What this engine can do."""
 
-    def answer(self, requests: Sequence[Request]) -> AsyncGenerator[tuple[int, Answer], None]:
-        """Yield (position, answer) as they finish, each position exactly once.
+    async def answer(self, requests: Sequence[Request]) -> Sequence[Answer]:
+        """Answers of one group in its order, or of a single request where there are no groups.
+
+        Called from one event loop, up to ``max_concurrency`` requests at a time (one group at a
+        time with groups). It must leave the loop free while it waits or computes, and end soon
+        after its task is cancelled.
+
+        A request that cannot be answered (too long, refused, garbage after all retries) gives an
+        ``error`` answer whose detail says why; the row is then rejected and counted.
 
         Raises:
-            TeacherUnreachable: No answer within the configured retries.
-            TeacherError: The engine refused or failed.
+            TeacherUnreachable: No server has answered anything for longer than the limit.
+            TeacherError: The engine itself is unusable: wrong model, key or installation.
+            WorkPending: The request was handed out and its answer comes later.
         """
 
     async def close(self) -> None:
-        """Free the model or the connections."""
+        """Free the model or the connections; called in the loop that ``answer`` ran in."""

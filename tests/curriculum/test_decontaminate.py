@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from curriculum.decontaminate import BenchmarkIndex, ItemText, find_in_row
+from pipeline.contamination import BenchmarkIndex, ItemText, find_in_row
 from pipeline.settings.curriculum import DecontaminationSettings
 
 LONG = (

@@ -1,6 +1,6 @@
 """Benchmark items in training rows: found by coverage, whole strings or similarity.
 
-A text holds an item when, after levelling notation (:mod:`curriculum.matching`),
+A text holds an item when, after levelling notation (:mod:`pipeline.matching`),
 
 * at least ``min_coverage`` of the item's n-grams lie in one window of the item's length and the
   window has all of the item's numbers, or
@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from rapidfuzz import fuzz
 from xxhash import xxh3_64_intdigest
 
-from curriculum.matching import count_words, last_sentence, numbers_of, tokenize
+from pipeline.matching import count_words, last_sentence, numbers_of, tokenize
 from pipeline.settings.curriculum import DecontaminationSettings
 
 STAGE = "decontaminate"

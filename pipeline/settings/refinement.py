@@ -1,0 +1,69 @@
+"""Settings of triples (the generator's training set) and of PromptCoT 2.0's rationale loop."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from pipeline.settings.base import Settings, execution_only
+from pipeline.settings.concepts import Form
+
+
+class TripleSettings(Settings):
+    """Rationales reverse-engineered from seed problems: what a generator is fine-tuned on."""
+
+    teacher: str = "default"
+    form: Form = "free"
+    temperature: float = Field(0.6, ge=0)
+    max_tokens: int = Field(2048, ge=16)
+    attempts: int = Field(1, ge=1)
+
+
+class ScorerSettings(Settings):
+    """The model whose probabilities score rationales."""
+
+    engine: Literal["transformers", "http", "vllm"] = "transformers"
+    """``http``: a vLLM server's prompt log-probabilities."""
+    model: str = "smollm2-135m-instruct"
+    """Hub id, folder, the server's model name, or the embedded model's name."""
+    base_url: str = execution_only("http://127.0.0.1:8000/v1", pattern=r"^https?://\S+$")
+    api_key_env: str = execution_only("PROMPTCOT_API_KEY")
+    batch_tokens: int = execution_only(4096, ge=64)
+    """``transformers`` only: tokens scored together, padding included."""
+    max_concurrency: int = execution_only(64, ge=1)
+    """``http`` only: requests in flight."""
+    timeout_s: float = execution_only(600.0, gt=0)
+    engine_args: dict[str, str | int | float | bool] = Field(default_factory=dict)
+
+
+class FitSettings(Settings):
+    """The M-step: fine-tune the scoring model on the selected triples (TRL)."""
+
+    enabled: bool = False
+    learning_rate: float = Field(5e-6, gt=0)
+    epochs: float = Field(1.0, gt=0)
+    documents_per_step: int = Field(64, ge=1)
+    micro_batch: int = execution_only(1, ge=1)
+    max_length: int = Field(4096, ge=64)
+
+
+class RefinementSettings(Settings):
+    """``refine``: draw rationales, score ``log p(x|z,c) + log p(z|c)``, keep the best (2.0)."""
+
+    teacher: str = "default"
+    """Draws the rationales: the posterior q(z | c, x)."""
+    form: Form = "free"
+    scorer: ScorerSettings = ScorerSettings()
+    """The problem model p(z, x | c)."""
+    fit: FitSettings = FitSettings()
+    rounds: int = Field(1, ge=1)
+    rationales_per_problem: int = Field(8, ge=2)
+    max_problems: int = Field(0, ge=0)
+    """Take only so many seeds, drawn by seed; 0 takes all that have a problem."""
+    temperature: float = Field(1.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_tokens: int = Field(2048, ge=16)
+    normalisation: Literal["sum", "per_token"] = "sum"
+    """``sum``: the objective as published; ``per_token``: mean per token of each of its two terms,
+    which does not favour short rationales."""
