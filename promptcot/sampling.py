@@ -54,8 +54,8 @@ class CombinationSampler:
         """Chance of each concept to be drawn next; zero for those already chosen."""
         scores = self._vectors @ self._vectors[list(chosen)].sum(axis=0)
         for concept in chosen:
-            for other, count in self._bank.co_occurrence[concept].items():
-                scores[other] += count
+            others, counts = self._bank.neighbours(concept)
+            scores[others] += counts
         scores[list(chosen)] = -np.inf
         # Subtracting the maximum leaves the softmax unchanged and cannot overflow.
         weights = np.exp((scores - scores.max()) / self._temperature)
