@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.plot_style import (
+from pipeline.plot_style import (
     BLUE,
     GREEN,
     GREY,

@@ -6,7 +6,6 @@ bytes for equal inputs. ``python -m evaluation report --recipe NAME`` calls :fun
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +35,7 @@ from evaluation.report_view import (
     format_interval,
     join_counts,
 )
+from pipeline.pages import page_environment
 from pipeline.relaxed_gates import relaxed_gates
 from pipeline.settings.recipe import Recipe
 from pipeline.store import write_text
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 
 MAX_REASON_BARS = 15
 """Reasons drawn; the table beside the plot lists all of them."""
-# NUL and other control characters have no place in HTML; tab and newline do.
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,25 +189,8 @@ def _draw_scores(facts: RunFacts) -> Plot | None:
 
 
 def _template() -> Template:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["num"] = "{:,}".format
-    environment.filters["percent"] = "{:.1%}".format
-    environment.filters["clean"] = clean_text
+    environment = page_environment("evaluation")
     environment.filters["interval"] = format_interval
     environment.filters["judge_interval"] = judge_interval
     environment.filters["join_counts"] = join_counts
     return environment.get_template("report.html.j2")
-
-
-def clean_text(text: str) -> str:
-    """Text with control characters, which HTML forbids, shown as the replacement character."""
-    return _CONTROL.sub("�", text)

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from evaluation.report_data import RunFacts, Score
 from pipeline.settings.recipe import Recipe
-from promptcot.stage_names import STAGES
+from promptcot.stage_names import BANK, STAGES
 
 WIDE_INTERVAL = 0.2
 """An interval this wide (20 points) is called wide: it tells neighbours on no table apart."""
@@ -64,7 +64,9 @@ def describe_limits(recipe: Recipe, facts: RunFacts) -> list[str]:
 def describe_mismatches(facts: RunFacts) -> list[str]:
     """Parts that were made from another version than the newest one shown beside them."""
     notes = []
-    chain = [(stage, facts.synthesis[stage]) for stage in STAGES if stage in facts.synthesis]
+    chain = [
+        (stage, facts.synthesis[stage]) for stage in (BANK, *STAGES) if stage in facts.synthesis
+    ]
     pairs = list(pairwise(chain))
     pairs += [
         (chain[-1], (f"phase {phase} dataset", found.version))

@@ -11,15 +11,7 @@ from itertools import groupby
 
 from evaluation.report_data import PHASES, EvaluationFacts, RunFacts, Score
 from pipeline.manifest import Version
-from promptcot.stage_names import STAGES
-
-_STAGE_TITLES = {
-    "combinations": "Concept combinations",
-    "problems": "Problems",
-    "judged": "Judged problems",
-    "solutions": "Solutions",
-    "verified": "Verified traces",
-}
+from promptcot.stage_names import BANK, STAGES, TITLES
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +109,9 @@ def describe_contamination(facts: RunFacts) -> list[ContaminationRow]:
 
 def describe_lanes(facts: RunFacts) -> list[Lane]:
     """The pipeline, lane by lane, in the order of the data."""
+    chain = (BANK, *STAGES) if BANK in facts.synthesis else STAGES
     return [
-        Lane("Synthesis", [_synthesis_row(facts, stage) for stage in STAGES], True),
+        Lane("Synthesis", [_synthesis_row(facts, stage) for stage in chain], True),
         Lane("Curriculum", [_phase_row(facts, phase) for phase in PHASES], False),
         Lane("Training", [_training_row(facts, phase) for phase in PHASES], True),
         Lane(
@@ -132,7 +125,7 @@ def describe_lanes(facts: RunFacts) -> list[Lane]:
 
 def _synthesis_row(facts: RunFacts, stage: str) -> StageRow:
     version = facts.synthesis.get(stage)
-    title, command = _STAGE_TITLES.get(stage, stage.capitalize()), "python -m promptcot run"
+    title, command = TITLES[stage], "python -m promptcot run"
     if version is None:
         return StageRow(stage, title, command)
     return StageRow(

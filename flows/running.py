@@ -83,6 +83,7 @@ def run_steps(
     logger = get_run_logger()
     try:
         loaded = load_recipe(recipe, overrides)
+        steps = [step for step in steps if step.is_wanted(loaded)]
         check_files(loaded)
         folder = loaded.out(Path(out) if out else None)
         prepare_run_folder(loaded, folder)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline.manifest import Version
 from pipeline.settings.recipe import Recipe
-from promptcot.stage_names import STAGES
+from promptcot.stage_names import BANK, STAGES, TITLES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +37,8 @@ class Step:
     stages: tuple[str, ...]
     """Keys of the report's stages (``evaluation.report_view``) whose counts belong to it."""
     run: Callable[[Recipe, Path], Outcome]
+    is_wanted: Callable[[Recipe], bool] = lambda recipe: True
+    """Whether a recipe has this step at all."""
 
 
 def synthesize(recipe: Recipe, out: Path) -> Outcome:
@@ -107,19 +109,25 @@ def report(recipe: Recipe, out: Path) -> Outcome:
     return Outcome(line=f"{path.stat().st_size / 1024:,.0f} KiB, one file", path=path)
 
 
-SYNTHESIS = Step(key="synthesis", title="synthesis", stages=STAGES, run=synthesize)
-_TITLES = {
-    "combinations": "concept combinations",
-    "problems": "problems",
-    "judged": "judged problems",
-    "solutions": "solutions",
-    "verified": "verified traces",
-}
-SYNTHESIS_STAGES = tuple(
-    Step(
-        key=stage, title=_TITLES[stage], stages=(stage,), run=partial(synthesize_stage, stage=stage)
+def makes_its_bank(recipe: Recipe) -> bool:
+    """Whether the recipe names seed problems instead of a finished bank."""
+    return bool(recipe.settings.synthesis.seeds)
+
+
+def _stage_step(stage: str, is_wanted: Callable[[Recipe], bool] = lambda recipe: True) -> Step:
+    return Step(
+        key=stage,
+        title=TITLES[stage].lower(),
+        stages=(stage,),
+        run=partial(synthesize_stage, stage=stage),
+        is_wanted=is_wanted,
     )
-    for stage in STAGES
+
+
+SYNTHESIS = Step(key="synthesis", title="synthesis", stages=(BANK, *STAGES), run=synthesize)
+SYNTHESIS_STAGES = (
+    _stage_step(BANK, makes_its_bank),
+    *(_stage_step(stage) for stage in STAGES),
 )
 """The same work as :data:`SYNTHESIS`, stage by stage: a bar each on a run's page."""
 DATASETS = {

@@ -25,3 +25,15 @@ COMMANDS: dict[str, str] = {
     "verified": "verify",
 }
 """The ``python -m promptcot`` command that builds each stage."""
+
+TITLES: dict[str, str] = {
+    BANK: "Concept bank",
+    "combinations": "Concept combinations",
+    "problems": "Problems",
+    "distinct": "Distinct problems",
+    "judged": "Judged problems",
+    "solutions": "Solutions",
+    "verified": "Verified traces",
+    "triples": "Triples",
+}
+"""What each stage makes, for headings."""

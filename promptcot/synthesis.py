@@ -1,51 +1,51 @@
 """The whole of PromptCoT synthesis, or one stage of it; finished stages are reused.
 
 Output: one version per stage under ``<out>/synthesis/<stage>``; the last one is what the
-curriculum reads. Command: ``python -m promptcot run``.
+curriculum reads. Command: ``python -m promptcot run``. Each stage's module is imported when its
+turn comes, so that naming stages costs nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import cast
 
 from pipeline import console
-from pipeline.hashing import file_sha256
-from pipeline.manifest import InputRef, Manifest, Version
-from pipeline.records import ConceptCombination
+from pipeline.errors import ConfigError
+from pipeline.manifest import Manifest, Version
 from pipeline.run_folder import prepare_run_folder
-from pipeline.settings.base import determining
 from pipeline.settings.recipe import Recipe
-from pipeline.stages import Batch, BatchResult, run_stage, split_batches
-from promptcot.bank import Bank, build_bank, load_bank
-from promptcot.cards import render_card
-from promptcot.judging import run_judging
-from promptcot.problems import run_problems
 from promptcot.run_context import SynthesisRun
-from promptcot.sampling import draw_combinations
-from promptcot.solutions import run_solutions
-from promptcot.stage_names import STAGES
-from promptcot.verify import run_verification
+from promptcot.stage_names import BANK, STAGES
 
-__all__ = ["STAGES", "run_one_stage", "show_summary", "synthesize"]
+__all__ = ["STAGES", "chain_of", "run_one_stage", "show_summary", "synthesize", "synthesize_all"]
 
-StageFunction = Callable[[SynthesisRun, Version], Version]
-
-_FOLLOWING: dict[str, StageFunction] = {
-    "problems": run_problems,
-    "judged": run_judging,
-    "solutions": run_solutions,
-    "verified": run_verification,
+_FUNCTIONS = {
+    BANK: "promptcot.concepts:run_concepts",
+    "combinations": "promptcot.combinations:run_combinations",
+    "problems": "promptcot.problems:run_problems",
+    "distinct": "promptcot.distinct:run_distinct",
+    "judged": "promptcot.judging:run_judging",
+    "solutions": "promptcot.solutions:run_solutions",
+    "verified": "promptcot.verify:run_verification",
 }
+_FIRST = (BANK, STAGES[0])
+"""Stages that work on the recipe's files instead of another stage's rows."""
+
+
+def chain_of(recipe: Recipe) -> tuple[str, ...]:
+    """The stages of a recipe, in order: with its own bank where it names seed problems."""
+    return (BANK, *STAGES) if recipe.settings.synthesis.seeds else STAGES
 
 
 def synthesize(recipe: Recipe, out: Path) -> Version:
     """Run every stage that is missing; return the version of verified traces.
 
     Raises:
-        SourceError: The concept bank is missing or malformed.
-        TeacherError: A teacher cannot be used; finished work is kept.
+        SourceError: The concept bank or a seed file is missing or malformed.
+        TeacherError: A teacher cannot be used, or the budget is spent; finished work is kept.
         TooManyRejected: A stage accepted fewer rows than the recipe wants.
     """
     return synthesize_all(recipe, out)["verified"]
@@ -54,12 +54,20 @@ def synthesize(recipe: Recipe, out: Path) -> Version:
 def synthesize_all(recipe: Recipe, out: Path) -> dict[str, Version]:
     """Like :func:`synthesize`, but return every stage's version, in order."""
     prepare_run_folder(recipe, out)
-    versions: dict[str, Version] = {}
     with SynthesisRun(recipe, out) as run:
-        version = versions["combinations"] = run_combinations(run)
-        for stage, function in _FOLLOWING.items():
-            version = versions[stage] = function(run, version)
-    return versions
+        return run_chain(run)
+
+
+def run_chain(run: SynthesisRun) -> dict[str, Version]:
+    """Every stage of an open run, in order."""
+    return dict(_each_stage(run))
+
+
+def _each_stage(run: SynthesisRun) -> Iterator[tuple[str, Version]]:
+    before: Version | None = None
+    for stage in chain_of(run.recipe):
+        before = _run(run, stage, None if stage in _FIRST else before)
+        yield stage, before
 
 
 def run_one_stage(recipe: Recipe, out: Path, stage: str) -> Version:
@@ -67,47 +75,26 @@ def run_one_stage(recipe: Recipe, out: Path, stage: str) -> Version:
 
     Raises:
         SourceError: The stage before it has not been run; the hint names its command.
+        ConfigError: The bank is asked for and the recipe names no seed problems.
     """
+    if stage == BANK and not recipe.settings.synthesis.seeds:
+        raise ConfigError(
+            f"recipe {recipe.name} names no seed problems to take concepts from; its bank is the "
+            f"file {recipe.file(recipe.settings.synthesis.bank)}",
+            hint="give a file of problems: `python -m promptcot concepts --seeds FILE` (JSON, "
+            "JSONL or Parquet, with a column of problems), or write [[synthesis.seeds]] into the "
+            "recipe",
+        )
     with SynthesisRun(recipe, out) as run:
-        before = run.previous(stage) if stage != STAGES[0] else None
+        before = None if stage in _FIRST else run.previous(stage)
         prepare_run_folder(recipe, out)
-        return run_combinations(run) if before is None else _FOLLOWING[stage](run, before)
+        return _run(run, stage, before)
 
 
-def run_combinations(run: SynthesisRun) -> Version:
-    """Draw the combinations of concepts, domain and level.
-
-    Raises:
-        SourceError: The bank is missing, malformed, or lacks a domain.
-        ConfigError: The bank cannot give that many distinct combinations.
-    """
-    settings = run.settings.combinations
-    path = run.recipe.file(run.settings.bank)
-    seeds = load_bank(path)
-    stage = run.stage(
-        "combinations",
-        record=ConceptCombination,
-        settings={"combinations": determining(settings)},
-        inputs=[InputRef(name="bank", version=file_sha256(path))],
-    )
-    positions = list(range(settings.num_combinations))
-    batches = split_batches(positions, run.settings.batch_size, key=str)
-
-    @cache
-    def drawn() -> list[ConceptCombination]:
-        # A draw must know the ones before it to stay distinct, so all are drawn at once, and only
-        # when a batch is missing.
-        banks: list[Bank] = []
-        if settings.math_share > 0:
-            banks.append(build_bank(seeds, "math"))
-        if settings.math_share < 1:
-            banks.append(build_bank(seeds, "code"))
-        return draw_combinations(banks, settings, root_seed=run.root_seed)
-
-    def take(batch: Batch) -> BatchResult:
-        return BatchResult(num_in=len(batch.rows), rows=[drawn()[i] for i in batch.rows])
-
-    return run_stage(stage, batches, take, card=render_card)
+def _run(run: SynthesisRun, stage: str, before: Version | None) -> Version:
+    module, name = _FUNCTIONS[stage].split(":")
+    function = cast(Callable[..., Version], getattr(import_module(module), name))
+    return function(run) if before is None else function(run, before)
 
 
 def show_summary(versions: dict[str, Version]) -> None:

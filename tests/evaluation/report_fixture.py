@@ -74,7 +74,7 @@ def write_recipe(folder: Path, text: str = RECIPE) -> Recipe:
 
 
 def build_run(out: Path, *, statement: str = "") -> None:
-    """Write a whole run: five stages, two phases, two checkpoints, two evaluations."""
+    """Write a whole run: six stages, two phases, two checkpoints, two evaluations."""
     verified = build_synthesis(out)
     for phase in ("1", "2"):
         version = build_phase(out, phase, verified=verified, statement=statement)
@@ -110,7 +110,7 @@ def publish(
         tokens={"completion": 100},
     )
     batch = Batch(id=content_hash([name, salt]), rows=rows)
-    return run_stage(stage, [batch], lambda _: result, extra=lambda: extra or {})
+    return run_stage(stage, [batch], lambda _: result, extra=lambda counts: extra or {})
 
 
 def reject(stage: str, **counts: int) -> list[Rejected]:
@@ -140,20 +140,21 @@ def make_solution(index: int) -> Solution:
     return Solution(
         id=f"s{index}",
         problem=make_problem(index),
-        verdicts=["acceptable"],
+        judgements=[make_judgement(index)],
         thinking="There are 7 remainders.",
         answer="\\boxed{7}",
         finish_reason="stop",
         teacher="smollm2-135m-instruct",
         temperature=0.6,
         top_p=0.95,
+        prompt_hash="89abcdef01234567",
         seed=index,
         num_prompt_tokens=50,
         num_completion_tokens=120,
     )
 
 
-def make_judged(index: int) -> JudgedProblem:
+def make_judgement(index: int) -> Judgement:
     ratings = dict.fromkeys(
         (
             "format",
@@ -165,12 +166,23 @@ def make_judged(index: int) -> JudgedProblem:
         ),
         Rating.ACCEPTABLE,
     )
-    judgement = Judgement(problem_id=f"p{index}", judge="default", **ratings)
-    return JudgedProblem(problem=make_problem(index), judgements=[judgement])
+    return Judgement(
+        problem_id=f"p{index}",
+        judge="default",
+        model="smollm2-135m-instruct",
+        vote=0,
+        prompt_hash="fedcba9876543210",
+        seed=index,
+        **ratings,
+    )
+
+
+def make_judged(index: int) -> JudgedProblem:
+    return JudgedProblem(problem=make_problem(index), judgements=[make_judgement(index)])
 
 
 def build_synthesis(out: Path) -> Version:
-    """The five stages, each made from the one before."""
+    """The six stages, each made from the one before."""
     combinations = [
         ConceptCombination(id=f"c{n}", concepts=["a", "b"], domain="math", level="AIME")
         for n in range(96)
@@ -184,9 +196,15 @@ def build_synthesis(out: Path) -> Version:
             "problems",
         ),
         (
+            "distinct",
+            [make_problem(n) for n in range(57)],
+            reject("distinct", near_duplicate=3, benchmark_item=1),
+            "problems",
+        ),
+        (
             "judged",
             [make_judged(n) for n in range(24)],
-            reject("judged", verdict_bad=30, rating_missing=7),
+            reject("judged", verdict_bad=28, rating_missing=5),
             "problems",
         ),
         (
@@ -199,7 +217,12 @@ def build_synthesis(out: Path) -> Version:
             "verified",
             [
                 VerifiedTrace(
-                    solution=make_solution(n), final_answer="7", agreement=0.5, method="unverified"
+                    solution=make_solution(n),
+                    final_answer="7",
+                    agreement=0.5,
+                    num_samples=2,
+                    method="unverified",
+                    tests=[],
                 )
                 for n in range(14)
             ],

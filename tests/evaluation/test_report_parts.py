@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluation.plots import Bar, length_edges, plot_rejections, running_mean, thin_by_log
-from evaluation.report import clean_text
+from pipeline.pages import clean_text
 from evaluation.report_commands import find_overrides, list_commands
 from evaluation.report_data import Score, collect_run
 from evaluation.report_honesty import judge_interval

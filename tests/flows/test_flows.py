@@ -9,6 +9,7 @@ import pytest
 
 from flows.steps import Outcome, Step
 from pipeline.errors import TeacherUnreachable
+from promptcot.stage_names import STAGES
 
 MAX_TASK_RUNS = 20
 """The server loses records of bursts far above this; a run's page is unreadable before that."""
@@ -135,7 +136,7 @@ def test_the_whole_reproduction_is_few_task_runs_and_quick_again(
     run, tasks, artifacts = read_run(first)
     assert run.name == "scripted"
     names = [task.name for task in sorted(tasks, key=lambda task: task.start_time)]
-    assert names[:6] == ["combinations", "problems", "judged", "solutions", "verified", "data-1"]
+    assert names[:7] == [*STAGES, "data-1"]
     assert names[-2:] == ["evaluation", "report"]
     assert len(tasks) <= MAX_TASK_RUNS
     assert set(artifacts) == {"funnel", "sample", "data-card", "resolved-config", "scores"}

@@ -1,4 +1,4 @@
-"""The look of the report's plots, and their way from a figure to inline SVG with stable bytes.
+"""The look of the reports' plots, and their way from a figure to inline SVG with stable bytes.
 
 Figures are drawn about as wide as a phone, so that their text stays readable there; a page shows
 several side by side where it is wider. Colours are Okabe and Ito's, safe for colour-blind readers,
