@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated
+
+import typer
 
 from pipeline import cli
-
-if TYPE_CHECKING:
-    from pipeline.manifest import Version
-    from pipeline.settings.recipe import Recipe
+from promptcot.commands import Options
 
 app = cli.make_app(
     "promptcot",
     "PromptCoT synthesis: concepts to problems to judged problems to solutions to verified traces.",
 )
+
+PilotOption = Annotated[
+    int,
+    typer.Option(
+        "--pilot", min=0, help="Run this many combinations first, in OUT/pilot, and measure them."
+    ),
+]
+SeedsOption = Annotated[
+    list[Path] | None,
+    typer.Option("--seeds", help="File of seed problems (JSON, JSONL, Parquet); repeatable."),
+]
+MapOption = Annotated[
+    list[str] | None,
+    typer.Option("--map", help="Where a --seeds file has a field, e.g. problem=question."),
+]
+LabelsOption = Annotated[
+    Path, typer.Option("--labels", help="JSONL of problems that a person labelled.")
+]
 
 
 @app.command()
@@ -30,13 +47,10 @@ def run(
 
     Example: python -m promptcot run --recipe demo --out runs/demo
     """
-    loaded, folder = _open(recipe, set_, out, json=json)
-    if dry_run:
-        _show_estimate(loaded, folder, (), json=json)
-        return
-    from promptcot.synthesis import synthesize_all
+    from promptcot import commands
 
-    _finish(synthesize_all(loaded, folder), json=json)
+    options = Options(recipe=recipe, overrides=set_, out=out, as_json=json)
+    commands.run_all(options, dry_run=dry_run)
 
 
 @app.command()
@@ -44,14 +58,20 @@ def estimate(
     recipe: cli.RecipeOption = "demo",
     set_: cli.SetOption = None,
     out: cli.OutOption = None,
+    pilot: PilotOption = 0,
     json: cli.JsonOption = False,
 ) -> None:
-    """Show requests, tokens and time that a run needs at most; write nothing.
+    """Tell what a run needs: tokens, time, money and disk, stage by stage.
 
-    Example: python -m promptcot estimate --recipe demo
+    Without a pilot these are upper bounds and nothing is written. A pilot is measured once; what it
+    asked is stored and not asked again by the run.
+
+    Example: python -m promptcot estimate --recipe demo --pilot 50
     """
-    loaded, folder = _open(recipe, set_, out, json=json)
-    _show_estimate(loaded, folder, (), json=json)
+    from promptcot import commands
+
+    options = Options(recipe=recipe, overrides=set_, out=out, as_json=json)
+    commands.show_estimate(options, pilot=pilot)
 
 
 @app.command()
@@ -59,139 +79,147 @@ def concepts(
     recipe: cli.RecipeOption = "demo",
     set_: cli.SetOption = None,
     out: cli.OutOption = None,
+    seeds: SeedsOption = None,
+    map_: MapOption = None,
     dry_run: cli.DryRunOption = False,
     json: cli.JsonOption = False,
 ) -> None:
-    """Draw the combinations of concepts, domain and level.
+    """Make the concept bank from seed problems.
 
-    Example: python -m promptcot concepts --set synthesis.combinations.num_combinations=100
+    Example: python -m promptcot concepts --seeds problems.jsonl --map problem=question
     """
-    _run_stage("combinations", (recipe, set_, out), dry_run=dry_run, json=json)
+    from promptcot import commands
+
+    options = Options(recipe=recipe, overrides=set_, out=out, as_json=json)
+    commands.run_concepts(options, files=seeds or [], columns=map_ or [], dry_run=dry_run)
+
+
+def _stage_command(stage: str) -> Callable[..., None]:
+    """The verb of one stage; all of them have the same options."""
+
+    def command(
+        recipe: cli.RecipeOption = "demo",
+        set_: cli.SetOption = None,
+        out: cli.OutOption = None,
+        dry_run: cli.DryRunOption = False,
+        json: cli.JsonOption = False,
+    ) -> None:
+        from promptcot import commands
+
+        options = Options(recipe=recipe, overrides=set_, out=out, as_json=json)
+        beside = stage in ("triples", "refine")
+        (commands.run_beside if beside else commands.run_stage)(options, stage, dry_run=dry_run)
+
+    return command
+
+
+for _verb, _stage, _help, _example in (
+    (
+        "combinations",
+        "combinations",
+        "Draw the combinations of concepts, domain and level.",
+        "--set synthesis.combinations.num_combinations=100",
+    ),
+    (
+        "problems",
+        "problems",
+        "Write a rationale and a problem for each combination.",
+        "--out runs/demo",
+    ),
+    (
+        "distinct",
+        "distinct",
+        "Remove repeated problems and benchmark items, before anything is paid for them.",
+        "--set synthesis.distinct.near_duplicate_jaccard=0.8",
+    ),
+    (
+        "judge",
+        "judged",
+        "Rate the problems and keep the good ones.",
+        "--set synthesis.judging.minimum_verdict=acceptable",
+    ),
+    (
+        "solve",
+        "solutions",
+        "Sample solutions of the judged problems.",
+        "--set synthesis.solutions.samples_per_problem=8",
+    ),
+    (
+        "verify",
+        "verified",
+        "Confirm solutions by majority (maths) or by tests in a sandbox (code).",
+        "--out runs/demo",
+    ),
+    (
+        "triples",
+        "triples",
+        "Write rationales for seed problems: the training set of a problem generator.",
+        "--set synthesis.triples.max_tokens=1024",
+    ),
+    (
+        "refine",
+        "refine",
+        "Draw rationales of seed problems, score them and keep the best, round by round.",
+        "--set synthesis.refinement.rounds=2",
+    ),
+):
+    app.command(_verb, help=f"{_help}\n\nExample: python -m promptcot {_verb} {_example}")(
+        _stage_command(_stage)
+    )
 
 
 @app.command()
-def problems(
+def calibrate(
+    labels: LabelsOption,
     recipe: cli.RecipeOption = "demo",
     set_: cli.SetOption = None,
     out: cli.OutOption = None,
     dry_run: cli.DryRunOption = False,
     json: cli.JsonOption = False,
 ) -> None:
-    """Write a rationale and a problem for each combination.
+    """Score the judges on problems that a person labelled, before money is spent.
 
-    Example: python -m promptcot problems --out runs/demo
+    Example: python -m promptcot calibrate --labels labelled.jsonl --recipe demo
     """
-    _run_stage("problems", (recipe, set_, out), dry_run=dry_run, json=json)
+    from promptcot import commands
+
+    options = Options(recipe=recipe, overrides=set_, out=out, as_json=json)
+    commands.run_calibration(options, labels, dry_run=dry_run)
 
 
 @app.command()
-def judge(
+def ledger(
+    recipe: cli.RecipeOption = "demo",
+    set_: cli.SetOption = None,
+    out: cli.OutOption = None,
+    json: cli.JsonOption = False,
+) -> None:
+    """Show what each stage has cost: requests, tokens, time and money, also per accepted row.
+
+    Example: python -m promptcot ledger --out runs/demo
+    """
+    from promptcot import commands
+
+    options = Options(recipe=recipe, overrides=set_, out=out, as_json=json)
+    commands.show_ledger(options)
+
+
+@app.command()
+def report(
     recipe: cli.RecipeOption = "demo",
     set_: cli.SetOption = None,
     out: cli.OutOption = None,
     dry_run: cli.DryRunOption = False,
     json: cli.JsonOption = False,
 ) -> None:
-    """Rate the problems and keep the good ones.
+    """Write the synthesis page: one HTML file that opens anywhere.
 
-    Example: python -m promptcot judge --set synthesis.judging.minimum_verdict=acceptable
+    Example: python -m promptcot report --out runs/demo
     """
-    _run_stage("judged", (recipe, set_, out), dry_run=dry_run, json=json)
+    from promptcot import commands
 
-
-@app.command()
-def solve(
-    recipe: cli.RecipeOption = "demo",
-    set_: cli.SetOption = None,
-    out: cli.OutOption = None,
-    dry_run: cli.DryRunOption = False,
-    json: cli.JsonOption = False,
-) -> None:
-    """Sample solutions of the judged problems.
-
-    Example: python -m promptcot solve --set synthesis.solutions.samples_per_problem=8
-    """
-    _run_stage("solutions", (recipe, set_, out), dry_run=dry_run, json=json)
-
-
-@app.command()
-def verify(
-    recipe: cli.RecipeOption = "demo",
-    set_: cli.SetOption = None,
-    out: cli.OutOption = None,
-    dry_run: cli.DryRunOption = False,
-    json: cli.JsonOption = False,
-) -> None:
-    """Confirm solutions by majority (maths) or by tests in a sandbox (code).
-
-    Example: python -m promptcot verify --out runs/demo
-    """
-    _run_stage("verified", (recipe, set_, out), dry_run=dry_run, json=json)
-
-
-def _open(
-    recipe: str, overrides: Sequence[str] | None, out: Path | None, *, json: bool
-) -> tuple[Recipe, Path]:
-    """Load the recipe and say which one is used, and where its results go."""
-    from pipeline import console
-    from pipeline.settings.recipe import load_recipe
-
-    if json:
-        console.use_json_output()
-    loaded = load_recipe(recipe, overrides or ())
-    folder = loaded.out(out)
-    console.say(f"recipe {loaded.name} ({loaded.path}), run folder {folder}")
-    return loaded, folder
-
-
-def _run_stage(
-    stage: str,
-    options: tuple[str, Sequence[str] | None, Path | None],
-    *,
-    dry_run: bool,
-    json: bool,
-) -> None:
-    loaded, folder = _open(*options, json=json)
-    if dry_run:
-        _show_estimate(loaded, folder, (stage,), json=json)
-        return
-    from promptcot.synthesis import run_one_stage
-
-    _finish({stage: run_one_stage(loaded, folder, stage)}, json=json)
-
-
-def _show_estimate(recipe: Recipe, out: Path, stages: Sequence[str], *, json: bool) -> None:
-    from pipeline import console
-    from promptcot.estimate import estimate_run, show_estimate
-
-    found = estimate_run(recipe, out, stages)
-    show_estimate(found)
-    if json:
-        console.print_json(found.as_json())
-
-
-def _finish(versions: dict[str, Version], *, json: bool) -> None:
-    """Show the table, the last version's folder, and with ``--json`` all of it as one object."""
-    from pipeline import console
-    from promptcot.synthesis import show_summary
-
-    show_summary(versions)
-    last = list(versions.values())[-1]
-    console.say(f"written to {last.folder}")
-    if json:
-        console.print_json(
-            {
-                stage: {
-                    "version": version.name,
-                    "path": str(version.folder),
-                    "rows_in": version.manifest.rows_in,
-                    "rows_out": version.manifest.rows_out,
-                    "rejected": version.manifest.rejected,
-                    "reused": version.reused,
-                }
-                for stage, version in versions.items()
-            }
-        )
+    options = Options(recipe=recipe, overrides=set_, out=out, as_json=json)
+    commands.write_report(options, dry_run=dry_run)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluation.plots import Bar, length_edges, plot_rejections, running_mean, thin_by_log
-from pipeline.pages import clean_text
 from evaluation.report_commands import find_overrides, list_commands
 from evaluation.report_data import Score, collect_run
 from evaluation.report_honesty import judge_interval
 from evaluation.report_rows import choose_samples, split_completion
+from pipeline.pages import clean_text
 from pipeline.relaxed_gates import relaxed_gates
 from pipeline.settings import load_recipe
 from pipeline.settings.recipe import RecipeSettings
