@@ -1,0 +1,210 @@
+"""Which of several servers gets a request, and which are left alone for a while.
+
+Each request goes to the usable server with the fewest in flight. A server is put aside
+
+- when no connection to it can be made or kept, or it fails several times in a row: it is *down*,
+  and after a back-off one request probes it; its first answer brings it back;
+- when it says that it is busy (429, 503): it is *paused* as long as it asks for, and then given
+  half as many requests at once, slowly more with each answer.
+
+While no server is usable the requests wait. Only when that has lasted for ``outage_s`` without any
+answer the run stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from pipeline import console
+from pipeline.errors import TeacherUnreachable
+
+_FAILURES_IN_A_ROW = 6
+"""A server that fails one request in five must not stand idle for it; six in a row are a fault."""
+_FIRST_WAIT_S = 0.5
+_LONGEST_WAIT_S = 30.0
+
+
+@dataclass(slots=True, eq=False)
+class Endpoint:
+    """One server and what is known about it."""
+
+    url: str
+    in_flight: int = 0
+    limit: float = math.inf
+    """Requests at once; finite after the server said that it had too many."""
+    is_down: bool = False
+    is_probed: bool = False
+    """A request is finding out whether a server that was down is back."""
+    resume_at: float = 0.0
+    """Clock of the event loop; nothing is sent before."""
+    aside_since: float = -math.inf
+    num_asides: int = 0
+    """Times put aside without an answer between: the exponent of the back-off."""
+    num_failures: int = 0
+    """In a row."""
+    has_warned: bool = False
+
+    def is_usable(self, now: float) -> bool:
+        """Whether the server is known to be there and has not asked to be left alone."""
+        return not self.is_down and now >= self.resume_at
+
+    def is_free(self, now: float) -> bool:
+        """Whether a request may go there now."""
+        if now < self.resume_at:
+            return False
+        return not self.is_probed if self.is_down else self.in_flight < self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A request's place at a server, from just before it is sent until its reply is there."""
+
+    endpoint: Endpoint
+    started: float
+
+
+class Fleet:
+    """The servers of one teacher. All methods run in one event loop."""
+
+    def __init__(self, urls: Sequence[str], *, outage_s: float) -> None:
+        self.endpoints = [Endpoint(url) for url in dict.fromkeys(u.rstrip("/") for u in urls)]
+        self._outage_s = outage_s
+        self._trouble_since: float | None = None
+        """Since when no server has been usable and none has answered."""
+        self._last_reason = ""
+        self._changed = asyncio.Event()
+
+    @asynccontextmanager
+    async def lease(self, avoid: Endpoint | None) -> AsyncIterator[Lease]:
+        """A place at the least loaded server, if possible another one than ``avoid``.
+
+        Raises:
+            TeacherUnreachable: No server has answered for longer than the limit.
+        """
+        while (endpoint := self._choose(avoid)) is None:
+            await self._wait()
+        is_probe = endpoint.is_down
+        endpoint.is_probed |= is_probe
+        endpoint.in_flight += 1
+        try:
+            yield Lease(endpoint, self._now())
+        finally:
+            endpoint.in_flight -= 1
+            if is_probe:
+                endpoint.is_probed = False
+            # A limited server has room again, or a failed probe may be followed by the next.
+            if is_probe or endpoint.limit < math.inf:
+                self._announce()
+
+    def is_any_usable(self) -> bool:
+        """Whether some server is known to be there."""
+        now = self._now()
+        return any(endpoint.is_usable(now) for endpoint in self.endpoints)
+
+    def report_answer(self, lease: Lease) -> None:
+        """The server answered, if only with a refusal: it is there."""
+        endpoint = lease.endpoint
+        if endpoint.is_down:
+            endpoint.is_down, endpoint.resume_at = False, 0.0
+        endpoint.num_failures = endpoint.num_asides = 0
+        if endpoint.limit < math.inf:
+            endpoint.limit += 1 / endpoint.limit
+        if self._trouble_since is not None:
+            self._trouble_since = None
+            console.say(f"{endpoint.url} answers again")
+            self._announce()
+
+    def report_failure(self, lease: Lease, reason: str, *, is_unreachable: bool = False) -> None:
+        """The request failed in a way that may be the server's fault."""
+        endpoint = lease.endpoint
+        self._note(endpoint, reason)
+        # Sent before the server was put aside: says nothing new.
+        if lease.started < endpoint.aside_since:
+            return
+        endpoint.num_failures += 1
+        if is_unreachable or endpoint.is_down or endpoint.num_failures >= _FAILURES_IN_A_ROW:
+            endpoint.is_down = True
+            self._put_aside(endpoint, None)
+
+    def report_busy(self, lease: Lease, reason: str, wait_s: float | None) -> None:
+        """The server is there, but has more than it can do; ``wait_s`` is what it asks for."""
+        endpoint = lease.endpoint
+        self._note(endpoint, reason)
+        if lease.started >= endpoint.aside_since:
+            # This request itself did not fit.
+            endpoint.limit = max(1.0, endpoint.in_flight / 2)
+            self._put_aside(endpoint, wait_s)
+        elif wait_s is not None:
+            endpoint.resume_at = max(endpoint.resume_at, self._now() + wait_s)
+
+    def _choose(self, avoid: Endpoint | None) -> Endpoint | None:
+        now = self._now()
+        free = [endpoint for endpoint in self.endpoints if endpoint.is_free(now)]
+        # A server that was down gets its probe first: otherwise it would never come back.
+        return min(free, key=lambda e: (e is avoid, not e.is_down, e.in_flight), default=None)
+
+    async def _wait(self) -> None:
+        """Until something changes or a back-off ends."""
+        now = self._now()
+        self._check_outage(now)
+        moments = [e.resume_at for e in self.endpoints if e.resume_at > now]
+        if self._trouble_since is not None:
+            moments.append(max(self._trouble_since + self._outage_s, now + _FIRST_WAIT_S))
+        timeout = min(moments) - now if moments else None
+        try:
+            async with asyncio.timeout(timeout):
+                await self._changed.wait()
+        except TimeoutError:
+            return
+
+    def _check_outage(self, now: float) -> None:
+        # A paused server that is still working on other requests is no outage.
+        if any(not e.is_down and e.in_flight for e in self.endpoints):
+            return
+        if self._trouble_since is None or now - self._trouble_since < self._outage_s:
+            return
+        raise TeacherUnreachable(
+            f"no answer from {', '.join(e.url for e in self.endpoints)} for "
+            f"{now - self._trouble_since:.0f} s: {self._last_reason}; answers so far are kept",
+            hint="start the server or correct teachers.NAME.base_urls, then run the same command "
+            "again; for a slow server raise teachers.NAME.timeout_s, for long restarts outage_s",
+        )
+
+    def _put_aside(self, endpoint: Endpoint, wait_s: float | None) -> None:
+        now = self._now()
+        endpoint.num_asides += 1
+        wait_s = back_off(endpoint.num_asides) if wait_s is None else wait_s
+        endpoint.resume_at = max(endpoint.resume_at, now + wait_s)
+        endpoint.aside_since = now
+        if self._trouble_since is None and not self.is_any_usable():
+            self._trouble_since = now
+            if all(e.is_down for e in self.endpoints):
+                console.warn(
+                    f"no teacher answers ({self._last_reason}); waiting up to "
+                    f"{self._outage_s:.0f} s for one"
+                )
+        self._announce()
+
+    def _note(self, endpoint: Endpoint, reason: str) -> None:
+        self._last_reason = reason
+        if not endpoint.has_warned:
+            endpoint.has_warned = True
+            console.warn(f"{endpoint.url}: {reason}; trying again")
+
+    def _announce(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+def back_off(num_failures: int) -> float:
+    """Seconds to wait after so many failures: doubled each time, at random in its upper half."""
+    longest = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** min(num_failures - 1, 16))
+    return random.uniform(longest / 2, longest)
