@@ -10,6 +10,7 @@ from itertools import pairwise
 
 from evaluation.report_data import RunFacts, Score
 from pipeline.settings.recipe import Recipe
+from promptcot.limits import teacher_limits
 from promptcot.stage_names import BANK, STAGES
 
 WIDE_INTERVAL = 0.2
@@ -33,21 +34,7 @@ def judge_interval(score: Score) -> str:
 
 def describe_limits(recipe: Recipe, facts: RunFacts) -> list[str]:
     """What this run can and cannot show, in plain words."""
-    settings = recipe.settings
-    asked = {settings.synthesis.problems.teacher, settings.synthesis.solutions.teacher}
-    asked |= {judge.teacher for judge in settings.synthesis.judging.judges}
-    engines = {settings.teachers[name].engine for name in asked}
-    limits = []
-    if facts.synthesis and "embedded" in engines:
-        limits.append(
-            "The teacher is a 135M-parameter language model that fits into a pip package. It "
-            "proves that every joint of the pipeline works; the problems and solutions it writes "
-            "are not worth training a real model on."
-        )
-    if facts.synthesis and "scripted" in engines:
-        limits.append(
-            "The teacher's answers were read from a script. No model wrote the synthesised rows."
-        )
+    limits = teacher_limits(recipe.settings) if facts.synthesis else []
     for phase, training in facts.training.items():
         record = training.record
         if record.num_parameters < _SMALL_STUDENT:

@@ -21,12 +21,32 @@ def relaxed_gates(settings: RecipeSettings) -> list[str]:
     Args:
         settings: The recipe's resolved settings.
     """
+    return [*relaxed_synthesis_gates(settings), *_relaxed_curriculum(settings.curriculum)]
+
+
+def relaxed_synthesis_gates(settings: RecipeSettings) -> list[str]:
+    """The part of :func:`relaxed_gates` that concerns synthesised rows."""
     return [
+        *_relaxed_distinct(settings.synthesis),
         *_relaxed_judging(settings),
         *_relaxed_solutions(settings.synthesis),
         *_relaxed_verification(settings.synthesis),
-        *_relaxed_curriculum(settings.curriculum),
     ]
+
+
+def _relaxed_distinct(synthesis: SynthesisSettings) -> list[str]:
+    rules, normal = synthesis.distinct, SynthesisSettings().distinct
+    if not rules.enabled:
+        return ["Problems are neither compared with each other nor with the benchmarks."]
+    gates = []
+    if rules.near_duplicate_jaccard > normal.near_duplicate_jaccard:
+        gates.append(
+            f"Two problems count as one from a similarity of {rules.near_duplicate_jaccard:g}; the "
+            f"default is {normal.near_duplicate_jaccard:g}."
+        )
+    if not rules.decontaminate:
+        gates.append("Synthesised problems are not compared with the benchmarks.")
+    return gates
 
 
 def _relaxed_judging(settings: RecipeSettings) -> list[str]:

@@ -131,7 +131,7 @@ def show_ledger(options: Options) -> None:
     recipe, out = options.open()
     costs = collect_costs(recipe, out)
     show_costs(costs)
-    console.say(f"from {out / 'logs'} and the versions under {out / 'synthesis'}")
+    console.say(f"from {out / 'answers'} and the versions under {out / 'synthesis'}")
     options.print_json(costs_as_json(costs))
 
 
@@ -262,7 +262,7 @@ def _finish(options: Options, recipe: Recipe, out: Path, versions: dict[str, Ver
 
     show_summary(versions)
     costs = [cost for cost in collect_costs(recipe, out) if cost.stage in versions]
-    if any(cost.requests or cost.stored for cost in costs):
+    if any(cost.requests for cost in costs):
         show_costs(costs)
     last = list(versions.values())[-1]
     console.say(f"written to {last.folder}")

@@ -115,6 +115,9 @@ class SynthesisSettings(Settings):
     min_rows: int = Field(1, ge=0)
     """Accepted rows below which a stage refuses (exit 3)."""
     domains: tuple[Domain, ...] = ("math", "code")
+    licence: str = Field("", pattern=r"^([a-z0-9][a-z0-9.-]*)?$")
+    """Licence that you state for the verified traces, by its name on the Hub (``apache-2.0``). The
+    card names the seeds' licences and the models beside it; empty states none."""
     num_workers: int = execution_only(2, ge=1)
     """Processes that check answers and run code."""
     budget: BudgetSettings = BudgetSettings()
