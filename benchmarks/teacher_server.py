@@ -18,7 +18,7 @@ import sys
 from collections import Counter
 from typing import Any
 
-WORDS = (
+_NOUNS = (
     "anchor apple arrow badge barrel basket beacon bell bottle branch bridge brick bucket button "
     "cable camera candle canvas carpet castle chain chair chalk circle clock cloud coin comet "
     "copper cotton crane crystal dial diamond drum eagle engine fabric feather fence ferry field "
@@ -27,7 +27,8 @@ WORDS = (
     "meadow mirror needle ocean orchard oven paddle palace pearl pebble pencil piano pillar pocket "
     "quarry rabbit ribbon river rocket saddle sailor scale shell shovel signal silver spiral stone "
     "tablet temple thread ticket tower tunnel valley velvet violin wagon walnut window winter yarn"
-).split()
+)
+WORDS = _NOUNS.split()
 HANG_S = 3600.0
 
 
