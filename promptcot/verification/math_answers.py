@@ -1,22 +1,28 @@
 """Extract and compare mathematical answers.
 
-Equal texts and whole numbers are settled at once; everything else goes to math-verify, which runs
-in worker processes (:mod:`promptcot.verification.math_worker`) that are ended when they hang. The
-workers are started on first need, so grading whole numbers costs nothing.
+Equal texts, whole numbers and plain fractions are settled at once; everything else goes to
+math-verify, which runs in worker processes (:mod:`promptcot.verification.math_worker`) under limits
+of time and memory for each comparison. The workers are started on first need, so grading whole
+numbers costs nothing.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import queue
 import re
 import select
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from fractions import Fraction
+from math import ceil
 from types import TracebackType
 from typing import IO, Any, cast
 
@@ -24,13 +30,22 @@ from pipeline.errors import SandboxError
 
 _START_S = 120.0
 """Importing sympy takes about a second; a machine under load may need many."""
+_PATIENCE = 10
+"""Seconds of the clock per allowed processor second, on a machine that is this much overloaded."""
+MEMORY_MIB = 1024
+"""Address space of one comparison; ordinary ones need 70 MiB."""
 _MAX_CHARS = 2000
 """No benchmark's answer is nearly as long; a model's runaway one is wrong, not slow."""
+_MAX_DIGITS = 1000
+"""Python refuses to convert longer numerals than 4,300 digits."""
 _BOX = "\\boxed{"
 _WHOLE = re.compile(r"[+-]?(?:\d+|\d{1,3}(?:,\d{3})+)")
 _WORDS = re.compile(r"\\(?:text|mathrm|textbf|mbox)\{([^{}]*)\}")
 _DROPPED = re.compile(r"\\left|\\right|\\!|\\,|\\;|\\ |\$|\s")
 _REWRITTEN = {"\\dfrac": "\\frac", "\\tfrac": "\\frac"}
+_FRACTION = re.compile(
+    r"(?P<sign>[+-]?)(?:\\frac\{(?P<a>[+-]?\d{1,300})\}\{(?P<b>\d{1,300})\}|(?P<c>\d{1,300})/(?P<d>\d{1,300}))"
+)
 
 
 def extract_boxed(text: str) -> str | None:
@@ -65,6 +80,8 @@ def _balanced(text: str, start: int) -> str | None:
 
 def normalise_answer(text: str) -> str:
     """An answer without spacing, dollar signs and size commands; whole numbers in plain digits."""
+    if text.isdecimal() and text.isascii() and len(text) <= _MAX_DIGITS:
+        return str(int(text))  # by far the most common answer
     text = _DROPPED.sub("", _WORDS.sub(r"\1", text))
     for old, new in _REWRITTEN.items():
         text = text.replace(old, new)
@@ -73,30 +90,49 @@ def normalise_answer(text: str) -> str:
 
 
 def _is_whole(text: str) -> bool:
-    # Python refuses to convert longer numerals than 4,300 digits.
-    return len(text) <= 1000 and _WHOLE.fullmatch(text) is not None
+    return len(text) <= _MAX_DIGITS and _WHOLE.fullmatch(text) is not None
+
+
+def _read_exact(text: str) -> Fraction | None:
+    """The value of a normalised answer that is a whole number or a plain fraction."""
+    if _is_whole(text):
+        return Fraction(int(text))
+    match = _FRACTION.fullmatch(text)
+    if match is None or not (below := int(match["b"] or match["d"])):
+        return None
+    value = Fraction(int(match["a"] or match["c"]), below)
+    return -value if match["sign"] == "-" else value
 
 
 def settle_by_text(gold: str, predicted: str) -> bool | None:
     """Whether two answers are equal, where their texts decide it."""
-    left, right = normalise_answer(gold), normalise_answer(predicted)
-    if not left or not right or len(predicted) > _MAX_CHARS:
+    return settle_normalised(normalise_answer(gold), normalise_answer(predicted))
+
+
+def settle_normalised(left: str, right: str) -> bool | None:
+    """As :func:`settle_by_text`, of answers that are normalised already."""
+    if not left or not right or max(len(left), len(right)) > _MAX_CHARS:
         return False
     if left == right:
         return True
-    return False if _is_whole(left) and _is_whole(right) else None
+    first, second = _read_exact(left), _read_exact(right)
+    return None if first is None or second is None else first == second
 
 
 class MathGrader:
-    """Compares answers in worker processes; usable from any thread.
+    """Compares answers in worker processes; usable from any number of threads at once.
 
     Args:
         num_workers: Processes at most.
-        timeout_s: Longest time for one comparison; a longer one counts as unequal.
+        timeout_s: Processor seconds of one comparison, rounded up: the same verdict on a busy
+            machine as on an idle one.
+        memory_mib: Address space of one comparison.
     """
 
-    def __init__(self, *, num_workers: int = 2, timeout_s: float = 10.0) -> None:
-        self._timeout_s = timeout_s
+    def __init__(
+        self, *, num_workers: int = 2, timeout_s: float = 5.0, memory_mib: int = MEMORY_MIB
+    ) -> None:
+        self._limits = (max(1, ceil(timeout_s)), memory_mib << 20)
         self._pool = ThreadPoolExecutor(num_workers, thread_name_prefix="math-grader")
         self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()
 
@@ -112,33 +148,49 @@ class MathGrader:
         self.close()
 
     def close(self) -> None:
-        """End the workers."""
+        """Finish the comparison at hand, leave out all others and end the workers."""
         self._pool.shutdown(cancel_futures=True)
         while not self._idle.empty():
             self._idle.get_nowait().close()
 
+    def cancel(self) -> None:
+        """Leave out what has not begun; whoever waits for it gets ``CancelledError``."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
     def grade(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
         """Whether each (gold, predicted) pair of answer texts is equal, in their order.
+
+        A comparison that cannot be done within the limits counts as unequal.
+
+        Raises:
+            SandboxError: A worker process does not start.
+        """
+        return [verdict is True for verdict in self.compare(pairs)]
+
+    def compare(self, pairs: Sequence[tuple[str, str]]) -> list[bool | None]:
+        """As :meth:`grade`, with none where a limit ended the comparison.
 
         Raises:
             SandboxError: A worker process does not start.
         """
         verdicts = [settle_by_text(gold, predicted) for gold, predicted in pairs]
-        open_pairs = [pair for pair, known in zip(pairs, verdicts, strict=True) if known is None]
-        compared = self._pool.map(self._compare, open_pairs)
-        return [next(compared) if known is None else known for known in verdicts]
+        open_pairs = [n for n, known in enumerate(verdicts) if known is None]
+        compared = self._pool.map(self._compare, [pairs[n] for n in open_pairs])
+        for number, verdict in zip(open_pairs, compared, strict=True):
+            verdicts[number] = verdict
+        return verdicts
 
-    def _compare(self, pair: tuple[str, str]) -> bool:
+    def _compare(self, pair: tuple[str, str]) -> bool | None:
         try:
             worker = self._idle.get_nowait()
         except queue.Empty:
-            worker = _Worker()
-        equal = worker.ask(pair, self._timeout_s)
-        if equal is None:
+            worker = _Worker(*self._limits)
+        reply = worker.ask(pair)
+        if reply is None:
             worker.close()
-            return False
+            return None
         self._idle.put(worker)
-        return equal
+        return reply["equal"]
 
 
 class _Worker:
@@ -148,15 +200,23 @@ class _Worker:
         SandboxError: It does not start.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cpu_s: int, memory_bytes: int) -> None:
+        self._patience_s = 10.0 + _PATIENCE * cpu_s
         # Lives as long as the process; close() closes it.
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "promptcot.verification.math_worker"],
+            [
+                sys.executable,
+                "-m",
+                "promptcot.verification.math_worker",
+                str(cpu_s),
+                str(memory_bytes),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             bufsize=0,
+            start_new_session=True,
         )
         self._requests = cast("IO[bytes]", self._process.stdin)
         self._replies = cast("IO[bytes]", self._process.stdout)
@@ -169,16 +229,15 @@ class _Worker:
                 hint="install math-verify again (pip install 'math-verify>=0.9,<0.10')",
             )
 
-    def ask(self, pair: tuple[str, str], timeout_s: float) -> bool | None:
-        """Whether a pair is equal; none when the worker died or took too long."""
+    def ask(self, pair: tuple[str, str]) -> dict[str, bool | None] | None:
+        """The reply about a pair; none when the worker itself died or hangs."""
         gold, predicted = pair
         request = json.dumps({"gold": gold, "predicted": predicted}) + "\n"
         try:
             self._requests.write(request.encode("ascii"))
         except BrokenPipeError:
             return None
-        reply = self._read(timeout_s)
-        return None if reply is None else bool(reply["equal"])
+        return self._read(self._patience_s)
 
     def _read(self, timeout_s: float) -> dict[str, Any] | None:
         """The next reply, or none at the end of the stream or of the time."""
@@ -197,7 +256,9 @@ class _Worker:
 
     def close(self) -> None:
         """End the process and wait for it."""
-        self._process.kill()
+        with suppress(ProcessLookupError):
+            # Its fork too, which may be at work.
+            os.killpg(self._process.pid, signal.SIGKILL)
         for pipe in (self._requests, self._replies, self._errors):
             pipe.close()
         self._process.wait()

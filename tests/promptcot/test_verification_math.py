@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,12 @@ from promptcot.verification.math_answers import (
     normalise_answer,
     settle_by_text,
 )
+
+
+def cpu_seconds(pid: int) -> float:
+    """Of a process and its ended children."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +69,14 @@ def test_extraction_never_fails_and_finds_only_what_is_there(text: str) -> None:
         (r"\dfrac{1}{2}", r"\frac{1}{2}", True),
         (r"\text{East}", "East", True),
         ("15", "", False),
-        ("15", "", False),
         ("3", "9" * 5000, False),
         ("x+1", "1+x", None),
+        ("1/2", r"\frac{2}{4}", True),
+        (r"-\frac{1}{2}", r"\frac{-1}{2}", True),
+        ("1/2", "1/3", False),
+        ("4/2", "2", True),
+        ("1/0", "2", None),
+        ("0.5", "1/2", None),
     ],
 )
 def test_texts_settle_what_they_can(gold: str, predicted: str, equal: bool | None) -> None:
@@ -95,15 +108,69 @@ def test_grading_works_in_a_thread(grader: MathGrader) -> None:
     assert verdicts == [True]
 
 
-def test_a_hanging_comparison_is_ended_and_the_next_one_answered() -> None:
-    with MathGrader(num_workers=1, timeout_s=0.001) as impatient:
-        assert impatient.grade([("x+1", "1+x")]) == [False]
-        impatient._timeout_s = 30
-        assert impatient.grade([("x+1", "1+x")]) == [True]
+NESTED = r"\frac{1}{" * 500 + "2" + "}" * 500
+HOSTILE = {
+    "python tower": "9**9**9**9",
+    "tower": "9^{9^{9^{9}}}",
+    "tower of tens": "10^{10^{10}}",
+    "long sum": "+".join(["x"] * 5000),
+    "nested fractions": NESTED,
+    "nested fractions below the length limit": NESTED[1500:2600],
+    "parentheses": "(" * 5000 + "1" + ")" * 5000,
+    "fewer parentheses": "(" * 900 + "1" + ")" * 900,
+    "factorial": "(10^9)!",
+    "expansion": "(x+y+z+1)^{300}",
+    "matrix": r"\begin{pmatrix}" + r"\\".join(["x&y&z"] * 60) + r"\end{pmatrix}",
+    "product": r"\prod_{n=1}^{1000000}(1+\frac{1}{n^2})",
+    "integral": r"\int_0^1 x^{x^{x^x}} dx",
+    "subscripts": "a_{" * 400 + "1" + "}" * 400,
+}
 
 
-def test_an_explosive_expression_is_only_a_wrong_answer(grader: MathGrader) -> None:
-    assert grader.grade([("5", "9^{9^{9^{9^9}}}"), ("x+1", "1+x")]) == [False, True]
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[MathGrader]:
+    with MathGrader(num_workers=1, timeout_s=1) as grader:
+        yield grader
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_answer_is_bounded_in_time_and_hurts_no_other(
+    name: str, impatient: MathGrader
+) -> None:
+    impatient.grade([("x+1", "1+x")])
+    (worker,) = impatient._idle.queue
+    start = cpu_seconds(worker._process.pid)
+    assert impatient.grade([("5/2", HOSTILE[name])]) == [False]
+    assert cpu_seconds(worker._process.pid) - start < 3
+    assert impatient.grade([("x+1", "1+x"), ("x+1", "2+x")]) == [True, False]
+
+
+def test_a_comparison_that_cannot_be_done_is_told_from_an_unequal_one(
+    impatient: MathGrader,
+) -> None:
+    found = impatient.compare([("5/2", "10^{10^{10}}"), ("x+1", "2+x"), ("x+1", "1+x")])
+    assert found == [None, False, True]
+
+
+def test_memory_of_one_comparison_is_limited() -> None:
+    # 2^(10^10) has 1.25 GB; with the time for it, only the memory limit is in its way.
+    with MathGrader(num_workers=1, timeout_s=60, memory_mib=256) as grader:
+        assert grader.grade([("5/2", "2^{10^{10}}"), ("x+1", "1+x")]) == [False, True]
+
+
+def test_a_worker_that_was_killed_is_replaced() -> None:
+    with MathGrader(num_workers=1) as grader:
+        assert grader.grade([("x+1", "1+x")]) == [True]
+        (worker,) = grader._idle.queue
+        os.kill(worker._process.pid, signal.SIGKILL)
+        assert grader.compare([("x+1", "1+x")]) == [None]
+        assert grader.compare([("x+1", "1+x")]) == [True]
+
+
+@given(st.integers(-999, 999), st.integers(1, 999), st.integers(-999, 999), st.integers(1, 999))
+def test_plain_fractions_need_no_worker(a: int, b: int, c: int, d: int) -> None:
+    equal = settle_by_text(rf"\frac{{{a}}}{{{b}}}", f"{c}/{d}")
+    assert equal is (a * d == c * b)
 
 
 @given(st.integers(-(10**9), 10**9))
