@@ -52,13 +52,16 @@ def _relaxed_distinct(synthesis: SynthesisSettings) -> list[str]:
 def _relaxed_judging(settings: RecipeSettings) -> list[str]:
     judging, normal = settings.synthesis.judging, SynthesisSettings().judging
     gates = []
-    models = {settings.teachers[judge.teacher].model for judge in judging.judges}
+    teachers = [settings.teachers[judge.teacher] for judge in judging.judges]
+    # The same model under two names, or asked twice, is still one opinion.
+    models = {(teacher.model, teacher.script) for teacher in teachers}
     if len(models) < _PAPER_JUDGES:
         gates.append(
             f"One model judges the problems; the paper asks {_PAPER_JUDGES} different ones and "
             "wants all to agree."
         )
-    if _VERDICTS.index(judging.minimum_verdict) < _VERDICTS.index(normal.minimum_verdict):
+    lowered = _VERDICTS.index(judging.minimum_verdict) < _VERDICTS.index(normal.minimum_verdict)
+    if lowered and judging.aggregation == "unanimous":
         gates.append(
             f"Problems are kept from the verdict “{judging.minimum_verdict}” upwards; the paper "
             f"keeps only “{normal.minimum_verdict}” ones."

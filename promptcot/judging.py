@@ -1,137 +1,145 @@
-"""Judge problems by five criteria and keep those that reach the verdict the recipe asks for."""
+"""Judge problems by five criteria and keep those that reach the verdict the recipe asks for.
+
+Every judge of the recipe is asked for its votes on every problem, all judges at the same time. One
+vote that cannot be read refuses the problem. What the judges said about all problems, the refused
+ones too, is in the manifest with their agreement. Command: ``python -m promptcot judge``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
-from pipeline.hashing import derive_seed
-from pipeline.manifest import Version
-from pipeline.records import JudgedProblem, Judgement, Problem, Rating, Rejected
+from pipeline.hashing import file_sha256
+from pipeline.manifest import MANIFEST, InputRef, Version
+from pipeline.records import JudgedProblem, Judgement, Problem, Rejected
 from pipeline.settings.base import determining
-from pipeline.settings.synthesis import Form, JudgingSettings
-from pipeline.stages import Batch, BatchResult, run_stage, split_batches
+from pipeline.settings.judging import JudgingSettings
+from pipeline.settings.recipe import Recipe
+from pipeline.stages import Batch, BatchResult, Stage, run_stage
+from promptcot.calibration import check_reach, pass_gate, read_labels
 from promptcot.cards import render_card
-from promptcot.engines.protocol import Answer, Request
-from promptcot.forms import judge_form
+from promptcot.judge_prompts import prompt_inputs
+from promptcot.panel import Opinion, Panel
+from promptcot.panel_counts import count_opinions, summarise_opinions
 from promptcot.parsing import Defect
-from promptcot.problems import describe_domain
-from promptcot.prompting import numbered, one_line, render_prompt
-from promptcot.ratings import CRITERIA, VERDICT, Ratings, describe_ratings, parse_ratings
-from promptcot.run_context import SynthesisRun, count_tokens, input_of
+from promptcot.run_context import SynthesisRun, input_of
 
 STAGE = "judged"
-_ORDER = (Rating.BAD, Rating.ACCEPTABLE, Rating.PERFECT)
 
 
 def run_judging(run: SynthesisRun, problems: Version) -> Version:
     """Ask every judge for its votes on every problem; keep by the aggregation rule.
 
+    With a calibration file the judges are scored on it first.
+
     Raises:
+        ConfigError: A judge's template lacks a place or has an unknown one, or the calibration
+            file is too small for the precision asked for.
+        GateRefused: The judges are not precise enough on the calibration file.
+        SourceError: The calibration file is missing or malformed.
         TooManyRejected: Too few problems passed.
         TeacherError: A judge cannot be used.
     """
     settings = run.settings.judging
-    rows = [Problem.model_validate(row) for row in problems.rows()]
+    check_judging(run.recipe)
+    panel = Panel(run, STAGE)
     stage = run.stage(
         STAGE,
         record=JudgedProblem,
-        settings={"judging": determining(settings)},
-        inputs=[input_of(problems, "problems")],
+        settings={"judging": _determining(settings)},
+        inputs=[input_of(problems, "distinct"), *_inputs(run.recipe)],
         teachers=[judge.teacher for judge in settings.judges],
     )
-    batches = split_batches(rows, run.settings.batch_size, key=lambda row: row.id)
-    return run_stage(stage, batches, partial(_judge_batch, run), card=render_card)
+    figures: dict[str, Any] = {}
+    if settings.calibration is not None and not _is_done(stage):
+        # Before any problem of the run is paid for; the answers are stored, so only once.
+        labels = run.recipe.file(settings.calibration)
+        figures["calibration"] = pass_gate(run, labels)
+    return run_stage(
+        stage,
+        run.stream(problems, Problem, key=lambda row: row.id),
+        partial(_judge_batch, panel),
+        card=render_card,
+        extra=lambda counts: {"agreement": summarise_opinions(counts, settings), **figures},
+    )
 
 
-def _judge_batch(run: SynthesisRun, batch: Batch) -> BatchResult:
-    votes: dict[str, list[tuple[str, Ratings | Defect]]] = {row.id: [] for row in batch.rows}
-    answers: list[Answer] = []
-    for position, judge in enumerate(run.settings.judging.judges):
-        form = run.resolve_form(run.settings.judging.form, judge.teacher)
-        teacher = run.teacher(judge.teacher)
-        asked = [(row, vote) for row in batch.rows for vote in range(judge.votes)]
-        requests = [_ask(run, row, form=form, vote=(position, vote)) for row, vote in asked]
-        replies = teacher.answer_all(requests, STAGE)
-        answers += replies
-        for (row, _), reply in zip(asked, replies, strict=True):
-            ratings = parse_ratings(reply.text, reply.finish_reason)
-            votes[row.id].append((teacher.capabilities.model, ratings))
+def check_judging(recipe: Recipe) -> None:
+    """Find what is wrong with the judges' files before anything is paid for.
+
+    Raises:
+        ConfigError: A template lacks a place or has an unknown one, or too few problems are
+            labelled for the precision asked for.
+        SourceError: The calibration file is missing or malformed.
+    """
+    settings = recipe.settings.synthesis.judging
+    prompt_inputs(settings.judges, recipe)
+    if settings.calibration is not None:
+        path = recipe.file(settings.calibration)
+        check_reach(read_labels(path), path, settings)
+
+
+def _inputs(recipe: Recipe) -> list[InputRef]:
+    settings = recipe.settings.synthesis.judging
+    inputs = prompt_inputs(settings.judges, recipe)
+    if settings.calibration is not None:
+        version = file_sha256(recipe.file(settings.calibration))
+        inputs.append(InputRef(name="calibration", version=version))
+    return inputs
+
+
+def _determining(settings: JudgingSettings) -> dict[str, Any]:
+    """The settings without paths: files are inputs, named by their content."""
+    values = determining(settings)
+    values.pop("calibration")
+    for judge in values["judges"]:
+        judge.pop("prompt")
+    return values
+
+
+def _is_done(stage: Stage) -> bool:
+    return (stage.root / stage.version / MANIFEST).is_file()
+
+
+def _judge_batch(panel: Panel, batch: Batch) -> BatchResult:
+    opinions, tokens = panel.ask(batch.rows, sequential=panel.settings.sequential)
     kept: list[JudgedProblem] = []
     rejected: list[Rejected] = []
-    for row in batch.rows:
-        outcome = _decide(row, votes[row.id], run.settings.judging)
-        if isinstance(outcome, Defect):
+    for row, opinion in zip(batch.rows, opinions, strict=True):
+        if (defect := opinion.defect) is not None:
             rejected.append(
-                Rejected(row_id=row.id, stage=STAGE, reason=outcome.reason, detail=outcome.detail)
+                Rejected(row_id=row.id, stage=STAGE, reason=defect.reason, detail=defect.detail)
             )
         else:
-            kept.append(outcome)
+            kept.append(JudgedProblem(problem=row, judgements=_judgements(row, opinion)))
     return BatchResult(
-        num_in=len(batch.rows), rows=kept, rejected=rejected, tokens=count_tokens(answers)
+        num_in=len(batch.rows),
+        rows=kept,
+        rejected=rejected,
+        tokens=tokens,
+        counts=count_opinions(opinions, panel.settings),
     )
 
 
-def _ask(run: SynthesisRun, row: Problem, *, form: Form, vote: tuple[int, int]) -> Request:
-    settings = run.settings.judging
-    constrained = form == "constrained"
-    messages = render_prompt(
-        f"judge_{form}",
-        domain=describe_domain(row.domain),
-        level=row.level,
-        concepts=", ".join(row.concepts) if constrained else numbered(row.concepts),
-        rationale=row.rationale,
-        statement=one_line(row.statement) if constrained else row.statement,
-    )
-    return Request(
-        messages=messages,
-        temperature=settings.temperature,
-        top_p=1.0,
-        max_tokens=settings.max_tokens,
-        seed=derive_seed(run.root_seed, STAGE, row.id, *map(str, vote)),
-        constraint=judge_form((*CRITERIA, VERDICT)) if constrained else None,
-    )
-
-
-def _decide(
-    row: Problem, votes: Sequence[tuple[str, Ratings | Defect]], settings: JudgingSettings
-) -> JudgedProblem | Defect:
-    """Keep or refuse a problem; one unreadable vote refuses it."""
-    readable = []
-    for _, vote in votes:
-        if isinstance(vote, Defect):
-            return vote
-        readable.append(vote)
-    if (reason := refuse(readable, settings)) is not None:
-        return Defect(reason, describe_ratings(readable))
-    judges = [judge for judge, _ in votes]
-    return JudgedProblem(
-        problem=row,
-        judgements=[
+def _judgements(row: Problem, opinion: Opinion) -> list[Judgement]:
+    judgements = []
+    for vote in opinion.votes:
+        ratings = vote.ratings
+        if isinstance(ratings, Defect):
+            raise RuntimeError(f"problem {row.id} was kept with an unreadable vote")
+        judgements.append(
             Judgement(
                 problem_id=row.id,
-                judge=judge,
-                verdict=vote.verdict,
-                stated_verdict=vote.stated,
-                **vote.by_field,
+                judge=vote.judge,
+                verdict=ratings.verdict,
+                stated_verdict=ratings.stated,
+                reasons=list(ratings.reasons),
+                model=vote.model,
+                vote=vote.number,
+                prompt_hash=vote.prompt_hash,
+                seed=vote.seed,
+                **ratings.by_field,
             )
-            for judge, vote in zip(judges, readable, strict=True)
-        ],
-    )
-
-
-def refuse(votes: Sequence[Ratings], settings: JudgingSettings) -> str | None:
-    """Why the votes refuse a problem, or none.
-
-    ``unanimous``: the worst verdict must reach the minimum. ``lenient``: one vote must be perfect
-    and none bad.
-    """
-    verdicts = [vote.verdict for vote in votes]
-    worst = min(verdicts, key=_ORDER.index)
-    if settings.aggregation == "lenient":
-        if worst is Rating.BAD:
-            return "verdict_bad"
-        return None if Rating.PERFECT in verdicts else "verdict_never_perfect"
-    if _ORDER.index(worst) < _ORDER.index(Rating(settings.minimum_verdict)):
-        return f"verdict_{worst}"
-    return None
+        )
+    return judgements

@@ -1,8 +1,9 @@
 """Read a judge's reply and recompute its verdict; whatever is unclear fails.
 
 The original searched the reply for the word "perfect", so "not perfect", "imperfect" and even an
-empty reply passed. Here each criterion must be rated exactly once, in its own line, by a rating
-alone or a rating and a reason, and the verdict follows from the ratings by rule.
+empty reply passed. Here each criterion must be rated exactly once, under its own heading, by a
+rating alone or a rating and a reason, and the verdict follows from the ratings by rule. How a line
+is taken apart stands in :mod:`promptcot.rating_lines`.
 """
 
 from __future__ import annotations
@@ -14,38 +15,55 @@ from dataclasses import dataclass
 from pipeline.records import FinishReason, Rating
 from pipeline.student import THINK_CLOSE, THINK_OPEN
 from promptcot.parsing import Defect
-
-CRITERIA: dict[str, str] = {
-    "Format": "format",
-    "Factual Accuracy": "factual_accuracy",
-    "Difficulty Alignment": "difficulty_alignment",
-    "Concept Coverage": "concept_coverage",
-    "Solvability": "solvability",
-}
-"""Heading in the reply → field of the judgement."""
-
-VERDICT = "Final Judgement"
-"""Heading of the verdict in the reply."""
-
-_RATING = r"(?:perfect|acceptable|bad)"
-# A reason needs a separator, and must not open with a rating itself ("Perfect - Bad").
-_VALUE = re.compile(
-    rf"\**\s*(?P<rating>{_RATING})\**\.?(?:\s*(?:-|–|—|:|;|\(|\.\s)(?!\W*{_RATING}\b).*)?",
-    re.IGNORECASE,
+from promptcot.rating_lines import (
+    CRITERIA,
+    VERDICT,
+    Line,
+    Rated,
+    read_extra,
+    read_line,
+    read_value,
+    takes_back,
 )
+
+__all__ = [
+    "CRITERIA",
+    "VERDICT",
+    "VERDICT_ORDER",
+    "Ratings",
+    "describe_ratings",
+    "holds_ratings",
+    "parse_ratings",
+    "recompute_verdict",
+    "worst_of",
+]
+
+VERDICT_ORDER = (Rating.BAD, Rating.ACCEPTABLE, Rating.PERFECT)
+"""From worst to best."""
+_REASON_CHARS = 400
+"""Longest reason that is kept; judges were asked for a few words."""
+_JSON = re.compile(r'^\s*(?:\{|\[)\s*(?:["{]|$)', re.MULTILINE)
+
+
+def worst_of(ratings: Sequence[Rating]) -> Rating:
+    """The worst of some ratings."""
+    return min(ratings, key=VERDICT_ORDER.index)
 
 
 @dataclass(frozen=True, slots=True)
 class Ratings:
-    """Five ratings by field name, and the verdict the judge stated, if any."""
+    """Five ratings by field name, the verdict the judge stated, if any, and five short reasons."""
 
     by_field: Mapping[str, Rating]
     stated: Rating | None
+    reasons: tuple[str, ...] = ("",) * len(CRITERIA)
+    """In the order of the criteria; empty where the judge gave none."""
 
     @property
     def verdict(self) -> Rating:
-        """The verdict that follows from the ratings."""
-        return recompute_verdict(self.by_field)
+        """What follows from the ratings by rule, and never better than what the judge stated."""
+        found = recompute_verdict(self.by_field)
+        return found if self.stated is None else worst_of((found, self.stated))
 
 
 def recompute_verdict(ratings: Mapping[str, Rating]) -> Rating:
@@ -59,50 +77,138 @@ def recompute_verdict(ratings: Mapping[str, Rating]) -> Rating:
     return Rating.ACCEPTABLE
 
 
-def parse_ratings(text: str, finish_reason: FinishReason) -> Ratings | Defect:
+def parse_ratings(text: str, finish_reason: FinishReason, detail: str = "") -> Ratings | Defect:
     """The five ratings of a reply.
 
-    Reasons: ``judge_truncated``, ``judge_failed``, ``judge_empty``, ``judge_duplicated`` (a
-    criterion or the verdict stands twice), ``judge_incomplete`` (one is missing) and
-    ``judge_unparsable`` (one has no clear rating).
+    Reasons: ``judge_truncated``, ``judge_failed``, ``judge_empty``, ``judge_json`` (JSON instead of
+    lines), ``judge_duplicated`` (a criterion or the verdict is rated twice), ``judge_incomplete``
+    (one is missing), ``judge_unparsable`` (one has no clear rating, or takes it back) and
+    ``judge_extra`` (something else is rated worse than the verdict).
+
+    Args:
+        text: The reply.
+        finish_reason: How it ended.
+        detail: What the engine said about a failure.
     """
     if finish_reason != "stop":
         reason = "judge_truncated" if finish_reason == "length" else "judge_failed"
-        return Defect(reason, f"the reply ended with {finish_reason}")
-    if THINK_CLOSE in text:
-        text = text.rpartition(THINK_CLOSE)[2]
-    if not text.strip() or THINK_OPEN in text:
+        return Defect(reason, detail or f"the reply ended with {finish_reason}")
+    body = _after_thinking(text)
+    if isinstance(body, Defect):
+        return body
+    if _JSON.search(body):
+        return Defect("judge_json", "the reply is JSON; five lines were asked for")
+    return _read_sections(_cut_sections(body))
+
+
+def holds_ratings(text: str) -> bool:
+    """Whether a text holds a line that would be read as a rating: no honest problem does."""
+    for line in text.splitlines():
+        found = read_line(line)
+        if found.heading is not None and isinstance(read_value(found.value), Rated):
+            return True
+    return False
+
+
+def _after_thinking(text: str) -> str | Defect:
+    """What follows a reasoning model's thoughts.
+
+    Only thoughts at the very beginning count: a tag further down may be quoted from a problem that
+    wants to hide what stands before it.
+    """
+    if text.count(THINK_CLOSE) > 1:
+        return Defect("judge_duplicated", "more than one thinking section")
+    head, closing, tail = text.partition(THINK_CLOSE)
+    body = tail if closing else text
+    if not body.strip() or THINK_OPEN in body:
         return Defect("judge_empty", "the reply holds no ratings")
-    ratings = {}
-    for heading, field in CRITERIA.items():
-        value = _read_line(text, heading)
-        if isinstance(value, Defect):
-            return value
-        ratings[field] = value
-    stated = _read_line(text, VERDICT)
-    if isinstance(stated, Defect):
-        # The verdict is recomputed anyway, so a missing one is no loss; an unclear one is.
-        return Ratings(ratings, None) if stated.reason == "judge_incomplete" else stated
-    return Ratings(ratings, stated)
+    if closing and head.partition(THINK_OPEN)[0].strip() and THINK_OPEN in head:
+        return Defect("judge_unparsable", "text stands before the thinking section")
+    return body
 
 
-def _read_line(text: str, heading: str) -> Rating | Defect:
-    """The rating in the one line that opens with a heading."""
-    pattern = rf"^[\s*#>\-\d.]*{re.escape(heading)}\**\s*:(?P<value>.*)$"
-    found = re.findall(pattern, text, flags=re.MULTILINE | re.IGNORECASE)
-    if len(found) != 1:
-        reason = "judge_duplicated" if found else "judge_incomplete"
-        return Defect(reason, f"{len(found)} lines open with {heading}:")
-    match = _VALUE.fullmatch(found[0].strip())
-    if match is None:
-        return Defect("judge_unparsable", f"{heading}: {found[0].strip()[:80]!r}")
-    return Rating(match["rating"].lower())
+@dataclass(slots=True)
+class _Section:
+    """A heading's value and the lines up to the next heading."""
+
+    heading: str | None
+    value: str
+    lines: list[str]
+
+
+def _cut_sections(text: str) -> list[_Section]:
+    """The first section has no heading: what stands before all of them."""
+    sections = [_Section(None, "", [])]
+    for raw in text.splitlines():
+        line: Line = read_line(raw)
+        if line.heading is not None:
+            sections.append(_Section(line.heading, line.value, []))
+        elif line.text:
+            sections[-1].lines.append(line.text)
+    return sections
+
+
+def _read_sections(sections: Sequence[_Section]) -> Ratings | Defect:
+    found: dict[str, Rated] = {}
+    for heading in (*CRITERIA, VERDICT):
+        own = [section for section in sections if section.heading == heading]
+        if not own and heading == VERDICT:
+            continue  # it is recomputed anyway, so a missing one is no loss; an unclear one is
+        if len(own) != 1:
+            reason = "judge_duplicated" if own else "judge_incomplete"
+            return Defect(reason, f"{len(own)} lines open with {heading}:")
+        rated = _read_section(own[0])
+        if isinstance(rated, Defect):
+            return Defect(rated.reason, f"{heading}: {rated.detail}")
+        found[heading] = rated
+    ratings = Ratings(
+        by_field={field: found[heading].rating for heading, field in CRITERIA.items()},
+        stated=found[VERDICT].rating if VERDICT in found else None,
+        reasons=tuple(found[heading].reason[:_REASON_CHARS] for heading in CRITERIA),
+    )
+    return _check_extras(ratings, sections)
+
+
+def _read_section(section: _Section) -> Rated | Defect:
+    """A rating that stands after its heading, or in the next line."""
+    if not section.value and section.lines:
+        section.value = section.lines.pop(0)
+    lines, value = section.lines, section.value
+    rated = read_value(value)
+    if isinstance(rated, Defect):
+        return rated
+    for line in lines:
+        extra = read_value(line)
+        if isinstance(extra, Rated) and not extra.reason:
+            return Defect("judge_duplicated", f"rated again by {line[:80]!r}")
+    reason = " ".join([rated.reason, *(_RESTATED.sub("", line) for line in lines)]).strip()
+    if takes_back(rated.rating, reason):
+        return Defect("judge_unparsable", f"takes its rating back: {reason[:80]!r}")
+    return Rated(rated.rating, reason)
+
+
+_RESTATED = re.compile(r"^\W*(?:reason(?:ing)?|explanation|justification|comment)\W*:\W*", re.I)
+
+
+def _check_extras(ratings: Ratings, sections: Sequence[_Section]) -> Ratings | Defect:
+    """Refuse when the judge rated something else worse than the verdict."""
+    verdict = ratings.verdict
+    for section in sections:
+        for line in section.lines:
+            extra = read_extra(line)
+            if extra is not None and worst_of((extra, verdict)) is not verdict:
+                return Defect("judge_extra", f"also rated: {line[:80]!r}")
+    return ratings
 
 
 def describe_ratings(votes: Sequence[Ratings]) -> str:
     """All votes in one line, for the detail of a rejected row."""
     return "; ".join(
-        ", ".join(f"{field} {rating}" for field, rating in vote.by_field.items())
+        ", ".join(
+            f"{field} {rating}"
+            + (f" ({reason})" if reason and rating is not Rating.PERFECT else "")
+            for (field, rating), reason in zip(vote.by_field.items(), vote.reasons, strict=True)
+        )
         + f" → {vote.verdict}"
         + (f" (stated {vote.stated})" if vote.stated not in (None, vote.verdict) else "")
         for vote in votes

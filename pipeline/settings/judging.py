@@ -17,8 +17,9 @@ class JudgeSettings(Settings):
     name: str = ""
     """For tables and columns; the teacher's name when empty."""
     prompt: str | None = None
-    """Template file relative to the recipe, with the places of ``promptcot/prompts/judge_free.md``;
-    the bundled one when left out. Its content is part of the version's name."""
+    """Template file relative to the recipe, with the places of ``promptcot/prompts/judge_free.md``
+    (``$statement``, ``$boundary``, ``$level`` and ``$concepts`` must be there); the bundled one
+    when left out. Its content is part of the version's name."""
     votes: int = Field(1, ge=1)
     """Replies asked of this judge per problem."""
 
@@ -38,20 +39,27 @@ class JudgingSettings(Settings):
     aggregation: Literal["unanimous", "lenient"] = "unanimous"
     """``unanimous``: every vote reaches ``minimum_verdict``; ``lenient``: at least one perfect and
     none bad."""
+    sequential: bool = False
+    """Ask a judge only about problems that no judge before it has refused. The same problems are
+    kept for less money, but agreement between the judges is then known for those problems alone."""
     minimum_verdict: Literal["perfect", "acceptable", "bad"] = "perfect"
-    """The paper keeps ``perfect`` only; lower values relax the gate and are reported."""
+    """``unanimous`` only. The paper keeps ``perfect``; lower values relax the gate and are
+    reported."""
     calibration: str | None = None
     """JSONL of problems that a person labelled, relative to the recipe: the judges are scored on
     it before any problem of this run is judged."""
     minimum_precision: float = Field(0.0, ge=0, le=1)
-    """With ``calibration``: lower limit of the panel's precision at "perfect" (the lower end of its
-    95 % interval), below which judging is refused (exit 3)."""
+    """With ``calibration``: limit for the lower end of the panel's 95 % interval of precision (of
+    the labelled problems it keeps, how many a person would keep), below which judging is refused
+    (exit 3) before any problem of this run is judged. 0: the scores are only shown."""
 
     @model_validator(mode="after")
     def _judges_can_be_told_apart(self) -> JudgingSettings:
         labels = [judge.label for judge in self.judges]
         if len(set(labels)) != len(labels):
             raise ValueError(f"two judges share a name: {labels}; set judges.N.name")
+        if any("/" in label for label in labels):
+            raise ValueError(f"a judge's name holds a slash: {labels}; set judges.N.name")
         if self.minimum_precision and self.calibration is None:
             raise ValueError("minimum_precision needs a calibration file")
         return self

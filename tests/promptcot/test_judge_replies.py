@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.records import Rating
 from pipeline.settings.synthesis import JudgingSettings
-from promptcot.judging import refuse
+from promptcot.panel import refuse
 from promptcot.parsing import Defect
 from promptcot.ratings import CRITERIA, Ratings, parse_ratings, recompute_verdict
 
