@@ -47,7 +47,10 @@ class ProgramTest:
     output: str
 
 
-_SECTIONS = ("RATIONALE", "PROBLEM")
+_LABEL = re.compile(
+    r"\A[*_#\s]*(?:problem|question|task)(?:\s+statement)?[*_]*\s*:[*_]*\s*", re.IGNORECASE
+)
+_HEADINGS = ("Rationale", "Problem")
 
 
 def parse_problem(text: str, finish_reason: FinishReason, form: Form) -> ProblemText | Defect:
@@ -56,19 +59,38 @@ def parse_problem(text: str, finish_reason: FinishReason, form: Form) -> Problem
     Reasons: ``truncated``, ``failed``, ``empty``, ``missing_rationale``, ``missing_problem``,
     ``two_rationales``, ``two_problems``.
     """
+    found = _sections(text, finish_reason, form, names=_HEADINGS)
+    if isinstance(found, Defect):
+        return found
+    rationale, statement = found
+    # A label that the model repeats inside the section is no part of the statement.
+    statement = _LABEL.sub("", statement)
+    for name, part in (("rationale", rationale), ("problem", statement)):
+        if not part:
+            return Defect("empty", f"the {name} is empty")
+    return ProblemText(rationale=rationale, statement=statement)
+
+
+def parse_rationale(text: str, finish_reason: FinishReason, form: Form) -> str | Defect:
+    """The rationale of a reply that holds nothing else.
+
+    Reasons: ``truncated``, ``failed``, ``empty``, ``missing_rationale``, ``two_rationales``.
+    """
+    found = _sections(text, finish_reason, form, names=_HEADINGS[:1])
+    if isinstance(found, Defect):
+        return found
+    return found[0] or Defect("empty", "the rationale is empty")
+
+
+def _sections(
+    text: str, finish_reason: FinishReason, form: Form, *, names: tuple[str, ...]
+) -> list[str] | Defect:
     text = _after_thinking(text)
     if not text.strip():
         return Defect("empty", "the reply holds nothing")
     if (cut := _cut_off(finish_reason)) is not None:
         return cut
-    found = _marked_sections(text) if form == "free" else _headed_sections(text)
-    if isinstance(found, Defect):
-        return found
-    rationale, statement = found
-    for name, part in (("rationale", rationale), ("problem", statement)):
-        if not part:
-            return Defect("empty", f"the {name} is empty")
-    return ProblemText(rationale=rationale, statement=statement)
+    return _marked_sections(text, names) if form == "free" else _headed_sections(text, names)
 
 
 def _cut_off(finish_reason: FinishReason) -> Defect | None:
@@ -87,40 +109,41 @@ def _after_thinking(text: str) -> str:
     return "" if head.lstrip().startswith(THINK_OPEN) or THINK_OPEN in text else text
 
 
-def _marked_sections(text: str) -> tuple[str, str] | Defect:
+def _marked_sections(text: str, names: tuple[str, ...]) -> list[str] | Defect:
     """Sections between ``<!-- BEGIN X -->`` and ``<!-- END X -->``, each exactly once."""
     parts = []
     position = 0
-    for name in _SECTIONS:
-        begin, end = f"<!-- BEGIN {name} -->", f"<!-- END {name} -->"
-        counts = (text.count(begin), text.count(end))
-        if max(counts) > 1:
-            return Defect(f"two_{name.lower()}s", f"{max(counts)} {name} markers")
-        start = text.find(begin, position)
-        stop = text.find(end, start)
-        if counts != (1, 1) or start < 0 or stop < 0:
+    for name in names:
+        begins, ends = (
+            list(re.finditer(rf"<!--\s*{mark}\s+{name}\s*-->", text, re.IGNORECASE))
+            for mark in ("BEGIN", "END")
+        )
+        if (most := max(len(begins), len(ends))) > 1:
+            return Defect(f"two_{name.lower()}s", f"{most} {name} markers")
+        if not (begins and ends and position <= begins[0].start() < ends[0].start()):
             return Defect(
-                f"missing_{name.lower()}", f"no {begin} … {end} in this order after {position}"
+                f"missing_{name.lower()}",
+                f"no <!-- BEGIN {name.upper()} --> … <!-- END {name.upper()} --> in this order",
             )
-        parts.append(text[start + len(begin) : stop].strip())
-        position = stop
-    return parts[0], parts[1]
+        parts.append(text[begins[0].end() : ends[0].start()].strip())
+        position = ends[0].end()
+    return parts
 
 
-def _headed_sections(text: str) -> tuple[str, str] | Defect:
+def _headed_sections(text: str, names: tuple[str, ...]) -> list[str] | Defect:
     """``Rationale: …`` up to a line that opens with ``Problem: …``, up to the end."""
-    for heading in ("Rationale", "Problem"):
-        count = len(re.findall(rf"^{heading}:", text, flags=re.MULTILINE | re.IGNORECASE))
-        if count > 1:
-            return Defect(f"two_{heading.lower()}s", f"{count} lines open with {heading}:")
-        if count == 0:
+    starts = []
+    for heading in names:
+        found = list(re.finditer(rf"^{heading}:", text, flags=re.MULTILINE | re.IGNORECASE))
+        if len(found) > 1:
+            return Defect(f"two_{heading.lower()}s", f"{len(found)} lines open with {heading}:")
+        if not found:
             return Defect(f"missing_{heading.lower()}", f"no line opens with {heading}:")
-    match = re.fullmatch(
-        r"\s*Rationale:(.*?)^Problem:(.*)", text, flags=re.DOTALL | re.MULTILINE | re.IGNORECASE
-    )
-    if match is None:
+        starts.append(found[0])
+    if text[: starts[0].start()].strip() or starts != sorted(starts, key=lambda m: m.start()):
         return Defect("missing_rationale", "the reply does not open with Rationale:")
-    return match[1].strip(), match[2].strip()
+    ends = [start.start() for start in starts[1:]] + [len(text)]
+    return [text[start.end() : end].strip() for start, end in zip(starts, ends, strict=True)]
 
 
 def parse_solution(text: str, finish_reason: FinishReason, form: Form) -> Reply | Defect:
