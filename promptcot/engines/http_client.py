@@ -1,0 +1,218 @@
+"""POST to one of several OpenAI-compatible servers, and try again what can pass.
+
+Tried again, with back-off and jitter, if possible at another server: network errors, timeouts,
+429, 5xx, and replies that cannot be read. What is wrong with all requests stops the run with one
+message: key, path, model, and servers whose first replies are all refusals or garbage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
+
+import httpx
+
+from pipeline.errors import TeacherError
+from promptcot.engines.first_replies import FirstReplies
+from promptcot.engines.http_fleet import Endpoint, Fleet, Lease, back_off
+from promptcot.engines.openai_format import NotACompletion, read_error
+
+_CONNECT_TIMEOUT_S = 10.0
+_KEEP_ALIVE_S = 4.0
+"""Below the five seconds after which uvicorn, hence vLLM, closes an idle connection itself."""
+_LONGEST_RETRY_AFTER_S = 300.0
+_MAX_LOST_CONNECTIONS = 20
+"""A request that takes the server down with it each time must not do so for ever."""
+
+_BUSY = {429, 503, 529}
+_PASSING = {408, 425}
+_REFUSED = {400, 413, 422}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Servers:
+    """Where to ask, and how patiently; the names are those of a teacher's settings."""
+
+    base_urls: tuple[str, ...]
+    api_key_env: str
+    max_concurrency: int
+    timeout_s: float
+    max_retries: int
+    outage_s: float
+
+
+class RequestFailed(Exception):
+    """This one request gets no answer; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """One try that gave no answer."""
+
+    reason: str
+    is_counted: bool
+    """Whether it uses up one of the request's retries."""
+    is_lost: bool = False
+    """The connection broke after the request had been sent."""
+
+
+class HttpClient:
+    """Connections that are kept between requests; used and closed in one event loop."""
+
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+        self._fleet = Fleet(servers.base_urls, outage_s=servers.outage_s)
+        self._client: httpx.AsyncClient | None = None
+        self._first = FirstReplies()
+
+    async def post(self, path: str, body: Mapping[str, Any], read: Callable[[bytes], T]) -> T:
+        """Send a request below the servers' ``/v1`` until ``read`` accepts a reply.
+
+        Args:
+            path: Without a leading slash.
+            body: The JSON; its keys are sent in their order.
+            read: Turns a successful reply's body into a value; raises :class:`NotACompletion`.
+
+        Raises:
+            RequestFailed: The request was refused, or failed on every try.
+            TeacherUnreachable: No server has answered for longer than the limit.
+            TeacherError: The servers cannot be used as configured.
+        """
+        content = json.dumps(body, ensure_ascii=False).encode()
+        num_failures = num_lost = 0
+        avoid: Endpoint | None = None
+        while True:
+            async with self._fleet.lease(avoid) as lease:
+                result = await self._try(lease, path, content, read)
+            if not isinstance(result, _Failure):
+                return result
+            avoid = lease.endpoint
+            num_failures += result.is_counted
+            num_lost += result.is_lost
+            if num_failures > self._servers.max_retries or num_lost > _MAX_LOST_CONNECTIONS:
+                tries = max(num_failures, num_lost)
+                raise RequestFailed(f"no answer in {tries} tries; the last: {result.reason}")
+            if result.is_counted:
+                await asyncio.sleep(back_off(num_failures))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    async def _try(
+        self, lease: Lease, path: str, content: bytes, read: Callable[[bytes], T]
+    ) -> T | _Failure:
+        client = self._opened_client()
+        try:
+            async with asyncio.timeout(self._servers.timeout_s):
+                response = await client.post(f"{lease.endpoint.url}/{path}", content=content)
+        except TimeoutError:
+            return self._fail(lease, f"nothing within {self._servers.timeout_s:g} s")
+        except httpx.DecodingError as exc:
+            return self._fail(lease, f"a reply that cannot be decoded ({exc})")
+        except httpx.TransportError as exc:
+            return self._lose(lease, exc)
+        if not response.is_success:
+            return self._sort_error(lease, response)
+        try:
+            value = read(response.content)
+        except NotACompletion as exc:
+            return self._fail_to_read(lease, response, exc)
+        self._first.note_answer()
+        self._fleet.report_answer(lease)
+        return value
+
+    def _lose(self, lease: Lease, exc: httpx.TransportError) -> _Failure:
+        reason = str(exc) or type(exc).__name__
+        self._fleet.report_failure(lease, reason, is_unreachable=True)
+        return _Failure(
+            reason,
+            # A server that dies and is started again must cost no row.
+            is_counted=self._fleet.is_any_usable(),
+            is_lost=not isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout),
+        )
+
+    def _sort_error(self, lease: Lease, response: httpx.Response) -> _Failure:
+        """Whether an error reply can pass, concerns this request, or all of them."""
+        status = response.status_code
+        reason = f"HTTP {status}: {read_error(response.content)}"
+        if status in _BUSY:
+            self._fleet.report_busy(lease, reason, _retry_after(response))
+            return _Failure(reason, is_counted=False)
+        if status >= 500 or status in _PASSING:
+            return self._fail(lease, reason)
+        self._fleet.report_answer(lease)
+        message = f"{response.url} refused the request with {reason}"
+        if status not in _REFUSED:
+            raise TeacherError(message, hint=self._hint(status))
+        self._first.note_refusal(message, self._hint(status))
+        raise RequestFailed(reason)
+
+    def _fail_to_read(
+        self, lease: Lease, response: httpx.Response, exc: NotACompletion
+    ) -> _Failure:
+        self._first.note_refusal(
+            f"{response.url} did not reply with a completion: {exc}",
+            "point teachers.NAME.base_urls at OpenAI-compatible servers (with /v1)",
+        )
+        return self._fail(lease, str(exc))
+
+    def _fail(self, lease: Lease, reason: str) -> _Failure:
+        self._fleet.report_failure(lease, reason)
+        # Counted even where this is the only server: it is there, so it may be the request.
+        return _Failure(reason, is_counted=True)
+
+    def _opened_client(self) -> httpx.AsyncClient:
+        if self._client is None:
+            limit = self._servers.max_concurrency
+            key = os.environ.get(self._servers.api_key_env)
+            headers = {"Content-Type": "application/json"}
+            self._client = httpx.AsyncClient(
+                headers=headers | ({"Authorization": f"Bearer {key}"} if key else {}),
+                limits=httpx.Limits(
+                    max_connections=limit,
+                    max_keepalive_connections=limit,
+                    keepalive_expiry=_KEEP_ALIVE_S,
+                ),
+                # The whole answer has its own limit; connecting gets a separate, shorter one.
+                timeout=httpx.Timeout(
+                    None, connect=min(_CONNECT_TIMEOUT_S, self._servers.timeout_s)
+                ),
+            )
+        return self._client
+
+    def _hint(self, status: int) -> str:
+        if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            return f"put the server's key into the environment variable {self._servers.api_key_env}"
+        if status == httpx.codes.NOT_FOUND:
+            return "check teachers.NAME.base_urls (each ends in /v1) and teachers.NAME.model"
+        return (
+            "correct the teacher's settings; if the server does not know structured outputs, set "
+            "teachers.NAME.constraints = []"
+        )
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Seconds of a ``Retry-After`` header in either of its forms, bounded."""
+    value = response.headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        seconds = float(value)
+    else:
+        try:
+            moment = parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        # A date without a zone is GMT, as the header's definition says.
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        seconds = (moment - datetime.now(UTC)).total_seconds()
+    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER_S)
