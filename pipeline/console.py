@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -29,7 +31,9 @@ _PLAIN_INTERVAL_S = 5.0
 """How often a progress line appears where there is no terminal to redraw."""
 
 _state: dict[str, Console] = {}
-_bars: dict[str, Progress] = {}
+_meters: dict[str, _Line] = {}
+_outer: list[_Line] = []
+_lines_lock = threading.Lock()
 
 
 def use_json_output() -> None:
@@ -102,36 +106,136 @@ def progress(description: str, total: int, unit: str = "rows") -> Iterator[Calla
     On a terminal it is a bar (nested uses stack under each other); elsewhere a plain line every
     few seconds.
     """
-    if screen().is_terminal:
-        with _shared_bar() as bar:
-            task = bar.add_task(escape(description), total=total)
-            try:
-                yield lambda amount: bar.advance(task, amount)
-            finally:
-                # An inner bar that is done would only fill the screen with finished lines.
-                if len(bar.tasks) > 1:
-                    bar.remove_task(task)
-        return
-    line = _PlainProgress(description, total, unit)
-    yield line.advance
-    line.finish()
+    line = _Line(description, unit)
+    with _lines_lock:
+        _outer.append(line)
+    line.expect(total)
+    is_done = False
+    try:
+        yield line.advance
+        is_done = True
+    finally:
+        with _lines_lock:
+            _outer.remove(line)
+            idle = [] if _outer else [m for m in _meters.values() if not m.num_users]
+        for meter in idle:
+            _drop(meter)
+        line.close(is_done=is_done)
 
 
 @contextmanager
-def _shared_bar() -> Iterator[Progress]:
-    """The process's one live display: rich refuses a second one."""
-    if "bar" in _bars:
-        yield _bars["bar"]
-        return
-    with _new_bar() as bar:
-        _bars["bar"] = bar
-        try:
-            yield bar
-        finally:
-            del _bars["bar"]
+def meter(description: str, total: int, unit: str = "rows") -> Iterator[Callable[[int], None]]:
+    """Like :func:`progress`, for work that many threads do in pieces under one description.
+
+    All of them share one line, whose total grows with every piece. It stays until the enclosing
+    progress ends, so that a pause between two pieces does not end it.
+    """
+    with _lines_lock:
+        line = _meters.setdefault(description, _Line(description, unit))
+        line.num_users += 1
+    line.expect(total)
+    try:
+        yield line.advance
+    finally:
+        with _lines_lock:
+            line.num_users -= 1
+            is_idle = not line.num_users and not _outer
+        if is_idle:
+            _drop(line)
 
 
-def _new_bar() -> Progress:
+def _drop(line: _Line) -> None:
+    """Close a meter, unless somebody has just begun to use it again."""
+    with _lines_lock:
+        if line.num_users or _meters.get(line.description) is not line:
+            return
+        del _meters[line.description]
+    line.close(is_done=True)
+
+
+class _Line:
+    """One bar of the terminal's live display, or one recurring line of a log; safe for threads."""
+
+    def __init__(self, description: str, unit: str) -> None:
+        self.description = description
+        self.num_users = 0
+        self._unit = unit
+        self._done = self._total = 0
+        self._lock = threading.Lock()
+        self._start = self._last = time.monotonic()
+        self._display: _Display | None = None
+        self._task: TaskID | None = None
+
+    def expect(self, amount: int) -> None:
+        with self._lock:
+            self._total += amount
+            if self._task is None and screen().is_terminal:
+                self._display = _display
+                self._task = _display.add(self.description)
+            self._show()
+
+    def advance(self, amount: int) -> None:
+        with self._lock:
+            self._done += amount
+            now = time.monotonic()
+            if self._task is not None:
+                self._show()
+            elif now - self._last >= _PLAIN_INTERVAL_S and self._done < self._total:
+                self._last = now
+                self._print(now)
+
+    def close(self, *, is_done: bool) -> None:
+        with self._lock:
+            if self._display is not None and self._task is not None:
+                self._display.remove(self._task)
+                self._task = None
+            elif is_done:
+                self._print(time.monotonic())
+
+    def _show(self) -> None:
+        if self._display is not None and self._task is not None:
+            self._display.update(self._task, self._done, self._total)
+
+    def _print(self, now: float) -> None:
+        say(
+            f"{self.description}: {self._done}/{self._total} {self._unit} "
+            f"in {now - self._start:.0f} s"
+        )
+
+
+class _Display:
+    """The process's one live display (rich refuses a second one), there while it has bars."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._bars: Progress | None = None
+
+    def add(self, description: str) -> TaskID:
+        with self._lock:
+            if self._bars is None:
+                self._bars = _new_bars()
+                self._bars.start()
+            return self._bars.add_task(escape(description), total=0)
+
+    def update(self, task: TaskID, done: int, total: int) -> None:
+        with self._lock:
+            if self._bars is not None:
+                self._bars.update(task, completed=done, total=total)
+
+    def remove(self, task: TaskID) -> None:
+        """Take a bar away; the last one stays on the screen as the record of what was done."""
+        with self._lock:
+            if self._bars is None:
+                return
+            if len(self._bars.tasks) > 1:
+                # An inner bar that is done would only fill the screen with finished lines.
+                self._bars.remove_task(task)
+                return
+            self._bars.stop()
+            self._bars = None
+
+
+def _new_bars() -> Progress:
     return Progress(
         TextColumn("{task.description:<28}"),
         BarColumn(),
@@ -142,26 +246,4 @@ def _new_bar() -> Progress:
     )
 
 
-class _PlainProgress:
-    """Progress as lines, for logs and CI."""
-
-    def __init__(self, description: str, total: int, unit: str) -> None:
-        self._description, self._total, self._unit = description, total, unit
-        self._done = 0
-        self._start = self._last = time.monotonic()
-
-    def advance(self, amount: int) -> None:
-        self._done += amount
-        now = time.monotonic()
-        if now - self._last >= _PLAIN_INTERVAL_S and self._done < self._total:
-            self._last = now
-            self._print(now)
-
-    def finish(self) -> None:
-        self._print(time.monotonic())
-
-    def _print(self, now: float) -> None:
-        say(
-            f"{self._description}: {self._done}/{self._total} {self._unit} "
-            f"in {now - self._start:.0f} s"
-        )
+_display = _Display()

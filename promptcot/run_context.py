@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipeline.settings.recipe import Recipe
 from pipeline.settings.synthesis import Form
 from pipeline.settings.teacher import TeacherSettings
 from pipeline.stages import BatchStream, Stage
+from promptcot.engines.account import Account
 from promptcot.engines.protocol import Answer
 from promptcot.engines.teacher import Teacher, open_teacher
 from promptcot.stage_names import COMMANDS, STAGES
@@ -37,6 +39,9 @@ class SynthesisRun:
         self.out = out
         self.settings = recipe.settings.synthesis
         self._teachers: dict[str, Teacher] = {}
+        self._account: Account | None = None
+        # Batches of a stage ask for their teachers from threads of their own.
+        self._lock = threading.Lock()
         self._noted: set[str] = set()
         self._stack = ExitStack()
 
@@ -62,15 +67,22 @@ class SynthesisRun:
 
     def teacher(self, name: str) -> Teacher:
         """The teacher of that name in the recipe, opened on first use."""
-        if name not in self._teachers:
-            settings = self.recipe.settings.teachers[name]
-            opened = open_teacher(settings, recipe=self.recipe, out=self.out)
-            self._teachers[name] = self._stack.enter_context(opened)
-        return self._teachers[name]
+        with self._lock:
+            if name not in self._teachers:
+                settings = self.recipe.settings.teachers[name]
+                if self._account is None:
+                    self._account = self._stack.enter_context(Account(self.recipe, self.out))
+                opened = open_teacher(
+                    settings, recipe=self.recipe, out=self.out, account=self._account
+                )
+                self._teachers[name] = self._stack.enter_context(opened)
+            return self._teachers[name]
 
     def cancel(self) -> None:
-        """End all that teachers are working on; what waits for it fails at once."""
-        for teacher in self._teachers.values():
+        """End all that teachers are working on, for good; what waits for it fails at once."""
+        with self._lock:
+            teachers = list(self._teachers.values())
+        for teacher in teachers:
             teacher.cancel()
 
     def stream(
@@ -89,8 +101,10 @@ class SynthesisRun:
         capabilities = self.teacher(teacher).capabilities
         if wanted == "free" or "regex" in capabilities.constraints:
             return wanted
-        if teacher not in self._noted:
+        with self._lock:
+            is_new = teacher not in self._noted
             self._noted.add(teacher)
+        if is_new:
             console.warn(
                 f"the engine {capabilities.name} cannot enforce a form: "
                 f"teacher {teacher!r} is asked for the free one"

@@ -7,10 +7,13 @@ not, so the engine declares a group size and the teacher keeps groups together.
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import re
+import threading
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -50,6 +53,8 @@ class EmbeddedEngine:
             )
         self._settings = settings
         self._pipeline: Any = None
+        # One thread: the model is loaded, run and freed in it.
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="embedded teacher")
 
     @property
     def capabilities(self) -> Capabilities:
@@ -62,23 +67,38 @@ class EmbeddedEngine:
             max_concurrency=self._settings.group_size,
         )
 
-    async def answer(self, requests: Sequence[Request]) -> AsyncGenerator[tuple[int, Answer], None]:
-        """Run all requests as one batch; yield each as it finishes."""
+    async def answer(self, requests: Sequence[Request]) -> Sequence[Answer]:
+        """Run all requests as one batch, in a thread of its own."""
+        is_cancelled = threading.Event()
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(
+                self._executor, self._run_group, requests, is_cancelled
+            )
+        finally:
+            # Without effect after an ordinary end; after a cancellation the thread stops stepping.
+            is_cancelled.set()
+
+    async def close(self) -> None:
+        """Free the model, once a cancelled batch has ended its step."""
+        await asyncio.to_thread(self._executor.shutdown)
+        self._pipeline = None
+
+    def _run_group(
+        self, requests: Sequence[Request], is_cancelled: threading.Event
+    ) -> Sequence[Answer]:
         pipeline = self._load()
         # A batch that is cut off leaves requests inside the pipeline; it is then not used again.
         self._pipeline = None
         with _explain_refusal(), _Batch(pipeline, requests) as batch:
-            while batch.is_running:
+            while batch.is_running and not is_cancelled.is_set():
                 pipeline.step()
-                for position, answer in batch.take_finished():
-                    yield position, answer
-            for position, answer in batch.take_finished():
-                yield position, answer
+                batch.take_finished()
+            batch.take_finished()
+        if is_cancelled.is_set():
+            return []
         self._pipeline = pipeline
-
-    async def close(self) -> None:
-        """Free the model."""
-        self._pipeline = None
+        return batch.answers
 
     def _load(self) -> Any:
         if self._pipeline is not None:
@@ -135,7 +155,7 @@ class _Batch:
         self._stops = [request.stop for request in requests]
         self._num_prompt_tokens: list[int] = []
         self._handles: dict[int, Any] = {}
-        self._overlong: list[int] = []
+        self._answers: dict[int, Answer] = {}
         for position, request in enumerate(requests):
             self._add(position, request)
 
@@ -155,30 +175,29 @@ class _Batch:
     def is_running(self) -> bool:
         return bool(self._pipeline.has_non_finished_requests())
 
-    def take_finished(self) -> list[tuple[int, Answer]]:
-        """Answers that ended since the last call."""
+    @property
+    def answers(self) -> list[Answer]:
+        """All answers, in the order of the requests."""
+        return [self._answers[position] for position in range(len(self._stops))]
+
+    def take_finished(self) -> None:
+        """Read the answers that ended since the last call."""
         from openvino_genai import GenerationStatus
 
-        answers = [
-            (position, Answer("", "error", self._num_prompt_tokens[position], 0))
-            for position in self._overlong
-        ]
-        self._overlong = []
         for position, handle in list(self._handles.items()):
-            status = handle.get_status()
-            if status == GenerationStatus.RUNNING:
-                continue
-            del self._handles[position]
-            answers.append((position, self._read(position, handle)))
-        return answers
+            if handle.get_status() != GenerationStatus.RUNNING:
+                del self._handles[position]
+                self._answers[position] = self._read(position, handle)
 
     def _add(self, position: int, request: Request) -> None:
-        input_ids = self._tokenizer.encode(render_chat(request), add_special_tokens=False).input_ids
+        text = render_prompt_text(request)
+        input_ids = self._tokenizer.encode(text, add_special_tokens=False).input_ids
         num_prompt_tokens = int(input_ids.shape[1])
         self._num_prompt_tokens.append(num_prompt_tokens)
         room = _CONTEXT_TOKENS - num_prompt_tokens
         if room < 1:
-            self._overlong.append(position)
+            detail = f"the prompt fills the model's context of {_CONTEXT_TOKENS} tokens"
+            self._answers[position] = Answer("", "error", 0, 0, detail)
             return
         config = _generation_config(request, max_tokens=min(request.max_tokens, room))
         self._handles[position] = self._pipeline.add_request(position, input_ids, config)
@@ -196,11 +215,14 @@ class _Batch:
             GenerationFinishReason.LENGTH: "length",
         }
         reason: Any = reasons.get(output.finish_reason, "error")
-        return Answer(text, reason, self._num_prompt_tokens[position], len(ids))
+        detail = f"the model ended with {output.finish_reason}" if reason == "error" else ""
+        return Answer(text, reason, self._num_prompt_tokens[position], len(ids), detail)
 
 
-def render_chat(request: Request) -> str:
-    """The model's own chat format (ChatML) as text, open for the assistant's turn."""
+def render_prompt_text(request: Request) -> str:
+    """The prompt as text: as it is, or in the model's chat format (ChatML), open for its turn."""
+    if request.template == "none":
+        return "".join(message.content for message in request.messages)
     turns = "".join(f"<|im_start|>{m.role}\n{m.content}<|im_end|>\n" for m in request.messages)
     return f"{turns}<|im_start|>assistant\n"
 
@@ -215,6 +237,9 @@ def _generation_config(request: Request, *, max_tokens: int) -> Any:
     if config.do_sample:
         config.temperature = request.temperature
         config.top_p = request.top_p
+        if request.top_k:
+            config.top_k = request.top_k
+        config.min_p = request.min_p
     if request.stop:
         config.stop_strings = set(request.stop)
     if request.constraint is not None:

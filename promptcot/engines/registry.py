@@ -34,4 +34,4 @@ def make_engine(settings: TeacherSettings, recipe: Recipe) -> Engine:
             f"recipe {recipe.path}: a scripted teacher needs a script",
             hint="set teachers.NAME.script to a JSONL file, relative to the recipe",
         )
-    return ScriptedEngine(recipe.file(settings.script))
+    return ScriptedEngine(recipe.file(settings.script), max_concurrency=settings.max_concurrency)

@@ -8,7 +8,7 @@ request's seed chooses. The first row that fits answers. ``finish_reason`` is ``
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError, model_validator
@@ -59,8 +59,9 @@ class ScriptedEngine:
         TeacherError: The script is missing or malformed, or has no row for a request.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, max_concurrency: int = 64) -> None:
         self._path = path
+        self._max_concurrency = max_concurrency
         self._rows = _read_script(path)
         # The script's content is the "weights": another script is asked anew.
         self._model = f"script@{file_sha256(path)[:12]}"
@@ -73,13 +74,12 @@ class ScriptedEngine:
             model=self._model,
             constraints=frozenset({"regex", "json_schema"}),
             group_size=None,
-            max_concurrency=1,
+            max_concurrency=self._max_concurrency,
         )
 
-    async def answer(self, requests: Sequence[Request]) -> AsyncGenerator[tuple[int, Answer], None]:
-        """Answer in order; token counts are word counts."""
-        for position, request in enumerate(requests):
-            yield position, self._answer(request)
+    async def answer(self, requests: Sequence[Request]) -> Sequence[Answer]:
+        """Answer at once; token counts are word counts."""
+        return [self._answer(request) for request in requests]
 
     async def close(self) -> None:
         """Nothing is held open."""
