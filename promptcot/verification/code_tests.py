@@ -14,7 +14,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal
 
-from promptcot.verification.sandbox import Execution, Limits, Sandbox, require_sandbox
+from promptcot.verification.sandbox import (
+    FAILURES,
+    Execution,
+    Limits,
+    Sandbox,
+    require_sandbox,
+)
 
 CodeReason = Literal[
     "passed",
@@ -146,7 +152,7 @@ class CodeGrader:
         if error is not None:
             return CodeResult(False, "syntax_error", _one_line(error))
         inputs = [test["input"] for test in tests]
-        runs = self._sandbox.run_many(program, inputs, limits=self._limits, stop_early=True)
+        runs = self._sandbox.run_many(program, inputs, limits=self._limits, stop_after=FAILURES)
         for number, (run, test) in enumerate(zip(runs, tests, strict=True), start=1):
             result = _judge(number, run, test["output"])
             if result is not None:

@@ -3,7 +3,8 @@
 One sandbox is started per program (about 50 ms), and in it one process per input. Inside there are
 the system's libraries and the Python installation, read-only, an own process namespace and a small
 private ``/tmp``; no home folder, no environment, no network. The programs may start threads but no
-processes. Whether an output is right is decided outside, so nothing inside is worth forging.
+processes, and may send signals to themselves only. Whether an output is right is decided outside,
+so nothing inside is worth forging.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,11 +25,13 @@ from typing import Any, Literal
 from pipeline.errors import SandboxError
 
 Status = Literal["ok", "error", "timeout", "memory_limit", "output_limit", "crashed", "not_run"]
+FAILURES: tuple[Status, ...] = ("error", "timeout", "memory_limit", "output_limit", "crashed")
 
 _RUNNER = Path(__file__).with_name("sandbox_runner.py")
 _START_S = 30.0
 """What a sandbox may need to start on a busy machine, on top of its programs' own time."""
-_SCRATCH_BYTES = 256 << 20
+_SCRATCH_BYTES = 64 << 20
+"""Of the private ``/tmp``, which is memory of the machine."""
 _LIBRARIES = f"{sys.base_prefix}/lib"
 """Some Python builds find their shared library only through the environment."""
 _REMEDY = (
@@ -101,7 +104,7 @@ class Sandbox:
         inputs: Sequence[str],
         *,
         limits: Limits | None = None,
-        stop_early: bool = False,
+        stop_after: Collection[Status] = (),
     ) -> list[Execution]:
         """Run a program once per input, in one sandbox.
 
@@ -109,7 +112,7 @@ class Sandbox:
             program: Python source.
             inputs: Standard input of each run.
             limits: Limits of each run.
-            stop_early: Leave out the runs after the first that fails; they are ``not_run``.
+            stop_after: Leave out the runs after the first that ends so; they are ``not_run``.
 
         Raises:
             SandboxError: The sandbox itself does not start.
@@ -117,11 +120,11 @@ class Sandbox:
         chosen = limits or Limits()
         with tempfile.TemporaryDirectory(prefix="promptcot-run-") as scratch:
             folder = "/tmp" if self.is_sealed else scratch
-            request = _request(program, inputs, chosen, folder, stop_early)
+            request = _request(program, inputs, chosen, folder, stop_after)
             patience_s = _START_S + chosen.wall_s * len(inputs)
             lines = _communicate(self._command(), scratch, request, patience_s)
         found = [_read_execution(line) for line in lines[: len(inputs)]]
-        if any(execution.status != "ok" for execution in found) and stop_early:
+        if found and found[-1].status in stop_after:
             missing = Execution("not_run", "", "")
         else:
             missing = Execution("crashed", "", "the program stopped the process that watches it")
@@ -213,14 +216,18 @@ def _seal(binary: str) -> tuple[str, ...]:
 
 
 def _request(
-    program: str, inputs: Sequence[str], limits: Limits, folder: str, stop_early: bool
+    program: str,
+    inputs: Sequence[str],
+    limits: Limits,
+    folder: str,
+    stop_after: Collection[Status],
 ) -> bytes:
     return json.dumps(
         {
             "program": program,
             "inputs": list(inputs),
             "folder": folder,
-            "stop_early": stop_early,
+            "stop_after": sorted(stop_after),
             "cpu_s": max(1, -int(-limits.cpu_s // 1)),
             "wall_s": limits.wall_s,
             "memory_bytes": limits.memory_mib << 20,

@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 import resource
+import shutil
 import signal
 import struct
 import sys
@@ -33,32 +34,78 @@ with open({path!r}, encoding="utf-8") as _source:
 exec(_source)
 """
 
-# Architecture -> (audit number, clone, clone3, other calls that are refused). Refused are fork,
-# vfork, ptrace, unshare, setns, shmget, msgget, semget, memfd_create and io_uring_setup: new
-# processes, new namespaces and memory that the address-space limit does not see.
-SYSCALLS = {
-    "x86_64": (0xC000003E, 56, 435, (57, 58, 101, 272, 308, 29, 68, 64, 319, 425)),
-    "aarch64": (0xC00000B7, 220, 435, (117, 97, 268, 194, 186, 190, 279, 425)),
+# Refused calls, x86_64 and aarch64: new processes and namespaces, tracing and other processes'
+# memory, memory that the address-space limit does not see (shared memory, queues, memfd, io_uring),
+# kernel interfaces that no program of ours needs (keys, bpf, perf, userfaultfd).
+REFUSED = {
+    "fork": (57, None),
+    "vfork": (58, None),
+    "unshare": (272, 97),
+    "setns": (308, 268),
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "pidfd_getfd": (438, 438),
+    "shmget": (29, 194),
+    "msgget": (68, 186),
+    "semget": (64, 190),
+    "mq_open": (240, 180),
+    "memfd_create": (319, 279),
+    "io_uring_setup": (425, 425),
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "keyctl": (250, 219),
+    "bpf": (321, 280),
+    "perf_event_open": (298, 241),
+    "userfaultfd": (323, 282),
+    "tkill": (200, 130),
+    "rt_sigqueueinfo": (129, 138),
+    "rt_tgsigqueueinfo": (297, 240),
+    "pidfd_send_signal": (424, 424),
+}
+# Per architecture: its audit number and the calls whose arguments decide.
+ARCHITECTURES = {
+    "x86_64": (0xC000003E, {"clone": 56, "clone3": 435, "kill": 62, "tgkill": 234, "socket": 41}),
+    "aarch64": (
+        0xC00000B7,
+        {"clone": 220, "clone3": 435, "kill": 129, "tgkill": 131, "socket": 198},
+    ),
 }
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _REFUSE, _UNKNOWN = 0x7FFF0000, 0x00050000 | 1, 0x00050000 | 38
-_CLONE_THREAD, _X32 = 0x10000, 0x40000000
+_CLONE_THREAD, _X32, _FIRST_ARGUMENT = 0x10000, 0x40000000, 16
+_SOCKETS = (1, 2, 10, 16)  # unix, inet, inet6, netlink; others may leave the network namespace
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
+_Steps = list[tuple[int, int, int, int]]
 
 
-def build_filter(machine: str) -> bytes:
-    """A seccomp program: threads may be created, processes may not."""
-    audit, clone, clone3, refused = SYSCALLS[machine]
+def build_filter(machine: str, pid: int) -> bytes:
+    """A seccomp program: threads but no processes, and signals to the process ``pid`` alone."""
+    audit, calls = ARCHITECTURES[machine]
+    column = list(ARCHITECTURES).index(machine)
     code = [(_LOAD, 0, 0, 4), (_EQUAL, 1, 0, audit), (_RETURN, 0, 0, _REFUSE), (_LOAD, 0, 0, 0)]
     if machine == "x86_64":
         code += [(_AT_LEAST, 0, 1, _X32), (_RETURN, 0, 0, _REFUSE)]
     # clone3's flags lie behind a pointer; "unknown call" makes libc fall back to clone.
-    code += [(_EQUAL, 0, 1, clone3), (_RETURN, 0, 0, _UNKNOWN)]
-    for number in refused:
-        code += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _REFUSE)]
-    code += [(_EQUAL, 0, 3, clone), (_LOAD, 0, 0, 16)]
+    code += [(_EQUAL, 0, 1, calls["clone3"]), (_RETURN, 0, 0, _UNKNOWN)]
+    for numbers in REFUSED.values():
+        if (number := numbers[column]) is not None:
+            code += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _REFUSE)]
+    code += _allow_only(calls["kill"], [pid])
+    code += _allow_only(calls["tgkill"], [pid])
+    code += _allow_only(calls["socket"], _SOCKETS)
+    code += [(_EQUAL, 0, 3, calls["clone"]), (_LOAD, 0, 0, _FIRST_ARGUMENT)]
     code += [(_ANY_BIT, 1, 0, _CLONE_THREAD), (_RETURN, 0, 0, _REFUSE), (_RETURN, 0, 0, _ALLOW)]
     return b"".join(struct.pack("<HBBI", *step) for step in code)
+
+
+def _allow_only(call: int, values: Sequence[int]) -> _Steps:
+    """Refuse a call unless its first argument is one of ``values``; other calls pass on."""
+    steps: _Steps = [(_LOAD, 0, 0, _FIRST_ARGUMENT)]
+    for position, value in enumerate(values):
+        steps.append((_EQUAL, len(values) - position, 0, value))
+    steps += [(_RETURN, 0, 0, _REFUSE), (_RETURN, 0, 0, _ALLOW)]
+    return [(_EQUAL, 0, len(steps), call), *steps]
 
 
 class Filter(ctypes.Structure):
@@ -77,7 +124,7 @@ def prctl(option: int, *values: int) -> None:
 
 def refuse_new_processes() -> None:
     """Install the filter for this process and what it becomes."""
-    steps = build_filter(os.uname().machine)
+    steps = build_filter(os.uname().machine, os.getpid())
     buffer = ctypes.create_string_buffer(steps, len(steps))
     program = Filter(len(steps) // 8, ctypes.addressof(buffer))
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
@@ -175,6 +222,20 @@ def run_one(request: dict[str, Any], path: str, text: str) -> dict[str, str]:
         }
 
 
+def clear(folder: Path) -> None:
+    """Remove what a run left behind, so that no run sees another's files or finds no room."""
+    for parent, names, _ in os.walk(folder):
+        for name in names:
+            inner = Path(parent) / name
+            if not inner.is_symlink():
+                inner.chmod(0o700)  # it may have locked its folders
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+
+
 def main() -> None:
     """Serve the one request."""
     if sys.platform == "linux":
@@ -186,11 +247,11 @@ def main() -> None:
     report = os.fdopen(os.dup(1), "w", encoding="ascii")
     print(json.dumps({"ready": True}), file=report, flush=True)
     for text in request["inputs"]:
-        # Written anew each time: the run before may have changed it.
+        clear(path.parent)
         path.write_bytes(request["program"].encode("utf-8", "surrogatepass"))
         result = run_one(request, str(path), text)
         print(json.dumps(result), file=report, flush=True)
-        if result["status"] != "ok" and request["stop_early"]:
+        if result["status"] in request["stop_after"]:
             break
 
 

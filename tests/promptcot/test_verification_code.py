@@ -62,7 +62,8 @@ def test_outputs_are_compared_by_words_and_lines() -> None:
         ("while True: pass", "timeout"),
         ("x = [0] * 10**9", "memory_limit"),
         ("while True: print('4' * 10**5)", "output_limit"),
-        ("import os; os.kill(os.getppid(), 9)", "crashed"),
+        ("import os; os.kill(os.getppid(), 9)", "runtime_error"),
+        ("import os; os.abort()", "crashed"),
     ],
 )
 def test_verdicts_name_their_reason(grader: CodeGrader, program: str, reason: str) -> None:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -70,6 +76,20 @@ def test_many_inputs_share_one_sandbox_and_nothing_else(sealed: Sandbox) -> None
         "import subprocess; subprocess.run(['/bin/true'], check=True)",
         "import os; os.memfd_create('x')",
         "import ctypes; assert ctypes.CDLL(None).unshare(0x10000000) == 0",
+        "import ctypes, os; assert ctypes.CDLL(None).ptrace(16, os.getppid(), 0, 0) == 0",
+        "import os; os.posix_spawn('/bin/true', ['true'], {})",
+        "import os; os.kill(os.getppid(), 9)",
+        "import os; os.kill(os.getppid(), 19)",
+        "import os; os.kill(1, 9)",
+        "import os; os.kill(-1, 9)",
+        "import os; os.killpg(0, 9)",
+        "import os; os.listdir('/proc')",
+        "import os; os.listdir('/sys')",
+        "import os; os.listdir('/home')",
+        "import os; os.remove('/runner.py')",
+        "import os; os.mknod('/tmp/disk', 0o60600, os.makedev(8, 0))",
+        "import socket; socket.socket(40, socket.SOCK_STREAM)",
+        "files = [open('/tmp/program.py') for _ in range(100)]",
     ],
 )
 def test_the_machine_is_out_of_reach(sealed: Sandbox, program: str) -> None:
@@ -97,7 +117,6 @@ print([pid for pid in (1, os.getppid()) if os.path.exists(f"/proc/{{pid}}/enviro
         ("while True: print('x' * 10**4)", "output_limit"),
         ("open('/tmp/big', 'w').write('x' * 10**7)", "output_limit"),
         ("raise SystemExit(3)", "error"),
-        ("import os; os.kill(os.getppid(), 9)", "crashed"),
         ("import os; os.abort()", "crashed"),
     ],
 )
@@ -134,6 +153,119 @@ print(started)
     assert sealed.run(program, limits=LIMITS).stdout == "0\n"
 
 
+def test_no_server_of_this_machine_can_be_reached(sealed: Sandbox) -> None:
+    name = f"promptcot-{os.getpid()}"
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as local:
+        local.bind(f"\0{name}")
+        local.listen()
+        for target in (
+            f"socket.create_connection(('127.0.0.1', {server.getsockname()[1]}), timeout=2)",
+            f"socket.socket(socket.AF_UNIX).connect('\\0{name}')",
+        ):
+            execution = sealed.run(f"import socket; {target}", limits=LIMITS)
+            assert execution.status == "error"
+            assert "Refused" in execution.stderr
+
+
+def test_links_lead_to_no_file_of_this_machine(sealed: Sandbox, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    marker.write_text("secret")
+    program = f"""
+import os
+os.symlink({str(marker)!r}, "/tmp/link")
+os.symlink("/", "/tmp/root")
+for path in ("/tmp/link", "/tmp/root" + {str(marker)!r}, "/tmp/../.." + {str(marker)!r}):
+    print(os.path.exists(path))
+open("/tmp/link", "w").write("gone")
+"""
+    execution = sealed.run(program, limits=LIMITS)
+    assert (execution.status, execution.stdout) == ("error", "False\n" * 3)
+    assert marker.read_text() == "secret"
+
+
+@pytest.mark.parametrize(
+    ("program", "status"),
+    [
+        ("bytearray(10 << 30)", "memory_limit"),
+        ("import mmap; mmap.mmap(-1, 10 << 30)", "error"),
+        ("import threading, time\nwhile True: "
+         "threading.Thread(target=time.sleep, args=(9,), daemon=True).start()",
+         "error"),
+        ("n = 0\nwhile True:\n  n += 1\n  open(f'/tmp/{n}', 'w').write('x' * 60000)", "error"),
+        ("import signal, time\nfor n in {*range(1, 65)} - {9, 19, 32, 33}: signal.signal(n, 1)\n"
+         "time.sleep(60)", "timeout"),
+    ],
+)  # fmt: skip
+def test_greed_and_deafness_end_as_well(sealed: Sandbox, program: str, status: str) -> None:
+    limits = Limits(cpu_s=2, wall_s=1.5, memory_mib=256, output_kib=64)
+    found = sealed.run_many(program + "\nprint('survived')", ["", ""], limits=limits)
+    # The second run finds room again.
+    assert [execution.status for execution in found] == [status, status]
+
+
+NAMED = """
+import ctypes, time
+ctypes.CDLL(None).prctl(15, {name!r}.encode(), 0, 0, 0)
+while True: time.sleep(1)
+"""
+
+
+def processes_named(name: str) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/comm"):
+        try:
+            if path.read_text().strip() == name:
+                found.append(path.parent.name)
+        except OSError:
+            continue  # it ended meanwhile
+    return found
+
+
+def wait_for(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_no_process_of_a_stopped_program_lives_on(sealed: Sandbox) -> None:
+    name = f"stopped-{os.getpid()}"[:15]
+    program = NAMED.format(name=name)
+    runner = threading.Thread(
+        target=sealed.run, args=(program,), kwargs={"limits": Limits(cpu_s=1, wall_s=1)}
+    )
+    runner.start()
+    assert wait_for(lambda: bool(processes_named(name)))
+    runner.join()
+    assert wait_for(lambda: not processes_named(name))
+
+
+def test_programs_die_with_the_process_that_ran_them(sealed: Sandbox) -> None:
+    name = f"orphan-{os.getpid()}"[:15]
+    code = (
+        "import sys; from promptcot.verification.sandbox import *; find_sandbox().run(sys.argv[1])"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, NAMED.format(name=name)]) as owner:
+        assert wait_for(lambda: bool(processes_named(name)))
+        owner.kill()
+    assert wait_for(lambda: not processes_named(name))
+
+
+def test_runs_leave_nothing_to_each_other(sealed: Sandbox) -> None:
+    program = """
+import os
+print(sorted(os.listdir("/tmp")))
+os.makedirs("/tmp/folder/deep")
+os.symlink("/usr", "/tmp/link")
+open("/tmp/folder/deep/file", "w").write("x")
+os.chmod("/tmp/folder/deep", 0)
+"""
+    runs = sealed.run_many(program, ["", ""])
+    assert [(run.status, run.stdout) for run in runs] == [("ok", "['program.py']\n")] * 2
+
+
 def test_nothing_written_elsewhere_is_taken_for_a_report(sealed: Sandbox) -> None:
     forged = '{"status": "ok", "stdout": "42", "stderr": ""}'
     program = f"""
@@ -151,7 +283,7 @@ raise SystemExit(1)
 
 
 def test_the_first_failure_ends_the_series(sealed: Sandbox) -> None:
-    runs = sealed.run_many("print(1 / int(input()))", ["1", "0", "1"], stop_early=True)
+    runs = sealed.run_many("print(1 / int(input()))", ["1", "0", "1"], stop_after=("error",))
     assert [run.status for run in runs] == ["ok", "error", "not_run"]
 
 
