@@ -1,37 +1,45 @@
-"""From a combination of concepts to a rationale and a problem (PromptCoT 1.0, section 3)."""
+"""From a combination of concepts to a rationale and a problem (PromptCoT 1.0, section 3).
+
+Two modes: ``prompted`` asks an instruct model with few-shot seed triples; ``generator`` asks a model
+that was fine-tuned on triples with exactly the prompt of its training set.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 
-from pipeline.hashing import content_hash, derive_seed, file_sha256
-from pipeline.manifest import InputRef, Version
-from pipeline.records import ConceptCombination, Domain, Problem, Rejected, Seed
+from pipeline.hashing import content_hash, derive_seed
+from pipeline.manifest import Version
+from pipeline.records import ConceptCombination, Domain, Message, Problem, Rejected, Seed
 from pipeline.settings.base import determining
 from pipeline.settings.synthesis import Form
-from pipeline.stages import Batch, BatchResult, run_stage, split_batches
-from promptcot.bank import Bank, build_bank, load_bank, nearest_seeds
+from pipeline.stages import Batch, BatchResult, run_stage
+from promptcot.bank import open_bank
 from promptcot.cards import render_card
 from promptcot.engines.protocol import Answer, Request
+from promptcot.few_shot import ExampleIndex
 from promptcot.forms import problem_form
 from promptcot.parsing import Defect, parse_problem
 from promptcot.prompting import numbered, one_line, render_prompt
 from promptcot.run_context import SynthesisRun, count_tokens, input_of
 from promptcot.statement_checks import StatementContext, check_problem
+from promptcot.triple_text import DOMAIN_NAMES, problem_part, rationale_part, triple_prompt
 
 STAGE = "problems"
-_DOMAIN_NAMES: dict[Domain, str] = {"math": "mathematics", "code": "programming", "other": "other"}
 _DOMAIN_RULES: dict[Domain, str] = {
     "math": "ask for a value, not for a proof,",
     "code": "say what the program reads from standard input and what it prints,",
     "other": "be clear,",
 }
 
+Indexes = Mapping[Domain, ExampleIndex]
+
 
 def describe_domain(domain: Domain) -> str:
     """A domain's name inside a prompt."""
-    return _DOMAIN_NAMES[domain]
+    return DOMAIN_NAMES[domain]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,37 +57,44 @@ def run_problems(run: SynthesisRun, combinations: Version) -> Version:
     Raises:
         TooManyRejected: Too few problems were acceptable.
         TeacherError: The teacher cannot be used.
+        SourceError: The bank is missing or malformed (``prompted`` only).
     """
     settings = run.settings.problems
-    rows = [ConceptCombination.model_validate(row) for row in combinations.rows()]
-    bank_path = run.recipe.file(run.settings.bank)
+    inputs = [input_of(combinations, "combinations")]
+    indexes: dict[Domain, ExampleIndex] = {}
+    if settings.mode == "prompted":
+        # A generator saw its seeds in training: its problems do not change with today's bank.
+        bank = open_bank(run)
+        inputs.append(bank.input)
+        indexes = {domain: ExampleIndex(bank.seeds(domain)) for domain in run.settings.domains}
     stage = run.stage(
         STAGE,
         record=Problem,
         settings={"problems": determining(settings)},
-        inputs=[
-            input_of(combinations, "combinations"),
-            InputRef(name="bank", version=file_sha256(bank_path)),
-        ],
+        inputs=inputs,
         teachers=[settings.teacher],
     )
-    seeds = load_bank(bank_path)
-    banks = {domain: build_bank(seeds, domain) for domain in {row.domain for row in rows}}
-    batches = split_batches(rows, run.settings.batch_size, key=lambda row: row.id)
-    return run_stage(stage, batches, partial(_make_batch, run, banks), card=render_card)
+    batches = run.stream(combinations, ConceptCombination, key=lambda row: row.id)
+    return run_stage(stage, batches, partial(_make_batch, run, indexes), card=render_card)
 
 
-def _make_batch(run: SynthesisRun, banks: dict[Domain, Bank], batch: Batch) -> BatchResult:
+def _make_batch(run: SynthesisRun, indexes: Indexes, batch: Batch) -> BatchResult:
     """Ask for every combination; ask again, up to the number of attempts, where one was refused."""
     settings = run.settings.problems
-    form = run.resolve_form(settings.form, settings.teacher)
+    is_prompted = settings.mode == "prompted"
+    form = run.resolve_form(settings.form, settings.teacher) if is_prompted else "free"
     teacher = run.teacher(settings.teacher)
     accepted: dict[str, Problem] = {}
     defects: dict[str, Defect] = {}
     answers: list[Answer] = []
     pending: list[ConceptCombination] = list(batch.rows)
     for attempt in range(settings.attempts):
-        asked = [_ask(run, banks[row.domain], row, form=form, attempt=attempt) for row in pending]
+        asked = [
+            _ask(run, indexes, row, form=form, attempt=attempt)
+            if is_prompted
+            else _ask_generator(run, row, attempt)
+            for row in pending
+        ]
         replies = teacher.answer_all([entry.request for entry in asked], STAGE)
         answers += replies
         for entry, reply in zip(asked, replies, strict=True):
@@ -104,15 +119,18 @@ def _make_batch(run: SynthesisRun, banks: dict[Domain, Bank], batch: Batch) -> B
 
 
 def _ask(
-    run: SynthesisRun, bank: Bank, row: ConceptCombination, *, form: Form, attempt: int
+    run: SynthesisRun, indexes: Indexes, row: ConceptCombination, *, form: Form, attempt: int
 ) -> _Asked:
+    """Few-shot: what never changes comes first and the combination last, for prefix caches."""
     settings = run.settings.problems
-    order = [derive_seed(run.root_seed, "examples", row.id, str(i)) for i in range(len(bank.seeds))]
-    examples = tuple(nearest_seeds(bank, row.concepts, settings.num_examples, tie_break=order))
+    examples: tuple[Seed, ...] = ()
+    if (index := indexes.get(row.domain)) is not None:
+        seed = derive_seed(run.root_seed, "examples", row.id)
+        examples = index.nearest(row.concepts, settings.num_examples, seed=seed)
     if form == "constrained":
         messages = render_prompt(
             f"problem_constrained_{row.domain}",
-            examples=_plain_examples(examples),
+            examples="\n\n".join(map(_show_plain, examples)),
             concepts=", ".join(row.concepts),
         )
     else:
@@ -120,35 +138,48 @@ def _ask(
             "problem_free",
             domain=describe_domain(row.domain),
             domain_rule=_DOMAIN_RULES[row.domain],
-            examples=_marked_examples(examples),
+            examples="\n\n".join(map(_show_marked, examples)),
             concepts=numbered(row.concepts),
             level=row.level,
         )
-    request = Request(
+    constraint = problem_form(row.domain) if form == "constrained" else None
+    request = _request(run, messages, row, attempt=attempt)
+    return _Asked(row, examples, replace(request, constraint=constraint))
+
+
+def _ask_generator(run: SynthesisRun, row: ConceptCombination, attempt: int) -> _Asked:
+    prompt = triple_prompt(row.concepts, row.level, row.domain)
+    request = _request(run, (Message(role="user", content=prompt),), row, attempt=attempt)
+    return _Asked(row, (), replace(request, template="none"))
+
+
+def _request(
+    run: SynthesisRun, messages: tuple[Message, ...], row: ConceptCombination, *, attempt: int
+) -> Request:
+    settings = run.settings.problems
+    return Request(
         messages=messages,
         temperature=settings.temperature,
         top_p=settings.top_p,
         max_tokens=settings.max_tokens,
         seed=derive_seed(run.root_seed, STAGE, row.id, str(attempt)),
-        constraint=problem_form(row.domain) if form == "constrained" else None,
-    )
-    return _Asked(row, examples, request)
-
-
-def _plain_examples(seeds: tuple[Seed, ...]) -> str:
-    return "\n\n".join(
-        f"Example\nRationale: {one_line(seed.rationale or '')}\n"
-        f"Problem: {one_line(seed.problem or '')}"
-        for seed in seeds
     )
 
 
-def _marked_examples(seeds: tuple[Seed, ...]) -> str:
-    return "\n\n".join(
-        f"Example ({seed.level}; {', '.join(seed.concepts)}):\n"
-        f"<!-- BEGIN RATIONALE -->\n{seed.rationale}\n<!-- END RATIONALE -->\n"
-        f"<!-- BEGIN PROBLEM -->\n{seed.problem}\n<!-- END PROBLEM -->"
-        for seed in seeds
+def _show_plain(seed: Seed) -> str:
+    lines = ["Example"]
+    if seed.rationale:
+        lines.append(f"Rationale: {one_line(seed.rationale)}")
+    return "\n".join([*lines, f"Problem: {one_line(seed.problem or '')}"])
+
+
+def _show_marked(seed: Seed) -> str:
+    """A seed in the form of a reply; one without a rationale says that it is only a part."""
+    note = "" if seed.rationale else ", the problem alone"
+    rationale = rationale_part(seed.rationale) if seed.rationale else ""
+    return (
+        f"Example ({seed.level}; {', '.join(seed.concepts)}{note}):\n"
+        f"{rationale}{problem_part(seed.problem or '')}"
     )
 
 
@@ -158,7 +189,8 @@ def _read(
     row = asked.combination
     parsed = parse_problem(answer.text, answer.finish_reason, form)
     if isinstance(parsed, Defect):
-        return parsed
+        # An engine says why it has no answer; that is worth more than that it has none.
+        return Defect(parsed.reason, answer.detail) if answer.detail else parsed
     context = StatementContext(
         domain=row.domain,
         settings=run.settings.problems,
