@@ -34,9 +34,11 @@ class SynthesisRun:
     A stage whose version exists asks for no teacher, so nothing is loaded for it.
     """
 
-    def __init__(self, recipe: Recipe, out: Path) -> None:
+    def __init__(self, recipe: Recipe, out: Path, *, books: Path | None = None) -> None:
         self.recipe = recipe
         self.out = out
+        self.books = out if books is None else books
+        """The run folder whose stored answers, ledger and budget are used."""
         self.settings = recipe.settings.synthesis
         self._teachers: dict[str, Teacher] = {}
         self._account: Account | None = None
@@ -71,7 +73,7 @@ class SynthesisRun:
             if name not in self._teachers:
                 settings = self.recipe.settings.teachers[name]
                 if self._account is None:
-                    self._account = self._stack.enter_context(Account(self.recipe, self.out))
+                    self._account = self._stack.enter_context(Account(self.recipe, self.books))
                 opened = open_teacher(
                     settings, recipe=self.recipe, out=self.out, account=self._account
                 )
@@ -159,7 +161,7 @@ class SynthesisRun:
             },
             inputs=[*inputs, *scripts],
             packages=("pipeline", "promptcot"),
-            unit=UNITS[name],
+            unit=UNITS[name.partition("-")[0]],
             min_rows=self.settings.min_rows,
             concurrency=self._count_batches(described),
             cancel=self.cancel,
@@ -174,9 +176,19 @@ class SynthesisRun:
 
 
 def _wanted_requests(teacher: TeacherSettings) -> int:
-    """Requests that keep a teacher busy."""
-    return teacher.group_size if teacher.engine == "embedded" else teacher.max_concurrency
+    """Requests in open batches that keep a teacher busy.
 
+    A batch stays open until its slowest reply is there, which takes several times as long as an
+    ordinary one: most requests of the open batches have been answered already.
+    """
+    if teacher.engine == "embedded":
+        # Groups go one after the other; a batch that waits for its turn is enough.
+        return teacher.group_size
+    return _OPEN_PER_SLOT * teacher.max_concurrency
+
+
+_OPEN_PER_SLOT = 4
+"""Measured with log-normal latencies: see ``benchmarks/synthesis_overhead.py``."""
 
 UNITS = {
     "concepts": "seeds",
@@ -186,6 +198,8 @@ UNITS = {
     "judged": "problems",
     "solutions": "solutions",
     "verified": "solutions",
+    "triples": "seeds",
+    "refined": "seeds",
 }
 """What a stage's input rows are, for people."""
 

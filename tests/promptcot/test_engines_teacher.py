@@ -1,149 +1,249 @@
-"""Stored answers: nothing is asked twice, and a cut-off run ends with the undisturbed texts."""
+"""Asking a teacher: a full engine, nothing asked twice, and the undisturbed texts after a kill."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
-from collections.abc import AsyncGenerator, Sequence
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toy_engines import FailsAfter, ToyEngine, open_toy, questions, toy_recipe
 
-from pipeline.errors import ConfigError, TeacherError
-from pipeline.hashing import content_hash
-from pipeline.records import Message
-from pipeline.settings import Recipe, load_recipe
+from pipeline.errors import ConfigError, TeacherError, WorkPending
+from pipeline.settings import Recipe
 from pipeline.settings.teacher import TeacherSettings
-from promptcot.engines.protocol import Answer, Capabilities, Constraint, Request
-from promptcot.engines.teacher import Teacher, open_teacher
-
-
-class BatchingEngine:
-    """Like a batched kernel: a text depends on everything that ran together with it."""
-
-    def __init__(self, group_size: int | None, interrupt_after: int | None = None) -> None:
-        self.capabilities = Capabilities(
-            name="embedded",
-            model="toy",
-            constraints=frozenset(),
-            group_size=group_size,
-            max_concurrency=4,
-        )
-        self.num_answers = 0
-        self.num_calls = 0
-        self._left = interrupt_after
-
-    async def answer(self, requests: Sequence[Request]) -> AsyncGenerator[tuple[int, Answer], None]:
-        self.num_calls += 1
-        together = content_hash([r.seed for r in requests])
-        if self.capabilities.group_size is None:
-            together = "alone"
-        # Out of order, as real engines finish.
-        for position in reversed(range(len(requests))):
-            if self._left == 0:
-                raise KeyboardInterrupt
-            if self._left is not None:
-                self._left -= 1
-            self.num_answers += 1
-            yield position, Answer(f"{requests[position].seed} {together}", "stop", 1, 2)
-
-    async def close(self) -> None:
-        pass
-
-
-def questions(count: int, **changes: Any) -> list[Request]:
-    values: dict[str, Any] = {"temperature": 0.6, "top_p": 1.0, "max_tokens": 9, **changes}
-    return [
-        Request(messages=(Message(role="user", content=f"question {i}"),), seed=i, **values)
-        for i in range(count)
-    ]
-
-
-def open_toy(engine: BatchingEngine, out: Path) -> Teacher:
-    return Teacher(engine, num_threads=1, out=out)
+from promptcot.engines.answers import FILE_NAME, AnswerStore
+from promptcot.engines.ledger import read_ledger
+from promptcot.engines.protocol import Answer, Constraint, Request
+from promptcot.engines.teacher import open_teacher
 
 
 def scripted(tmp_path: Path, rows: list[dict[str, Any]]) -> tuple[TeacherSettings, Recipe]:
-    recipe_file = tmp_path / "recipe.toml"
-    recipe_file.write_text('name = "toy"\n', encoding="utf-8")
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (tmp_path / "script.jsonl").write_text(lines, encoding="utf-8")
-    teacher = TeacherSettings(engine="scripted", script="script.jsonl")
-    return teacher, load_recipe(str(recipe_file))
+    return TeacherSettings(engine="scripted", script="script.jsonl"), toy_recipe(tmp_path)
 
 
 @settings(max_examples=25, deadline=None)
 @given(
     count=st.integers(0, 12),
     group_size=st.one_of(st.none(), st.integers(1, 5)),
-    interrupt_after=st.integers(0, 12),
+    fail_after=st.integers(0, 12),
 )
-def test_interrupted_then_resumed_gives_the_undisturbed_answers(
+def test_failed_then_resumed_gives_the_undisturbed_answers(
     tmp_path_factory: pytest.TempPathFactory,
     count: int,
     group_size: int | None,
-    interrupt_after: int,
+    fail_after: int,
 ) -> None:
-    undisturbed = tmp_path_factory.mktemp("a")
-    with open_toy(BatchingEngine(group_size), undisturbed) as teacher:
+    with open_toy(ToyEngine(group_size), tmp_path_factory.mktemp("a")) as teacher:
         expected = teacher.answer_all(questions(count), "test")
     out = tmp_path_factory.mktemp("b")
-    cut_off = BatchingEngine(group_size, interrupt_after)
-    if interrupt_after < count:
-        with pytest.raises(KeyboardInterrupt), open_toy(cut_off, out) as teacher:
+    failing = FailsAfter(group_size, fail_after)
+    if fail_after < count:
+        with pytest.raises(TeacherError, match="it broke"), open_toy(failing, out) as teacher:
             teacher.answer_all(questions(count), "test")
-    resumed = BatchingEngine(group_size)
+    resumed = ToyEngine(group_size)
     with open_toy(resumed, out) as teacher:
         assert teacher.answer_all(questions(count), "test") == expected
-    # Only the group that was cut off is asked again.
-    assert resumed.num_answers + cut_off.num_answers - count < (group_size or 1)
-    again = BatchingEngine(group_size)
+    assert sorted(failing.seeds + resumed.seeds) == list(range(count)), "asked twice or never"
+    again = ToyEngine(group_size)
     with open_toy(again, out) as teacher:
         assert teacher.answer_all(questions(count), "test") == expected
     assert again.num_calls == 0
 
 
+def test_the_engine_stays_full_across_batches(tmp_path: Path) -> None:
+    # The last reply of every batch takes ten times as long: alone, each would drain the engine.
+    engine = ToyEngine(slots=8, delay=lambda seed: 0.2 if seed % 16 == 15 else 0.02)
+    batches = [questions(16, first) for first in range(0, 256, 16)]
+    start = time.monotonic()
+    with open_toy(engine, tmp_path) as teacher, ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda batch: teacher.answer_all(batch, "test"), batches))
+    seconds = time.monotonic() - start
+    work = 256 * 0.02 + 16 * 0.18
+    assert engine.peak == 8
+    assert seconds < 1.5 * work / 8, "batch after batch takes more than 3 s"
+    # Six threads race for their place in the queue; nobody is overtaken by more than that.
+    assert all(abs(place - seed) < 6 * 16 for place, seed in enumerate(engine.seeds))
+    assert len(engine.threads) == 1, "one loop asks and closes"
+    assert engine.is_closed
+
+
+def test_groups_go_one_at_a_time_and_whole(tmp_path: Path) -> None:
+    engine = ToyEngine(4, delay=lambda seed: 0.01)
+    with open_toy(engine, tmp_path) as teacher, ThreadPoolExecutor(3) as pool:
+        batches = [questions(6, first) for first in (0, 10, 20)]
+        list(pool.map(lambda batch: teacher.answer_all(batch, "test"), batches))
+    assert engine.peak == 4
+    assert engine.num_calls == 6
+
+
+def test_equal_requests_are_asked_once_also_from_several_threads(tmp_path: Path) -> None:
+    engine = ToyEngine(delay=lambda seed: 0.02)
+    asked = [*questions(5), *questions(3)]
+    with open_toy(engine, tmp_path) as teacher, ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: teacher.answer_all(asked, "test"), range(8)))
+    assert sorted(engine.seeds) == list(range(5))
+    assert all(result == results[0] for result in results)
+    assert results[0][5:] == results[0][:3]
+
+
 def test_the_same_request_in_another_group_is_another_answer(tmp_path: Path) -> None:
-    with open_toy(BatchingEngine(4), tmp_path) as teacher:
+    with open_toy(ToyEngine(4), tmp_path) as teacher:
         first = teacher.answer_all(questions(4), "test")
         other = teacher.answer_all(questions(3), "test")
     assert first[0] != other[0]
 
 
-def test_independent_requests_go_out_in_one_call_and_equal_ones_once(tmp_path: Path) -> None:
-    engine = BatchingEngine(None)
+def test_a_failure_concerns_only_its_own_call(tmp_path: Path) -> None:
+    def reply(request: Request) -> Answer:
+        if request.seed == 3:
+            raise TeacherError("refused", hint="ask less")
+        return Answer("fine", "stop", 1, 1)
+
+    engine = ToyEngine(slots=2, delay=lambda seed: 0.02, reply=reply)
+    with open_toy(engine, tmp_path) as teacher, ThreadPoolExecutor(2) as pool:
+        bad = pool.submit(teacher.answer_all, questions(5), "bad")
+        good = pool.submit(teacher.answer_all, questions(5, first=100), "good")
+        assert len(good.result()) == 5
+        with pytest.raises(TeacherError, match="refused"):
+            bad.result()
+    assert {line.stage: line.stored for line in read_ledger(tmp_path)}["good"] == 5
+
+
+def test_error_answers_are_returned_counted_and_asked_again(tmp_path: Path) -> None:
+    def reply(request: Request) -> Answer:
+        if request.seed == 1:
+            return Answer("", "error", 7, 0, "too long")
+        return Answer("fine", "stop", 1, 1)
+
+    for num_tries in (1, 2):
+        engine = ToyEngine(reply=reply)
+        with open_toy(engine, tmp_path) as teacher:
+            answers = teacher.answer_all(questions(3), "test")
+        assert [a.finish_reason for a in answers] == ["stop", "error", "stop"]
+        assert answers[1].detail == "too long"
+        (line,) = read_ledger(tmp_path)
+        assert (line.stored, line.failed, line.prompt_tokens) == (2, num_tries, 2 + 7 * num_tries)
+    assert engine.seeds == [1]
+
+
+def test_pending_work_lets_the_others_through_and_is_said_once(tmp_path: Path) -> None:
+    def reply(request: Request) -> Answer:
+        if request.seed in (1, 2):
+            raise WorkPending(f"request {request.seed} is with the fleet", hint="wait")
+        return Answer("fine", "stop", 1, 1)
+
+    engine = ToyEngine(slots=2, reply=reply)
     with open_toy(engine, tmp_path) as teacher:
-        answers = teacher.answer_all([*questions(5), *questions(3)], "test")
-    assert (engine.num_calls, engine.num_answers) == (1, 5)
-    assert answers[5:] == answers[:3]
+        with pytest.raises(WorkPending, match="2 requests wait: request 1 is with the fleet"):
+            teacher.answer_all(questions(5), "test")
+        assert sorted(engine.seeds) == list(range(5))
+        with pytest.raises(WorkPending):
+            teacher.answer_all(questions(5), "test")
+    assert Counter(engine.seeds) == {0: 1, 1: 2, 2: 2, 3: 1, 4: 1}
 
 
-def test_usage_and_ledger_count_what_was_spent_also_by_a_failed_call(tmp_path: Path) -> None:
-    with open_toy(BatchingEngine(None, 3), tmp_path) as teacher:
-        with pytest.raises(KeyboardInterrupt):
-            teacher.answer_all(questions(5), "first")
-        assert teacher.usage.num_completion_tokens == 6
-    with open_toy(BatchingEngine(None), tmp_path) as teacher:
-        teacher.answer_all(questions(5), "second")
-        assert (teacher.usage.num_requests, teacher.usage.num_stored) == (5, 3)
-    ledger = (tmp_path / "logs" / "ledger.jsonl").read_text(encoding="utf-8").splitlines()
-    entries = [json.loads(line) for line in ledger]
-    assert [(e["label"], e["stored"], e["completion_tokens"]) for e in entries] == [
-        ("first", 0, 6),
-        ("second", 3, 4),
-    ]
+def test_cancel_fails_at_once_what_waits(tmp_path: Path) -> None:
+    engine = ToyEngine(slots=4, delay=lambda seed: 60.0)
+    with open_toy(engine, tmp_path) as teacher, ThreadPoolExecutor(3) as pool:
+        calls = [pool.submit(teacher.answer_all, questions(9, i), "test") for i in (0, 10, 20)]
+        while engine.num_running < 4:
+            time.sleep(0.005)
+        start = time.monotonic()
+        teacher.cancel()
+        for call in calls:
+            with pytest.raises(TeacherError, match="cancelled"):
+                call.result()
+        with pytest.raises(TeacherError, match="cancelled"):
+            teacher.answer_all(questions(1, 50), "test")
+    assert time.monotonic() - start < 1
+    assert engine.num_running == 0, "the engine's tasks were ended"
+    assert engine.is_closed
+
+
+def test_leaving_the_block_keeps_what_has_arrived(tmp_path: Path) -> None:
+    engine = ToyEngine(slots=2, delay=lambda seed: 0.0 if seed < 3 else 60.0)
+    with open_toy(engine, tmp_path) as teacher:
+        caller = threading.Thread(target=_ask_in_vain, args=[teacher, questions(9)])
+        caller.start()
+        while len(engine.seeds) < 5:
+            time.sleep(0.005)
+    caller.join()
+    assert read_ledger(tmp_path)[0].stored == 3
+
+
+def _ask_in_vain(teacher: Any, requests: Sequence[Request]) -> None:
+    with pytest.raises(TeacherError):
+        teacher.answer_all(requests, "test")
+
+
+KILLED = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from toy_engines import ToyEngine, open_toy, questions
+
+out, group = Path(sys.argv[2]), int(sys.argv[3]) or None
+engine = ToyEngine(group, slots=16, delay=lambda seed: 0.01 + seed % 7 / 200)
+with open_toy(engine, out) as teacher, ThreadPoolExecutor(4) as pool:
+    batches = [questions(16, first) for first in range(0, 4000, 16)]
+    list(pool.map(lambda batch: teacher.answer_all(batch, "test"), batches))
+"""
+
+
+@pytest.mark.parametrize("group_size", [None, 8])
+def test_kill_loses_only_what_was_in_flight(tmp_path: Path, group_size: int | None) -> None:
+    out = tmp_path / "killed"
+    out.mkdir()
+    command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(out)]
+    with subprocess.Popen([*command, str(group_size or 0)], stdout=subprocess.DEVNULL) as client:
+        while num_stored(out) < 50:
+            time.sleep(0.02)
+            assert client.poll() is None
+        os.kill(client.pid, signal.SIGKILL)
+    stored = num_stored(out)
+    (line,) = read_ledger(out)
+    assert (line.stored, line.completion_tokens) == (stored, 2 * stored)
+    assert line.seconds > 0
+    if group_size:
+        assert stored % group_size == 0
+    resumed = ToyEngine(group_size, slots=256)
+    with open_toy(resumed, out) as teacher:
+        batches = [questions(16, first) for first in range(0, 4000, 16)]
+        answers = [teacher.answer_all(batch, "test") for batch in batches]
+    assert len(resumed.seeds) == 4000 - stored
+    with open_toy(ToyEngine(group_size, slots=256), tmp_path) as teacher:
+        assert [teacher.answer_all(batch, "test") for batch in batches] == answers
+
+
+def num_stored(out: Path) -> int:
+    if not (out / "answers" / FILE_NAME).is_file():
+        return 0
+    store = AnswerStore(out / "answers")
+    try:
+        return len(store)
+    finally:
+        store.close()
 
 
 def test_an_engine_that_loses_answers_is_an_error(tmp_path: Path) -> None:
-    class Losing(BatchingEngine):
-        async def answer(
-            self, requests: Sequence[Request]
-        ) -> AsyncGenerator[tuple[int, Answer], None]:
-            async for position, answer in super().answer(requests[1:]):
-                yield position, answer
+    class Losing(ToyEngine):
+        async def answer(self, requests: Sequence[Request]) -> Sequence[Answer]:
+            return (await super().answer(requests))[1:]
 
     with (
         pytest.raises(TeacherError, match="3 answers to 4 requests"),
@@ -152,15 +252,12 @@ def test_an_engine_that_loses_answers_is_an_error(tmp_path: Path) -> None:
         teacher.answer_all(questions(4), "test")
 
 
-def test_works_in_a_worker_thread(tmp_path: Path) -> None:
-    answers: list[Answer] = []
-    with open_toy(BatchingEngine(2), tmp_path) as teacher:
-        worker = threading.Thread(
-            target=lambda: answers.extend(teacher.answer_all(questions(3), "test"))
-        )
-        worker.start()
-        worker.join()
-    assert len(answers) == 3
+def test_a_bug_in_an_engine_reaches_the_caller(tmp_path: Path) -> None:
+    def reply(request: Request) -> Answer:
+        raise ZeroDivisionError("a bug")
+
+    with pytest.raises(ZeroDivisionError), open_toy(ToyEngine(reply=reply), tmp_path) as teacher:
+        teacher.answer_all(questions(2), "test")
 
 
 def test_script_matches_text_or_pattern_and_cycles_by_seed(tmp_path: Path) -> None:
@@ -218,7 +315,7 @@ def test_a_missing_script_is_named(tmp_path: Path) -> None:
 
 
 def test_constraints_that_an_engine_lacks_are_refused_before_asking(tmp_path: Path) -> None:
-    engine = BatchingEngine(2)
+    engine = ToyEngine(2)
     with (
         pytest.raises(TeacherError, match="cannot enforce a regex"),
         open_toy(engine, tmp_path) as teacher,
