@@ -85,11 +85,11 @@ def parse_rationale(text: str, finish_reason: FinishReason, form: Form) -> str |
 def _sections(
     text: str, finish_reason: FinishReason, form: Form, *, names: tuple[str, ...]
 ) -> list[str] | Defect:
+    if (cut := _cut_off(finish_reason)) is not None:
+        return cut
     text = _after_thinking(text)
     if not text.strip():
         return Defect("empty", "the reply holds nothing")
-    if (cut := _cut_off(finish_reason)) is not None:
-        return cut
     return _marked_sections(text, names) if form == "free" else _headed_sections(text, names)
 
 

@@ -1,7 +1,7 @@
 """From a combination of concepts to a rationale and a problem (PromptCoT 1.0, section 3).
 
-Two modes: ``prompted`` asks an instruct model with few-shot seed triples; ``generator`` asks a model
-that was fine-tuned on triples with exactly the prompt of its training set.
+Two modes: ``prompted`` asks an instruct model with few-shot seed triples; ``generator`` asks a
+model that was fine-tuned on triples with exactly the prompt of its training set.
 """
 
 from __future__ import annotations

@@ -16,8 +16,17 @@ class TripleSettings(Settings):
     teacher: str = "default"
     form: Form = "free"
     temperature: float = Field(0.6, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
     max_tokens: int = Field(2048, ge=16)
     attempts: int = Field(1, ge=1)
+    num_examples: int = Field(1, ge=0)
+    """Seeds with a rationale of their own shown as few-shot examples, chosen by shared concepts."""
+    check_problems: bool = True
+    """Refuse seed problems that the problems stage would refuse (figures, proofs, several parts):
+    a generator learns to write what it is shown."""
+    include_accepted: bool = False
+    """Also take the problems that the judges accepted, with the rationale they were made with:
+    1.0's rejection-sampling fine-tuning of the generator. Needs the stage ``judged``."""
 
 
 class ScorerSettings(Settings):
@@ -61,6 +70,11 @@ class RefinementSettings(Settings):
     rationales_per_problem: int = Field(8, ge=2)
     max_problems: int = Field(0, ge=0)
     """Take only so many seeds, drawn by seed; 0 takes all that have a problem."""
+    num_examples: int = Field(2, ge=0)
+    """Few-shot examples: in round 1 seeds with a rationale of their own, afterwards the best
+    rationales of the former round, of other seeds."""
+    check_problems: bool = True
+    """As for triples."""
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
     max_tokens: int = Field(2048, ge=16)

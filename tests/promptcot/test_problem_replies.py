@@ -36,7 +36,7 @@ def test_good_replies_are_taken(text: str, form: Form) -> None:
     [
         ("", "stop", "free", "empty"),
         ("  \n", "stop", "constrained", "empty"),
-        ("<think>still at it", "length", "free", "empty"),
+        ("<think>still at it", "length", "free", "truncated"),
         (GOOD, "length", "free", "truncated"),
         (GOOD, "error", "free", "failed"),
         (f"{P}{ASK}{P2}", "stop", "free", "missing_rationale"),
