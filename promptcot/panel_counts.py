@@ -65,8 +65,9 @@ def summarise_opinions(counts: Mapping[str, int], settings: JudgingSettings) -> 
     """From summed counts to what the manifest and the report show."""
     labels = [judge.label for judge in settings.judges]
     judges = []
+    words: dict[str, str] = {}
     for judge in settings.judges:
-        own = {
+        own: dict[str, Any] = {
             "judge": judge.label,
             "teacher": judge.teacher,
             "votes_per_problem": judge.votes,
@@ -80,13 +81,20 @@ def summarise_opinions(counts: Mapping[str, int], settings: JudgingSettings) -> 
             },
         }
         if judge.votes > 1:
-            own["own_votes"] = _fleiss(counts, f"own/{judge.label}/").as_json()
+            own_votes = _fleiss(counts, f"own/{judge.label}/")
+            own["own_votes"] = own_votes.as_json()
+            words[f"{judge.label} with itself"] = own_votes.describe()
         judges.append(own)
-    summary: dict[str, Any] = {"judges": judges}
-    if len(labels) > 1:
-        summary["pairs"] = [_pair(counts, first, second) for first, second in each_pair(labels)]
+    summary: dict[str, Any] = {"judges": judges, "pairs": []}
+    for first, second in each_pair(labels):
+        table, found = _pair(counts, first, second)
+        summary["pairs"].append({"judges": [first, second], "table": table, **found.as_json()})
+        words[f"{first} with {second}"] = found.describe()
     if sum(judge.votes for judge in settings.judges) > 1:
-        summary["all_votes"] = _fleiss(counts, "panel/").as_json()
+        together = _fleiss(counts, "panel/")
+        summary["all_votes"] = together.as_json()
+        words["all votes"] = together.describe()
+    summary["in_words"] = words
     if settings.sequential and len(labels) > 1:
         summary["note"] = (
             "Judges were asked one after the other: agreement covers only problems that the "
@@ -95,9 +103,10 @@ def summarise_opinions(counts: Mapping[str, int], settings: JudgingSettings) -> 
     return summary
 
 
-def _pair(counts: Mapping[str, int], first: str, second: str) -> dict[str, Any]:
+def _pair(counts: Mapping[str, int], first: str, second: str) -> tuple[list[list[int]], Agreement]:
+    """Problems by the two judges' first verdicts, and Cohen's κ of that table."""
     table = [[counts.get(f"pair/{first}/{second}/{a}/{b}", 0) for b in VERDICTS] for a in VERDICTS]
-    return {"judges": [first, second], "table": table, **cohen_kappa(table).as_json()}
+    return table, cohen_kappa(table)
 
 
 def _fleiss(counts: Mapping[str, int], prefix: str) -> Agreement:

@@ -42,7 +42,7 @@ VERDICT_ORDER = (Rating.BAD, Rating.ACCEPTABLE, Rating.PERFECT)
 """From worst to best."""
 _REASON_CHARS = 400
 """Longest reason that is kept; judges were asked for a few words."""
-_JSON = re.compile(r'^\s*(?:\{|\[)\s*(?:["{]|$)', re.MULTILINE)
+_JSON = re.compile(r'^[ \t]*[{\[][ \t]*(?:["{]|$)', re.MULTILINE)
 
 
 def worst_of(ratings: Sequence[Rating]) -> Rating:
@@ -102,10 +102,10 @@ def parse_ratings(text: str, finish_reason: FinishReason, detail: str = "") -> R
 
 
 def holds_ratings(text: str) -> bool:
-    """Whether a text holds a line that would be read as a rating: no honest problem does."""
-    for line in text.splitlines():
-        found = read_line(line)
-        if found.heading is not None and isinstance(read_value(found.value), Rated):
+    """Whether a text holds lines that would be read as a rating: no honest problem does."""
+    for section in _cut_sections(text)[1:]:
+        value = section.value or "".join(section.lines[:1])
+        if isinstance(read_value(value), Rated):
             return True
     return False
 
