@@ -33,17 +33,24 @@ class TeacherSettings(Settings):
     kv_cache_gib: int = execution_only(1, ge=1)
     """``embedded`` only: memory for attention caches, GiB."""
     max_concurrency: int = execution_only(64, ge=1)
-    """``http`` and ``vllm``: requests in flight."""
+    """``http`` and ``vllm``: requests in flight, over all servers together."""
     timeout_s: float = execution_only(600.0, gt=0)
-    """Longest wait for one answer, seconds."""
+    """``http`` only: longest wait for one answer, seconds."""
     max_retries: int = execution_only(5, ge=0)
-    """Retries of one request after a network error, a 429/5xx reply or a reply that is none."""
+    """Retries of one request that timed out, got a 5xx reply or one that is no completion, or lost
+    its connection while another server was there; then it becomes an error answer. A busy server
+    (429, 503) and an outage of all servers use up no retry. ``batch_file``: how often a failed
+    request is written again."""
     outage_s: float = execution_only(600.0, ge=0)
-    """``http`` only: how long all servers may fail before the run stops; a restart fits in."""
+    """``http`` only: how long all servers together may give no answer before the run stops; the
+    restart of a server should fit in."""
+    batch_lines: int = execution_only(50_000, ge=1)
+    """``batch_file`` only: most requests in one file; 50,000 is OpenAI's limit."""
     constraints: tuple[Literal["regex", "json_schema"], ...] = ("regex", "json_schema")
-    """``http`` only: forms the server can enforce; empty for servers without structured outputs."""
+    """``http`` and ``batch_file``: forms the servers can enforce; empty for servers without
+    structured outputs."""
     engine_args: dict[str, str | int | float | bool] = Field(default_factory=dict)
-    """``vllm`` only: keyword arguments of ``vllm.LLM``, e.g. ``tensor_parallel_size``."""
+    """``vllm`` only: keyword arguments of vLLM's engine, e.g. ``tensor_parallel_size``."""
     usd_per_million_prompt_tokens: float = execution_only(0.0, ge=0)
     usd_per_million_completion_tokens: float = execution_only(0.0, ge=0)
     usd_per_hour: float = execution_only(0.0, ge=0)

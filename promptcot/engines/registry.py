@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pipeline.errors import ConfigError
 from pipeline.settings.recipe import Recipe
 from pipeline.settings.teacher import TeacherSettings
 from promptcot.engines.protocol import Engine
 
 
-def make_engine(settings: TeacherSettings, recipe: Recipe) -> Engine:
+def make_engine(settings: TeacherSettings, recipe: Recipe, out: Path) -> Engine:
     """Create an engine without loading a model or opening a connection.
+
+    Args:
+        settings: The teacher's.
+        recipe: Where its script is looked for.
+        out: The run folder; batch files go there.
 
     Raises:
         ConfigError: A setting that this engine needs is missing.
@@ -27,6 +34,10 @@ def make_engine(settings: TeacherSettings, recipe: Recipe) -> Engine:
         from promptcot.engines.vllm import VllmEngine
 
         return VllmEngine(settings)
+    if settings.engine == "batch_file":
+        from promptcot.engines.batch_file import BatchFileEngine
+
+        return BatchFileEngine(settings, out)
     from promptcot.engines.scripted import ScriptedEngine
 
     if settings.script is None:

@@ -13,7 +13,7 @@ undisturbed one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -58,6 +58,8 @@ class Teacher:
         self._owns_account = owns_account
         self._dispatcher = Dispatcher(engine, account, name)
         self._stack = ExitStack()
+        self.watch: Callable[[str, Sequence[Request], Sequence[Answer]], None] | None = None
+        """Told of every finished call: its label, requests and answers, stored ones included."""
         scope = [capabilities.name, capabilities.model]
         # The number of threads changes the order of sums in batched kernels, hence the samples.
         self._scope = content_hash(
@@ -106,7 +108,10 @@ class Teacher:
         purpose = Purpose(label, self._name, capabilities.name, capabilities.model)
         with console.meter(label, total=len(requests), unit="answers") as advance:
             answers = self._dispatcher.submit(units, purpose, advance).wait()
-        return [answers[key] for unit in units for key in unit.keys]
+        found = [answers[key] for unit in units for key in unit.keys]
+        if self.watch is not None:
+            self.watch(label, requests, found)
+        return found
 
     def cancel(self) -> None:
         """End all work for good, from any thread: what waits fails at once."""
@@ -159,7 +164,7 @@ def open_teacher(
         TeacherError: The engine cannot be used as configured.
         StoreError: The stored answers cannot be used.
     """
-    engine = make_engine(settings, recipe)
+    engine = make_engine(settings, recipe, out)
     named = (name for name, own in recipe.settings.teachers.items() if own == settings)
     name = next(named, settings.model)
     return Teacher(

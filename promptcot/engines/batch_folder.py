@@ -1,0 +1,208 @@
+"""The folder between a run and an offline fleet: request files out, result files in.
+
+A request file appears under its name only when it is whole. A request is in exactly one file,
+however often the run is stopped or repeated; it is written again only after it came back failed.
+Result files are indexed, not loaded: 16 bytes per line stay in memory.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any
+
+from pipeline.errors import TeacherError
+from pipeline.store import exclusive_lock, explain_disk_errors, fsync
+from promptcot.engines.key_table import KeyTable, short_key
+
+_OFFSET_BITS = 44
+"""Of a line's place in a result file: 16 TiB; the bits above it are the file's number."""
+_FILE_NAME = re.compile(r"requests-(\d{4,})\.jsonl")
+_ID_FIRST = b'{"custom_id": "'
+
+
+class BatchFolder:
+    """Requests that were handed out, and the results that have come back.
+
+    Raises:
+        StoreError: Another process works in the folder, or it cannot be written.
+        TeacherError: A line of a file in it is malformed.
+    """
+
+    def __init__(self, path: Path, *, lines_per_file: int) -> None:
+        self.path = path
+        self._lines_per_file = lines_per_file
+        self._stack = ExitStack()
+        self._stack.enter_context(exclusive_lock(path / ".lock", f"folder {path}"))
+        self._exported = KeyTable()
+        self._results = KeyTable()
+        self._handles: list[IO[bytes]] = []
+        self.waiting: list[Path] = []
+        """Request files whose results are not there, the one being written included."""
+        self._num_files = 0
+        self._returned: set[int] = set()
+        """Numbers of the request files that have results."""
+        self._writing: IO[bytes] | None = None
+        self._target = path
+        self._num_lines = 0
+        try:
+            self._scan()
+        except (TeacherError, OSError):
+            self._stack.close()
+            raise
+
+    def results(self, custom_id: str) -> Iterator[dict[str, Any]]:
+        """What came back for a request, oldest first."""
+        for place in self._results.get(short_key(custom_id)):
+            handle = self._handles[place >> _OFFSET_BITS]
+            handle.seek(place & ((1 << _OFFSET_BITS) - 1))
+            line = json.loads(handle.readline())
+            if line["custom_id"] == custom_id:
+                yield line
+
+    def num_exported(self, custom_id: str) -> int:
+        """How often a request was handed out."""
+        return len(self._exported.get(short_key(custom_id)))
+
+    def num_returned(self, custom_id: str) -> int:
+        """How many of the files it was handed out in have results."""
+        return sum(n in self._returned for n in self._exported.get(short_key(custom_id)))
+
+    def export(self, custom_id: str, url: str, body: dict[str, Any]) -> None:
+        """Add a request to the file that is being written."""
+        line = {"custom_id": custom_id, "method": "POST", "url": url, "body": body}
+        with explain_disk_errors(self.path):
+            if self._writing is None:
+                self._writing = self._temporary.open("wb")
+                self._num_files += 1
+                self._target = self.path / f"requests-{self._num_files:04d}.jsonl"
+                self.waiting.append(self._target)
+            self._writing.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        self._exported.add(short_key(custom_id), self._num_files)
+        self._num_lines += 1
+        if self._num_lines >= self._lines_per_file:
+            self._publish()
+
+    def close(self) -> None:
+        """Publish the file that is being written, and let others into the folder."""
+        with self._stack:
+            self._publish()
+
+    def _request_files(self) -> list[Path]:
+        return sorted(p for p in self.path.glob("requests-*.jsonl") if _FILE_NAME.fullmatch(p.name))
+
+    @property
+    def _temporary(self) -> Path:
+        return self.path / ".tmp-requests.jsonl"
+
+    def _publish(self) -> None:
+        if self._writing is None:
+            return
+        with explain_disk_errors(self.path):
+            self._writing.close()
+            fsync(self._temporary)
+            self._temporary.replace(self._target)
+            fsync(self.path)
+        self._writing, self._num_lines = None, 0
+
+    def _scan(self) -> None:
+        # What a killed run was writing: nobody has seen it.
+        self._temporary.unlink(missing_ok=True)
+        for path in self._request_files():
+            self._num_files = int(path.stem.removeprefix("requests-"))
+            if results_of(path).is_file() or path.with_suffix(".results.jsonl").is_file():
+                self._returned.add(self._num_files)
+            else:
+                self.waiting.append(path)
+            with path.open("rb") as handle:
+                for number, line in enumerate(handle, start=1):
+                    key = short_key(_exported_id(path, number, line))
+                    self._exported.add(key, self._num_files)
+        names = {*self.path.glob("results-*.jsonl"), *self.path.glob("*.results.jsonl")}
+        for index, path in enumerate(sorted(names)):
+            handle = self._stack.enter_context(path.open("rb"))
+            self._handles.append(handle)
+            offset = 0
+            for number, line in enumerate(handle, start=1):
+                if line.strip():
+                    key = _result_id(path, number, line)
+                    # Results of other programs' requests are theirs.
+                    if key is not None:
+                        self._results.add(key, index << _OFFSET_BITS | offset)
+                offset += len(line)
+
+
+def results_of(requests: Path) -> Path:
+    """Where the results of a request file are looked for first."""
+    return requests.with_name(requests.name.replace("requests-", "results-", 1))
+
+
+def _exported_id(path: Path, number: int, line: bytes) -> str:
+    """A request line's id without reading the rest of it."""
+    start = len(_ID_FIRST)
+    identity = line[start : start + 32].decode("ascii", "replace")
+    if not line.startswith(_ID_FIRST) or not re.fullmatch(r"[0-9a-f]{32}", identity):
+        raise TeacherError(
+            f"{path}, line {number}: not a request as this program writes them",
+            hint="restore the file, or move it away: its requests are then written again",
+        )
+    return identity
+
+
+def _result_id(path: Path, number: int, line: bytes) -> int | None:
+    try:
+        value = json.loads(line)
+    except ValueError as exc:
+        raise _malformed(path, number, str(exc)) from exc
+    identity = value.get("custom_id") if isinstance(value, dict) else None
+    if not isinstance(identity, str):
+        raise _malformed(path, number, "no custom_id")
+    if not isinstance(value.get("response"), dict) and not value.get("error"):
+        raise _malformed(path, number, "neither a response nor an error")
+    return short_key(identity) if re.fullmatch(r"[0-9a-f]{32}", identity) else None
+
+
+def _malformed(path: Path, number: int, problem: str) -> TeacherError:
+    return TeacherError(
+        f"{path}, line {number}: not a line of batch results ({problem})",
+        hint="wait until the file is written or downloaded completely, or move it away",
+    )
+
+
+class SharedFolders:
+    """Folders open in this process: two teachers of the same model share theirs."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[Path, tuple[BatchFolder, threading.Lock, int]] = {}
+
+    def open(self, path: Path, *, lines_per_file: int) -> tuple[BatchFolder, threading.Lock]:
+        """The folder, and the lock to hold while it is used."""
+        with self._lock:
+            if path in self._open:
+                folder, lock, users = self._open[path]
+            else:
+                folder, lock, users = (
+                    BatchFolder(path, lines_per_file=lines_per_file),
+                    threading.Lock(),
+                    0,
+                )
+            self._open[path] = (folder, lock, users + 1)
+            return folder, lock
+
+    def close(self, path: Path) -> None:
+        """Close the folder with its last user."""
+        with self._lock:
+            folder, lock, users = self._open.pop(path)
+            if users > 1:
+                self._open[path] = (folder, lock, users - 1)
+                return
+            with lock:
+                folder.close()
+
+
+FOLDERS = SharedFolders()
