@@ -116,7 +116,8 @@ def show_estimate(options: Options, *, pilot: int) -> None:
 
 
 def _show_estimate(options: Options, recipe: Recipe, out: Path, *stages: str) -> None:
-    from promptcot.estimate import estimate_run, show_estimate
+    from promptcot.estimate import estimate_run
+    from promptcot.estimate_view import show_estimate
 
     found = estimate_run(recipe, out, stages)
     show_estimate(found)

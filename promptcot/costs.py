@@ -22,6 +22,11 @@ _OTHER_NAMES = {"tests": "verified"}
 """Labels of requests that are asked within a stage of another name."""
 
 
+def stage_of_label(label: str) -> str:
+    """The stage that a label of requests belongs to."""
+    return _OTHER_NAMES.get(label, label)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageCost:
     """What one stage asked of its teachers, and the rows it has to show for it."""
@@ -88,7 +93,7 @@ def collect_costs(recipe: Recipe, out: Path) -> list[StageCost]:
     versions = newest_versions(out)
     lines: dict[str, list[LedgerLine]] = {}
     for line in read_ledger(out):
-        lines.setdefault(_OTHER_NAMES.get(line.stage, line.stage), []).append(line)
+        lines.setdefault(stage_of_label(line.stage), []).append(line)
     names = [name for name in (BANK, *STAGES) if name in versions or name in lines]
     names += sorted((versions.keys() | lines.keys()) - set(names))
     return [_add_up(recipe, name, lines.get(name, ()), versions.get(name)) for name in names]

@@ -193,7 +193,9 @@ def _checks(chain: Sequence[Manifest]) -> str:
     rules = chain[-1].settings.get("verification", {})
     if rules:
         lines += ["", "Rules of verification: " + _pairs(rules) + "."]
-    judging = next((m.settings["judging"] for m in chain if "judging" in m.settings), {})
+    judging: dict[str, Any] = next(
+        (m.settings["judging"] for m in chain if "judging" in m.settings), {}
+    )
     if judging:
         lines += ["", "Rules of judging: " + _pairs(judging) + "."]
     return "\n".join(lines)
