@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,14 @@ def ask(out: Path, requests: list[Request], **settings: Any) -> list[Answer]:
         return teacher.answer_all(requests, "test")
 
 
-async def collect(engine: EmbeddedEngine, requests: list[Request]) -> list[Answer]:
-    answers = {position: answer async for position, answer in engine.answer(requests)}
-    return [answers[position] for position in range(len(requests))]
+def collect(engine: EmbeddedEngine, *groups: list[Request]) -> list[Sequence[Answer]]:
+    async def answer() -> list[Sequence[Answer]]:
+        try:
+            return [await engine.answer(group) for group in groups]
+        finally:
+            await engine.close()
+
+    return asyncio.run(answer())
 
 
 @needs_model
@@ -64,8 +70,12 @@ def test_a_real_model_answers_in_the_asked_form() -> None:
         request(3, temperature=0, stop=(" ",)),
         request(4, messages=words),
     ]
+    # The same group gives the same texts whatever ran before it; another seed another text.
+    reseeded = request(99, messages=requests[0].messages, max_tokens=8)
     engine = EmbeddedEngine(TeacherSettings(num_threads=2))
-    answers = asyncio.run(collect(engine, requests))
+    answers, other, again = collect(engine, requests, [requests[0], reseeded], requests)
+    assert other[0].text != other[1].text
+    assert again == answers
     free, form, as_json, stopped, too_long = answers
     assert (free.finish_reason, free.num_completion_tokens) == ("length", 8)
     assert 10 < free.num_prompt_tokens < 40
@@ -74,13 +84,49 @@ def test_a_real_model_answers_in_the_asked_form() -> None:
     assert json.loads(as_json.text).keys() == {"n"}
     assert (stopped.finish_reason, " " in stopped.text) == ("stop", False)
     assert (too_long.finish_reason, too_long.text) == ("error", "")
-    assert too_long.num_prompt_tokens == 8192, "the tokenizer itself stops at the context"
-    # The same batch gives the same texts whatever ran before it; another seed another text.
-    reseeded = request(99, messages=requests[0].messages, max_tokens=8)
-    other = asyncio.run(collect(engine, [requests[0], reseeded]))
-    assert other[0].text != other[1].text
-    assert asyncio.run(collect(engine, requests)) == answers
-    asyncio.run(engine.close())
+    assert "8192 tokens" in too_long.detail
+
+
+@needs_model
+@pytest.mark.slow
+def test_sampling_limits_and_plain_prompts_reach_the_model() -> None:
+    greedy = request(0, temperature=0, max_tokens=8)
+    plain = (Message(role="user", content="1, 2, 3, 4, 5, 6,"),)
+    group = [
+        greedy,
+        # One candidate left: sampling is greedy then.
+        request(1, messages=greedy.messages, top_k=1, max_tokens=8),
+        request(2, messages=greedy.messages, min_p=0.999, max_tokens=8),
+        request(3, messages=plain, template="none", temperature=0, max_tokens=4),
+    ]
+    (answers,) = collect(EmbeddedEngine(TeacherSettings(num_threads=2)), group)
+    assert answers[0].text == answers[1].text == answers[2].text
+    assert "7" in answers[3].text
+    assert answers[3].num_prompt_tokens < answers[0].num_prompt_tokens
+
+
+@needs_model
+@pytest.mark.slow
+def test_a_cancelled_group_ends_soon_and_the_next_one_is_not_disturbed() -> None:
+    engine = EmbeddedEngine(TeacherSettings(num_threads=2))
+
+    async def cancel_then_ask() -> tuple[float, Sequence[Answer]]:
+        await engine.answer([request(9, max_tokens=2)])
+        long = asyncio.create_task(engine.answer([request(i, max_tokens=4000) for i in range(8)]))
+        await asyncio.sleep(0.5)
+        start = time.monotonic()
+        long.cancel()
+        await asyncio.wait([long])
+        answers = await engine.answer([request(0, max_tokens=8)])
+        await engine.close()
+        return time.monotonic() - start, answers
+
+    seconds, answers = asyncio.run(cancel_then_ask())
+    assert seconds < 20, "waited for the cancelled group"
+    (undisturbed,) = collect(
+        EmbeddedEngine(TeacherSettings(num_threads=2)), [request(0, max_tokens=8)]
+    )
+    assert answers == undisturbed
 
 
 CLIENT = """
@@ -140,7 +186,7 @@ def test_a_finished_run_loads_no_model(
 def test_a_constraint_that_is_no_regular_expression_is_one_clear_error() -> None:
     engine = EmbeddedEngine(TeacherSettings(num_threads=2))
     with pytest.raises(TeacherError, match="request: Regex parsing error") as caught:
-        asyncio.run(collect(engine, [request(0, constraint=Constraint("regex", "("))]))
+        collect(engine, [request(0, constraint=Constraint("regex", "("))])
     assert "constraint" in caught.value.hint
 
 
