@@ -1,54 +1,51 @@
 """Verify solutions: maths by majority of the samples, code by tests in a sandbox.
 
 What nothing confirmed and nothing contradicted is kept only where the recipe relaxes this gate, and
-is then marked ``unverified``.
+is then marked ``unverified``. The samples of one problem lie beside each other, so problems are
+read one after the other and the corpus is never held.
 """
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
-from typing import Literal
 
-from pipeline.hashing import derive_seed
 from pipeline.manifest import Version
 from pipeline.records import Problem, Rejected, Solution, VerifiedTrace
 from pipeline.settings.base import determining
-from pipeline.stages import Batch, BatchResult, run_stage, split_batches
+from pipeline.stages import Batch, BatchResult, BatchStream, run_stage
+from promptcot.acceptance import STAGE, Finding, conclude
 from promptcot.cards import render_card
-from promptcot.engines.protocol import Answer, Request
-from promptcot.forms import program_test_form
-from promptcot.parsing import Defect, ProgramTest, parse_test
-from promptcot.prompting import one_line, render_prompt
+from promptcot.code_voting import Settled, find, make_task, settle
+from promptcot.engines.protocol import Answer
+from promptcot.program_tests import write_tests
 from promptcot.run_context import SynthesisRun, count_tokens, input_of
-from promptcot.verification.code_tests import (
-    CodeGrader,
-    CodeResult,
-    extract_python,
-    find_syntax_error,
-)
+from promptcot.solutions import sampling_of
+from promptcot.verification.code_tests import CodeGrader
 from promptcot.verification.math_answers import MathGrader, extract_boxed
 from promptcot.verification.sandbox import find_sandbox
 from promptcot.voting import Vote, count_votes
 
-STAGE = "verified"
-_TEST_KINDS = ("small ordinary case", "edge case", "larger case", "case that trips wrong programs")
-_UNCONFIRMED = frozenset({"no_majority", "low_agreement", "no_tests"})
-"""Reasons that say nothing against a solution."""
+_OUTPUT_KIB = 64
+"""Of a program on one input: outputs of all programs of a batch are held at once."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Verdict:
-    """What verification found about one solution."""
+class _Verifier:
+    """What all batches of the stage share; the graders are safe to use from their threads."""
 
-    reason: str | None
-    """None when it is confirmed."""
-    detail: str
-    agreement: float
-    final_answer: str
+    run: SynthesisRun
+    math: MathGrader
+    code: CodeGrader | None
+    """None where no sandbox works: then no program is executed."""
+
+    @property
+    def num_samples(self) -> int:
+        return self.run.settings.solutions.samples_per_problem
 
 
 def run_verification(run: SynthesisRun, solutions: Version) -> Version:
@@ -59,204 +56,174 @@ def run_verification(run: SynthesisRun, solutions: Version) -> Version:
         TeacherError: The teacher that writes tests cannot be used.
         SandboxError: The sandbox stopped working.
     """
-    rows = [Solution.model_validate(row) for row in solutions.rows()]
-    groups = [list(group) for _, group in groupby(rows, key=lambda row: row.problem.id)]
+    settings = run.settings
     stage = run.stage(
         STAGE,
         record=VerifiedTrace,
         settings={
-            "verification": determining(run.settings.verification),
-            "samples_per_problem": run.settings.solutions.samples_per_problem,
-            "form": run.settings.solutions.form,
+            "verification": determining(settings.verification),
+            "samples_per_problem": settings.solutions.samples_per_problem,
+            "form": settings.solutions.form,
+            "sampling": sampling_of(run).as_settings(),
             # Without one no program can be confirmed, which is another result.
             "sandbox": "present" if find_sandbox() is not None else "absent",
         },
         inputs=[input_of(solutions, "solutions")],
-        teachers=[run.settings.solutions.teacher],
+        teachers=[settings.solutions.teacher],
     )
-    size = run.settings.batch_size
-    batches = split_batches(groups, size, key=lambda group: ",".join(row.id for row in group))
-    return run_stage(stage, batches, partial(_verify_batch, run), card=render_card)
+    with ExitStack() as stack:
+        verifier = _open_verifier(run, stack)
+        cancel = partial(_cancel_all, [stage.cancel, verifier.math.cancel])
+        if verifier.code is not None:
+            cancel = partial(_cancel_all, [cancel, verifier.code.cancel])
+        return run_stage(
+            replace(stage, cancel=cancel),
+            _stream_problems(run, solutions),
+            partial(_verify_batch, verifier),
+            card=render_card,
+        )
 
 
-def _verify_batch(run: SynthesisRun, batch: Batch) -> BatchResult:
+def _open_verifier(run: SynthesisRun, stack: ExitStack) -> _Verifier:
+    """Graders for the whole stage; neither starts a process before it is needed."""
+    rules, num_workers = run.settings.verification, run.settings.num_workers
+    math = MathGrader(num_workers=num_workers, timeout_s=rules.answer_timeout_s)
+    code = None
+    if find_sandbox() is not None:
+        code = CodeGrader(
+            timeout_s=rules.test_timeout_s,
+            memory_limit_mib=rules.test_memory_mib,
+            output_kib=_OUTPUT_KIB,
+            num_workers=num_workers,
+        )
+        stack.enter_context(code)
+    return _Verifier(run, stack.enter_context(math), code)
+
+
+def _cancel_all(cancels: Sequence[Callable[[], None]]) -> None:
+    for cancel in cancels:
+        cancel()
+
+
+def _stream_problems(run: SynthesisRun, solutions: Version) -> BatchStream:
+    """Batches of problems, each the list of its samples."""
+    counts = solutions.manifest.extra.get("counts", {})
+    return BatchStream(
+        rows=lambda: _read_groups(solutions),
+        num_rows=counts.get("problems_with_solutions", solutions.manifest.rows_out),
+        size=run.settings.batch_size,
+        key=lambda group: ",".join(row.id for row in group),
+    )
+
+
+def _read_groups(solutions: Version) -> Iterator[list[Solution]]:
+    rows = (Solution.model_validate(row) for row in solutions.rows())
+    for _, group in groupby(rows, key=lambda row: row.problem.id):
+        yield list(group)
+
+
+def _verify_batch(verifier: _Verifier, batch: Batch) -> BatchResult:
     groups: Sequence[list[Solution]] = batch.rows
     maths = [group for group in groups if group[0].problem.domain == "math"]
     code = [group for group in groups if group[0].problem.domain != "math"]
-    verdicts = _vote_on_answers(run, maths)
-    tests, answers = _write_tests(run, [group[0].problem for group in code])
-    verdicts |= _run_programs(run, [row for group in code for row in group], tests)
+    counts: Counter[str] = Counter()
+    findings = _vote_on_answers(verifier, maths, counts)
+    found, answers = _test_programs(verifier, code, counts)
+    findings |= found
     kept: list[VerifiedTrace] = []
     rejected: list[Rejected] = []
-    for row in (row for group in groups for row in group):
-        outcome = _conclude(run, row, verdicts[row.id])
-        if isinstance(outcome, Rejected):
-            rejected.append(outcome)
-        else:
-            kept.append(outcome)
+    for group in groups:
+        for outcome in conclude(
+            group,
+            findings[group[0].problem.id],
+            num_samples=verifier.num_samples,
+            rules=verifier.run.settings.verification,
+        ):
+            if isinstance(outcome, Rejected):
+                rejected.append(outcome)
+            else:
+                kept.append(outcome)
     return BatchResult(
         num_in=sum(len(group) for group in groups),
         rows=kept,
         rejected=rejected,
         tokens=count_tokens(answers),
-    )
-
-
-def _conclude(run: SynthesisRun, row: Solution, verdict: _Verdict) -> VerifiedTrace | Rejected:
-    method: Literal["majority", "tests", "unverified"]
-    method = "majority" if row.problem.domain == "math" else "tests"
-    if verdict.reason is not None:
-        relaxed = run.settings.verification.keep_unverified and verdict.reason in _UNCONFIRMED
-        if not relaxed:
-            return Rejected(
-                row_id=row.id, stage=STAGE, reason=verdict.reason, detail=verdict.detail
-            )
-        method = "unverified"
-    return VerifiedTrace(
-        solution=row,
-        final_answer=verdict.final_answer,
-        agreement=verdict.agreement,
-        method=method,
+        counts=counts,
     )
 
 
 def _vote_on_answers(
-    run: SynthesisRun, groups: Sequence[Sequence[Solution]]
-) -> dict[str, _Verdict]:
+    verifier: _Verifier, groups: Sequence[Sequence[Solution]], counts: Counter[str]
+) -> dict[str, list[Finding]]:
     """Majority vote per problem, under mathematical equality of the boxed answers."""
     answers = [[extract_boxed(row.answer) for row in group] for group in groups]
-    with MathGrader(num_workers=run.settings.num_workers) as grader:
-        votes = count_votes(answers, grader.grade)
+    votes = count_votes(answers, verifier.math.compare)
+    if uncompared := sum(vote.num_uncompared for vote in votes):
+        counts["answers_not_compared"] = uncompared
     return {
-        row.id: _judge_answer(run, vote, position, found[position])
+        group[0].problem.id: [
+            _judge_answer(verifier, vote, position, answer) for position, answer in enumerate(found)
+        ]
         for group, found, vote in zip(groups, answers, votes, strict=True)
-        for position, row in enumerate(group)
     }
 
 
-def _judge_answer(run: SynthesisRun, vote: Vote, position: int, answer: str | None) -> _Verdict:
-    rules = run.settings.verification
-    asked = run.settings.solutions.samples_per_problem
-    agreement = vote.size_of(position) / asked
+def _judge_answer(verifier: _Verifier, vote: Vote, position: int, answer: str | None) -> Finding:
+    asked = verifier.num_samples
     shares = " / ".join(str(len(cluster)) for cluster in vote.clusters)
-    detail = f"answers agree {shares} of {asked} asked"
     reason = None
     if answer is None:
         reason = "unparsable_answer"
-    elif vote.winner is None or vote.num_votes < rules.minimum_votes:
+    elif vote.winner is None or vote.num_votes < verifier.run.settings.verification.minimum_votes:
         reason = "no_majority"
-    elif len(vote.winner) / asked < rules.minimum_agreement:
-        reason = "low_agreement"
     elif position not in vote.winner:
-        reason = "minority_answer"
-    return _Verdict(reason, detail, agreement, answer or "")
+        # Against a majority too small to confirm anything, an answer is not wrong.
+        small = len(vote.winner) / asked < verifier.run.settings.verification.minimum_agreement
+        reason = "low_agreement" if small else "minority_answer"
+    return Finding(
+        method="majority",
+        reason=reason,
+        detail=f"answers agree {shares} of {asked} asked",
+        agreement=vote.size_of(position) / asked,
+        final_answer=answer or "",
+    )
 
 
-def _write_tests(
-    run: SynthesisRun, problems: Sequence[Problem]
-) -> tuple[dict[str, list[ProgramTest]], list[Answer]]:
-    """Tests by problem, one request each as in PromptCoT 2.0; unreadable ones are left out."""
-    count = run.settings.verification.code_tests
-    if not problems or not count:
+def _test_programs(
+    verifier: _Verifier, groups: Sequence[Sequence[Solution]], counts: Counter[str]
+) -> tuple[dict[str, list[Finding]], list[Answer]]:
+    """Run every sampled program on every test of its problem and let them vote."""
+    if not groups:
         return {}, []
-    asked = [(problem, number) for problem in problems for number in range(count)]
-    requests = [_ask_test(run, problem, number) for problem, number in asked]
-    teacher_name = run.settings.solutions.teacher
-    form = run.resolve_form(run.settings.solutions.form, teacher_name)
-    answers = run.teacher(teacher_name).answer_all(requests, "tests")
-    tests: dict[str, list[ProgramTest]] = {}
-    for (problem, _), answer in zip(asked, answers, strict=True):
-        test = parse_test(answer.text, answer.finish_reason, form)
-        if isinstance(test, ProgramTest):
-            tests.setdefault(problem.id, []).append(test)
-    return tests, answers
-
-
-def _ask_test(run: SynthesisRun, problem: Problem, number: int) -> Request:
-    settings = run.settings.solutions
-    form = run.resolve_form(settings.form, settings.teacher)
-    constrained = form == "constrained"
-    messages = render_prompt(
-        f"test_{form}",
-        number=str(number + 1),
-        count=str(run.settings.verification.code_tests),
-        kind=_TEST_KINDS[number % len(_TEST_KINDS)],
-        statement=one_line(problem.statement) if constrained else problem.statement,
-    )
-    return Request(
-        messages=messages,
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        max_tokens=run.settings.verification.test_max_tokens,
-        seed=derive_seed(run.root_seed, "tests", problem.id, str(number)),
-        constraint=program_test_form() if constrained else None,
-    )
-
-
-def _run_programs(
-    run: SynthesisRun, rows: Sequence[Solution], tests: dict[str, list[ProgramTest]]
-) -> dict[str, _Verdict]:
-    """Run each program on its problem's tests; it must pass all of them."""
-    programs = [extract_python(row.answer) or "" for row in rows]
-    defects = [
-        _find_program_defect(program, tests.get(row.problem.id, []))
-        for row, program in zip(rows, programs, strict=True)
-    ]
-    runnable = [i for i, defect in enumerate(defects) if defect is None]
-    entries = [
-        (
-            programs[i],
-            [{"input": t.input, "output": t.output} for t in tests[rows[i].problem.id]],
+    if verifier.code is None:
+        absent = Finding(
+            method="tests",
+            reason="sandbox_unavailable",
+            detail="no sandbox on this machine: no test was asked for and nothing executed",
         )
-        for i in runnable
+        return {group[0].problem.id: [absent] * len(group) for group in groups}, []
+    problems: list[Problem] = [group[0].problem for group in groups]
+    written, answers = write_tests(verifier.run, problems, counts)
+    tasks = [
+        make_task([row.answer for row in group], written[problem.id])
+        for group, problem in zip(groups, problems, strict=True)
     ]
-    results = dict(zip(runnable, _grade_programs(run, entries), strict=True))
-    verdicts = {}
-    for i, row in enumerate(rows):
-        defect = defects[i] or _defect_of(results[i])
-        reason, detail = (defect.reason, defect.detail) if defect else (None, "")
-        verdicts[row.id] = _Verdict(reason, detail, 0.0 if defect else 1.0, programs[i])
-    return verdicts
+    entries = [(task, entry) for task in tasks for entry in task.wanted()]
+    results = verifier.code.execute([entry for _, entry in entries])
+    for (task, (program, _)), result in zip(entries, results, strict=True):
+        task.runs[program] = result
+    found = {}
+    rules = verifier.run.settings.verification
+    for problem, task in zip(problems, tasks, strict=True):
+        settled = settle(task, rules)
+        _count_tests(counts, num_written=len(task.tests), settled=settled)
+        found[problem.id] = find(task, settled, num_samples=verifier.num_samples)
+    counts["programs_run"] += len(entries)
+    return found, answers
 
 
-def _find_program_defect(program: str, tests: Sequence[ProgramTest]) -> Defect | None:
-    """Why a program is not run at all."""
-    if not program:
-        return Defect("no_code_block", "the answer holds no ```python block")
-    if (error := find_syntax_error(program)) is not None:
-        return Defect("code_does_not_parse", one_line(error)[:200])
-    if not _does_something(program):
-        return Defect("code_does_nothing", "comments, texts and definitions only")
-    if not tests:
-        return Defect("no_tests", "the teacher wrote no readable test")
-    return None
-
-
-def _does_something(program: str) -> bool:
-    """Whether running it executes more than definitions, imports and bare constants."""
-    idle = (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Pass)
-    return any(
-        not isinstance(node, idle)
-        and not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
-        for node in ast.parse(program).body
-    )
-
-
-def _grade_programs(
-    run: SynthesisRun, entries: Sequence[tuple[str, list[dict[str, str]]]]
-) -> list[CodeResult | Defect]:
-    if not entries:
-        return []
-    if find_sandbox() is None:
-        absent = Defect("sandbox_unavailable", "no sandbox on this machine: nothing was executed")
-        return [absent] * len(entries)
-    with CodeGrader(
-        timeout_s=run.settings.verification.test_timeout_s, num_workers=run.settings.num_workers
-    ) as grader:
-        return [*grader.grade(entries)]
-
-
-def _defect_of(result: CodeResult | Defect) -> Defect | None:
-    if isinstance(result, Defect):
-        return result
-    return None if result.passed else Defect(result.reason, result.detail)
+def _count_tests(counts: Counter[str], *, num_written: int, settled: Settled) -> None:
+    counts["tests_usable"] += len(settled.tests)
+    counts["tests_disputed"] += num_written - len(settled.tests)
+    # Where the programs and the teacher disagree about a test.
+    counts["tests_contradicted"] += settled.num_contradicted

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from promptcot.verification.math_answers import normalise_answer
+from promptcot.verification.math_answers import normalise_answer, settle_normalised
 
-Grade = Callable[[Sequence[tuple[str, str]]], list[bool]]
-"""(gold, predicted) answer texts → equal; the signature of ``MathGrader.grade``."""
+Compare = Callable[[Sequence[tuple[str, str]]], Sequence[bool | None]]
+"""Pairs of answer texts → equal, or none where nobody can tell: ``MathGrader.compare``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,8 @@ class Vote:
 
     clusters: tuple[tuple[int, ...], ...]
     """Positions of samples with equal answers, largest cluster first."""
+    num_uncompared: int = 0
+    """Pairs of answers whose comparison reached a limit; they count as different."""
 
     @property
     def num_votes(self) -> int:
@@ -38,43 +40,59 @@ class Vote:
         return next((len(c) for c in self.clusters if sample in c), 0)
 
 
-def count_votes(questions: Sequence[Sequence[str | None]], grade: Grade) -> list[Vote]:
+def count_votes(questions: Sequence[Sequence[str | None]], compare: Compare) -> list[Vote]:
     """Group equal answers of each problem's samples.
 
-    All problems' comparisons go to ``grade`` in one call, so that its workers stay busy. Answers
-    whose texts agree are not compared again.
+    What the texts decide is not compared. All other comparisons go out in one call, so that the
+    workers stay busy.
 
     Args:
         questions: For each problem, its samples' answers; none where a sample has none.
-        grade: Compares pairs of answers.
+        compare: Compares pairs of answers.
     """
-    texts = [
-        sorted({normalise_answer(a) for a in answers if a is not None}) for answers in questions
-    ]
-    pairs = [(q, a, b) for q, distinct in enumerate(texts) for a, b in combinations(distinct, 2)]
-    equal = grade([(a, b) for _, a, b in pairs])
-    roots: list[dict[str, str]] = [{text: text for text in distinct} for distinct in texts]
-    for (question, a, b), same in zip(pairs, equal, strict=True):
-        if same:
-            _join(roots[question], a, b)
-    return [_group(answers, roots[q]) for q, answers in enumerate(questions)]
+    ballots = [_Ballot(answers) for answers in questions]
+    open_pairs = [(ballot, pair) for ballot in ballots for pair in ballot.settle()]
+    verdicts = compare([pair for _, pair in open_pairs]) if open_pairs else []
+    for (ballot, (a, b)), equal in zip(open_pairs, verdicts, strict=True):
+        if equal is None:
+            ballot.num_uncompared += 1
+        elif equal:
+            ballot.join(a, b)
+    return [ballot.count() for ballot in ballots]
 
 
-def _find(roots: dict[str, str], text: str) -> str:
-    while roots[text] != text:
-        text = roots[text]
-    return text
+class _Ballot:
+    """The answers of one problem while they are grouped."""
 
+    def __init__(self, answers: Sequence[str | None]) -> None:
+        self._texts = [None if a is None else normalise_answer(a) for a in answers]
+        self._roots = {text: text for text in self._texts if text is not None}
+        self.num_uncompared = 0
 
-def _join(roots: dict[str, str], a: str, b: str) -> None:
-    first, second = sorted((_find(roots, a), _find(roots, b)))
-    roots[second] = first
+    def settle(self) -> list[tuple[str, str]]:
+        """Join what the texts show to be equal; the pairs that they leave open."""
+        pairs = []
+        for a, b in combinations(sorted(self._roots), 2):
+            equal = settle_normalised(a, b)
+            if equal is None:
+                pairs.append((a, b))
+            elif equal:
+                self.join(a, b)
+        return pairs
 
+    def join(self, a: str, b: str) -> None:
+        first, second = sorted((self._find(a), self._find(b)))
+        self._roots[second] = first
 
-def _group(answers: Sequence[str | None], roots: dict[str, str]) -> Vote:
-    groups: dict[str, list[int]] = {}
-    for position, answer in enumerate(answers):
-        if answer is not None:
-            groups.setdefault(_find(roots, normalise_answer(answer)), []).append(position)
-    ordered = sorted(groups.values(), key=lambda group: (-len(group), group[0]))
-    return Vote(clusters=tuple(tuple(group) for group in ordered))
+    def count(self) -> Vote:
+        groups: dict[str, list[int]] = {}
+        for position, text in enumerate(self._texts):
+            if text is not None:
+                groups.setdefault(self._find(text), []).append(position)
+        ordered = sorted(groups.values(), key=lambda group: (-len(group), group[0]))
+        return Vote(tuple(tuple(group) for group in ordered), self.num_uncompared)
+
+    def _find(self, text: str) -> str:
+        while self._roots[text] != text:
+            text = self._roots[text]
+        return text

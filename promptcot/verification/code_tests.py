@@ -19,6 +19,7 @@ from promptcot.verification.sandbox import (
     Execution,
     Limits,
     Sandbox,
+    Status,
     require_sandbox,
 )
 
@@ -36,6 +37,7 @@ CodeReason = Literal[
 ProgramWithTests = tuple[str, Sequence[Mapping[str, str]]]
 """Python source and its tests, each ``{"input": ..., "output": ...}``."""
 
+_TOO_SLOW: tuple[Status, ...] = ("timeout",)
 _LABELS = {"python", "py", "python3"}
 _REASONS: dict[str, CodeReason] = {
     "error": "runtime_error",
@@ -90,18 +92,16 @@ def find_syntax_error(program: str) -> str | None:
 
 def outputs_match(expected: str, found: str) -> bool:
     """Whether two outputs have the same words on the same lines."""
-    return _words(expected) == _words(found)
+    return normalise_output(expected) == normalise_output(found)
 
 
-def _words(text: str) -> list[list[str]]:
-    lines = [line.split() for line in text.split("\n")]
-    while lines and not lines[-1]:
-        lines.pop()
-    return lines
+def normalise_output(text: str) -> str:
+    """The words of each line with single spaces between them, without empty lines at the end."""
+    return "\n".join(" ".join(line.split()) for line in text.split("\n")).rstrip("\n")
 
 
 class CodeGrader:
-    """Grades programs; one sandbox per program, several programs at once.
+    """Runs programs; one sandbox per program, several at once, from any number of threads.
 
     Raises:
         SandboxError: No sandbox works here and running code without one is not allowed.
@@ -112,13 +112,19 @@ class CodeGrader:
         *,
         timeout_s: float = 10.0,
         memory_limit_mib: int = 1024,
+        output_kib: int = 1024,
         num_workers: int = 2,
         allow_unsandboxed: bool = False,
     ) -> None:
         self._sandbox: Sandbox = require_sandbox(allow_unsandboxed=allow_unsandboxed)
         # Processor time decides, so that a busy machine gives the same verdict as an idle one;
         # the wall clock only stops programs that wait.
-        self._limits = Limits(cpu_s=timeout_s, wall_s=3 * timeout_s, memory_mib=memory_limit_mib)
+        self._limits = Limits(
+            cpu_s=timeout_s,
+            wall_s=3 * timeout_s,
+            memory_mib=memory_limit_mib,
+            output_kib=output_kib,
+        )
         self._pool = ThreadPoolExecutor(num_workers, thread_name_prefix="code-grader")
 
     def __enter__(self) -> CodeGrader:
@@ -135,6 +141,22 @@ class CodeGrader:
     def close(self) -> None:
         """Wait for running programs and free the threads."""
         self._pool.shutdown(cancel_futures=True)
+
+    def cancel(self) -> None:
+        """Leave out what has not begun; whoever waits for it gets ``CancelledError``."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def execute(self, programs: Sequence[tuple[str, Sequence[str]]]) -> list[list[Execution]]:
+        """Run each (source, inputs) on all its inputs, and none after one that took too long.
+
+        Raises:
+            SandboxError: The sandbox itself stopped working.
+        """
+        return list(self._pool.map(self._execute_one, programs))
+
+    def _execute_one(self, entry: tuple[str, Sequence[str]]) -> list[Execution]:
+        program, inputs = entry
+        return self._sandbox.run_many(program, inputs, limits=self._limits, stop_after=_TOO_SLOW)
 
     def grade(self, programs: Sequence[ProgramWithTests]) -> list[CodeResult]:
         """Verdicts on programs, in their order.
@@ -154,13 +176,13 @@ class CodeGrader:
         inputs = [test["input"] for test in tests]
         runs = self._sandbox.run_many(program, inputs, limits=self._limits, stop_after=FAILURES)
         for number, (run, test) in enumerate(zip(runs, tests, strict=True), start=1):
-            result = _judge(number, run, test["output"])
+            result = describe_failure(number, run, test["output"])
             if result is not None:
                 return result
         return CodeResult(True, "passed")
 
 
-def _judge(number: int, run: Execution, expected: str) -> CodeResult | None:
+def describe_failure(number: int, run: Execution, expected: str) -> CodeResult | None:
     """The verdict on the program by one of its tests, or none if it passed that one."""
     if run.status != "ok":
         reason = _REASONS[run.status]
