@@ -93,12 +93,14 @@ class BatchFileEngine:
     async def _opened_folder(self) -> BatchFolder:
         self._opening = self._opening or asyncio.Lock()
         async with self._opening:
-            if self._folder is None:
-                # Reading the files takes a while; the loop stays free.
-                self._folder, self._lock = await asyncio.to_thread(
-                    FOLDERS.open, self._path, lines_per_file=self._settings.batch_lines
-                )
-            return self._folder
+            if self._folder is not None:
+                return self._folder
+            # Reading the files takes a while; the loop stays free.
+            folder, self._lock = await asyncio.to_thread(
+                FOLDERS.open, self._path, lines_per_file=self._settings.batch_lines
+            )
+            self._folder = folder
+            return folder
 
     def _pending(self, files: Sequence[Path]) -> WorkPending:
         names = ", ".join(path.name for path in files[:_NAMED_FILES])

@@ -120,8 +120,8 @@ class BatchFolder:
                 self.waiting.append(path)
             with path.open("rb") as handle:
                 for number, line in enumerate(handle, start=1):
-                    key = short_key(_exported_id(path, number, line))
-                    self._exported.add(key, self._num_files)
+                    exported = short_key(_exported_id(path, number, line))
+                    self._exported.add(exported, self._num_files)
         names = {*self.path.glob("results-*.jsonl"), *self.path.glob("*.results.jsonl")}
         for index, path in enumerate(sorted(names)):
             handle = self._stack.enter_context(path.open("rb"))

@@ -1,16 +1,21 @@
-"""A small OpenAI-compatible server, run as a process of its own: `python openai_server.py`.
+"""A small OpenAI-compatible server, run as a process of its own: `python openai_server.py [PORT]`.
 
-The first line of its standard output is its port. The request's model name chooses how it
-behaves; `GET /stats` says what it was asked.
+The first line of its standard output is its port. The request's model name, up to a `#`, chooses
+how it behaves; `GET /stats` says what it was asked.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -32,6 +37,18 @@ class LocalServer:
         return {k.split("/")[1]: n for k, n in counts.items() if k.split("/")[0] == model}
 
 
+@contextmanager
+def serving(port: int = 0) -> Iterator[LocalServer]:
+    """A server of its own for one test; killed at the end."""
+    command = [sys.executable, __file__, str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield LocalServer(f"http://127.0.0.1:{int(process.stdout.readline())}/v1")
+        finally:
+            process.kill()
+
+
 lock = threading.Lock()
 asked: Counter[str] = Counter()
 in_flight: Counter[str] = Counter()
@@ -49,6 +66,13 @@ def completion(content: str | None, finish_reason: str = "stop", **message: Any)
     }
 
 
+def scored(prompt: str) -> dict[str, Any]:
+    """Log-probabilities of a prompt whose tokens are its words; each one's is minus its length."""
+    words = prompt.replace(" ", "\0 ").split("\0")
+    tokens = [{str(i): {"logprob": -len(w), "decoded_token": w}} for i, w in enumerate(words)]
+    return {"choices": [{"text": "", "prompt_logprobs": [None, *tokens[1:]]}]}
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -58,7 +82,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        model, seed = body["model"], body["seed"]
+        model, seed = body["model"], body.get("seed", 0)
         with lock:
             asked[f"{model}/{seed}"] += 1
             first = asked[f"{model}/{seed}"] == 1
@@ -72,13 +96,23 @@ class Handler(BaseHTTPRequestHandler):
                 in_flight[model] -= 1
 
     def behave(self, model: str, body: dict[str, Any], first: bool) -> None:
-        text = f"{body['messages'][-1]['content']} / seed {body['seed']}"
+        model = model.split("#")[0]
+        if "prompt_logprobs" in body:
+            self.reply(200, scored(body["prompt"]))
+            return
+        if "prompt" in body:
+            self.reply(200, {"choices": [{"text": json.dumps(body), "finish_reason": "stop"}]})
+            return
+        seed = body["seed"]
+        text = f"{body['messages'][-1]['content']} / seed {seed}"
         if model.startswith("slow-"):
-            time.sleep(float(model.removeprefix("slow-").split("#")[0]))
+            time.sleep(float(model.removeprefix("slow-")))
         if model == "echo":
             echoed = {"body": body, "authorization": self.headers.get("Authorization")}
             self.reply(200, completion(json.dumps(echoed)))
-        elif model == "garbage":
+        elif model == "hang-once" and first:
+            time.sleep(60)
+        elif model == "garbage" or (model == "garbage-once" and first):
             self.reply(200, "<html>hello from a proxy</html>")
         elif model == "no-choices":
             self.reply(200, {"choices": []})
@@ -94,6 +128,16 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(500, {"error": {"message": "engine hiccup"}})
         elif model == "busy" and first:
             self.reply(429, {"error": {"message": "rate limit"}}, {"Retry-After": "1"})
+        elif model == "busy-date" and first:
+            # Whole seconds, rounded down: two of them are between one and two.
+            later = formatdate(time.time() + 2, usegmt=True)
+            self.reply(429, {"error": {"message": "rate limit"}}, {"Retry-After": later})
+        elif model == "cut-off" and first:
+            self.reply(200, completion("half of", finish_reason="abort"))
+        elif model == "picky" and seed % 2:
+            self.reply(400, {"error": {"message": f"prompt {seed} is too long"}})
+        elif model == "broken":
+            self.reply(500, {"error": {"message": "out of memory"}})
         elif model == "down":
             self.reply(503, {"detail": "no workers"})
         elif model == "refuse":
@@ -118,7 +162,11 @@ class Handler(BaseHTTPRequestHandler):
         """Keep the test's output clean."""
 
 
+class Server(ThreadingHTTPServer):
+    request_queue_size = 1024
+
+
 if __name__ == "__main__":
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = Server(("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 0), Handler)
     print(server.server_port, flush=True)
     server.serve_forever()
