@@ -42,7 +42,7 @@ VERDICT_ORDER = (Rating.BAD, Rating.ACCEPTABLE, Rating.PERFECT)
 """From worst to best."""
 _REASON_CHARS = 400
 """Longest reason that is kept; judges were asked for a few words."""
-_JSON = re.compile(r'^[ \t]*[{\[][ \t]*(?:["{]|$)', re.MULTILINE)
+_JSON = re.compile(r'^[ \t]*[{\[]\s*["{]', re.MULTILINE)
 
 
 def worst_of(ratings: Sequence[Rating]) -> Rating:

@@ -59,7 +59,11 @@ def synthesize_all(recipe: Recipe, out: Path) -> dict[str, Version]:
 
 
 def run_chain(run: SynthesisRun) -> dict[str, Version]:
-    """Every stage of an open run, in order."""
+    """Every stage of an open run, in order.
+
+    What is wrong with the judges' files is said first: judges come late, after much is paid for.
+    """
+    import_module("promptcot.judging").check_judging(run.recipe)
     return dict(_each_stage(run))
 
 
