@@ -8,17 +8,26 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import ManifestMismatch, SourceError, StoreError, TooManyRejected
+from pipeline.errors import (
+    ManifestMismatch,
+    SourceError,
+    StoreError,
+    TeacherError,
+    TooManyRejected,
+    WorkPending,
+)
 from pipeline.manifest import InputRef, load_version, resolve_version, verify_version
 from pipeline.records import ConceptCombination, Rejected
-from pipeline.stages import Batch, BatchResult, Stage, run_stage, split_batches
+from pipeline.stages import Batch, BatchResult, BatchStream, Stage, run_stage, split_batches
 from pipeline.store import exclusive_lock
 
 
@@ -106,6 +115,98 @@ def test_failure_at_any_batch_then_rerun_gives_equal_bytes(
     resumed = run_stage(make_stage(root), numbers(20), fail_once)
     assert len([s for s in seen if s != "failed"]) == 5, "a finished batch was processed again"
     assert tree(resumed.folder) == tree(undisturbed.folder)
+
+
+def stream_numbers(count: int, size: int, read: list[int] | None = None) -> BatchStream:
+    def rows() -> Iterator[int]:
+        for number in range(count):
+            if read is not None:
+                read.append(number)
+            yield number
+
+    return BatchStream(rows=rows, num_rows=count, size=size, key=str)
+
+
+def test_batches_at_once_give_the_bytes_of_one_after_the_other(tmp_path: Path) -> None:
+    def uneven(batch: Batch) -> BatchResult:
+        time.sleep(0.02 if batch.rows[0] % 8 == 0 else 0.0)
+        return keep_even(batch)
+
+    calm = run_stage(make_stage(tmp_path / "a"), stream_numbers(40, 4), keep_even)
+    wild = run_stage(make_stage(tmp_path / "b", concurrency=5), stream_numbers(40, 4), uneven)
+    assert tree(wild.folder) == tree(calm.folder)
+
+
+def test_a_stream_is_read_no_further_than_the_work_needs(tmp_path: Path) -> None:
+    read: list[int] = []
+    ahead: list[int] = []
+
+    def look(batch: Batch) -> BatchResult:
+        time.sleep(0.002)
+        ahead.append(read[-1] - batch.rows[0])
+        return keep_even(batch)
+
+    run_stage(make_stage(tmp_path, concurrency=3), stream_numbers(400, 4, read), look)
+    assert max(ahead) <= 5 * 4, "rows pile up in memory"
+
+
+def test_counts_of_all_batches_are_summed_and_handed_on(tmp_path: Path) -> None:
+    def count(batch: Batch) -> BatchResult:
+        result = keep_even(batch)
+        return BatchResult(
+            num_in=result.num_in,
+            rows=result.rows,
+            rejected=result.rejected,
+            counts={"seen": len(batch.rows), f"from {batch.rows[0]}": 1},
+        )
+
+    version = run_stage(
+        make_stage(tmp_path, concurrency=2),
+        numbers(8),
+        count,
+        extra=lambda counts: {"twice": 2 * counts["seen"]},
+    )
+    assert version.manifest.extra["counts"] == {"seen": 8, "from 0": 1, "from 4": 1}
+    assert version.manifest.extra["twice"] == 16
+
+
+def test_pending_batches_let_the_others_through(tmp_path: Path) -> None:
+    processed: list[int] = []
+
+    def hand_out_second(batch: Batch) -> BatchResult:
+        processed.append(batch.rows[0])
+        if batch.rows[0] == 4 and processed.count(4) == 1:
+            raise WorkPending("4 requests are with the fleet", hint="wait for it")
+        return keep_even(batch)
+
+    stage = make_stage(tmp_path, concurrency=2)
+    with pytest.raises(WorkPending, match=r"1 of 5 batches wait: 4 requests") as caught:
+        run_stage(stage, numbers(20), hand_out_second)
+    assert caught.value.hint == "wait for it"
+    assert not (tmp_path / "LATEST").exists()
+    version = run_stage(stage, numbers(20), hand_out_second)
+    assert sorted(processed) == [0, 4, 4, 8, 12, 16]
+    assert version.manifest.rows_in == 20
+
+
+def test_a_failing_batch_cancels_those_that_wait(tmp_path: Path) -> None:
+    cancelled = threading.Event()
+    num_cancels: list[int] = []
+
+    def wait_for_ever(batch: Batch) -> BatchResult:
+        if batch.rows[0] == 8:
+            raise TeacherError("no answer", hint="start it")
+        assert cancelled.wait(20)
+        raise TeacherError("cancelled", hint="run again")
+
+    def cancel() -> None:
+        num_cancels.append(1)
+        cancelled.set()
+
+    stage = make_stage(tmp_path, concurrency=4, cancel=cancel)
+    with pytest.raises(TeacherError, match="no answer"):
+        run_stage(stage, numbers(40), wait_for_ever)
+    assert len(num_cancels) == 1
 
 
 def test_kill_between_manifest_and_rename_only_renames(tmp_path: Path) -> None:
