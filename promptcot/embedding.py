@@ -9,43 +9,55 @@ from __future__ import annotations
 import math
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+DIMENSIONS = 1024
 _NGRAMS = (3, 4, 5)
-_DIMENSIONS = 1024
+_BLOCK = 4096
 
-Vectors = npt.NDArray[np.float64]
+Vectors = npt.NDArray[np.float32]
 
 
-def embed_concepts(concepts: Sequence[str]) -> Vectors:
-    """Unit vectors of concept names, shape (number of concepts, 1024).
+def embed_ngrams(concepts: Sequence[str]) -> Iterator[Vectors]:
+    """Unit vectors of concept names, some thousand rows at a time.
 
     Character n-grams of 3 to 5 letters are weighted by how rare they are among ``concepts`` and
     hashed into a fixed number of signed slots.
     """
-    counted = [_ngrams(concept) for concept in concepts]
-    document_frequency = Counter(ngram for grams in counted for ngram in grams)
-    vectors = np.zeros((len(concepts), _DIMENSIONS))
-    for row, grams in enumerate(counted):
-        for ngram, count in sorted(grams.items()):
-            # crc32 is stable across processes; Python's own hash is not.
-            slot = zlib.crc32(ngram.encode("utf-8"))
-            sign = 1.0 if slot & 1 else -1.0
-            rarity = math.log((1 + len(concepts)) / (1 + document_frequency[ngram])) + 1
-            vectors[row, (slot >> 1) % _DIMENSIONS] += sign * count * rarity
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: Vectors = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
-    return unit
+    frequency: Counter[str] = Counter()
+    for concept in concepts:
+        frequency.update(set(_ngrams(concept)))
+    slots: dict[str, tuple[int, float]] = {}
+    for ngram, count in frequency.items():
+        # crc32 is stable across processes; Python's own hash is not.
+        slot = zlib.crc32(ngram.encode("utf-8"))
+        rarity = math.log((1 + len(concepts)) / (1 + count)) + 1
+        slots[ngram] = ((slot >> 1) % DIMENSIONS, rarity if slot & 1 else -rarity)
+    for start in range(0, len(concepts), _BLOCK):
+        block = np.zeros((len(concepts[start : start + _BLOCK]), DIMENSIONS), dtype=np.float32)
+        for row, concept in zip(block, concepts[start : start + _BLOCK], strict=True):
+            _fill(row, concept, slots)
+        yield block
 
 
-def _ngrams(text: str) -> Counter[str]:
-    words = " ".join(text.lower().split())
-    padded = f" {words} "
-    return Counter(
+def _fill(row: Vectors, concept: str, slots: dict[str, tuple[int, float]]) -> None:
+    values: dict[int, float] = {}
+    for ngram in _ngrams(concept):
+        slot, weight = slots[ngram]
+        values[slot] = values.get(slot, 0.0) + weight
+    # fsum and sqrt are exact to the last bit everywhere; a BLAS norm is not.
+    length = math.sqrt(math.fsum(value * value for value in values.values()))
+    if length:
+        row[list(values)] = [value / length for value in values.values()]
+
+
+def _ngrams(text: str) -> list[str]:
+    padded = f" {' '.join(text.lower().split())} "
+    return [
         padded[start : start + size]
         for size in _NGRAMS
         for start in range(max(1, len(padded) - size + 1))
-    )
+    ]

@@ -4,134 +4,260 @@ The first concept is drawn by its frequency in the bank. Each next one is drawn 
 ``softmax(score / temperature)`` over the unused concepts, where a concept's score is the sum, over
 the concepts chosen so far, of the number of shared seeds plus the cosine similarity. The original
 lost which similarity belongs to which concept, overflowed, and had no seed.
+
+Draw number ``t`` of a domain depends on the recipe's seed, the domain and ``t`` alone. The domain's
+combinations are its draws in order without those whose set of concepts came before, so a run's
+first N are a smaller run's N. How one draw is made without a sum over the whole bank is in
+:mod:`promptcot.envelope`.
 """
 
 from __future__ import annotations
 
-import math
-import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ConfigError
-from pipeline.hashing import content_hash, derive_random
-from pipeline.records import ConceptCombination, Domain
-from pipeline.settings.synthesis import CombinationSettings
+from pipeline.records import Domain
+from pipeline.settings.concepts import CombinationSettings
 from promptcot.bank import Bank
-from promptcot.embedding import Vectors, embed_concepts
+from promptcot.envelope import NextConcept, Pressure
+from promptcot.links import Links, count_links
+from promptcot.near_concepts import NearConcepts
+from promptcot.portable import (
+    UNIT,
+    Exponential,
+    Floats,
+    Int32s,
+    Int64s,
+    Keys,
+    below,
+    draw_keys,
+    hash_rows,
+    stream_key,
+    uniform,
+)
 
-MAX_REDRAWS = 500
-"""Draws for one combination before the bank counts as exhausted."""
+MAX_KNOWN = 5000
+"""Draws in a row that give known sets before the bank counts as exhausted."""
+BLOCK = 2048
+"""Draws made at once; nothing that is drawn depends on it."""
+_FIRST, _LEVEL = 0, 1
+"""Counters of a draw's random numbers; each further concept has its own range above them."""
 
-Probabilities = npt.NDArray[np.float64]
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draws:
+    """Some draws of one domain, in order."""
+
+    concepts: Int32s
+    """A row per draw: numbers of its concepts in the order drawn."""
+    level_chances: Floats
+    """A uniform number per draw, for its level."""
+
+    def take(self, which: npt.NDArray[np.intp] | slice) -> Draws:
+        """Some of them."""
+        return Draws(self.concepts[which], self.level_chances[which])
+
+
+class Sampler(Protocol):
+    """Makes a domain's draws, one block after the other."""
+
+    @property
+    def bank(self) -> Bank:
+        """What is drawn from."""
+        ...
+
+    def draw_block(self, start: int) -> Draws:
+        """The block of draws that starts with number ``start``."""
+        ...
+
+    def accept(self, drawn: Draws) -> None:
+        """Take note of the draws that became combinations, before the next block."""
+        ...
 
 
 class CombinationSampler:
-    """Draws combinations from one domain's bank."""
+    """Sampler ``original``."""
 
-    def __init__(self, bank: Bank, settings: CombinationSettings) -> None:
-        if len(bank.concepts) < settings.size:
-            raise ConfigError(
-                f"the {bank.domain} bank has {len(bank.concepts)} concepts, fewer than "
-                f"synthesis.combinations.size = {settings.size}",
-                hint="add seeds or lower the size",
-            )
+    def __init__(
+        self,
+        bank: Bank,
+        settings: CombinationSettings,
+        *,
+        near: NearConcepts,
+        root_seed: int,
+    ) -> None:
+        require_concepts(bank, settings)
         self._bank = bank
         self._size = settings.size
         self._temperature = settings.temperature
-        self._vectors: Vectors = embed_concepts(bank.concepts)
+        self._near = near
+        self._links = count_links(bank)
+        self._stream = stream_key(root_seed, "combinations", bank.domain)
+        self._first = np.cumsum(bank.frequency)
+        exponential = Exponential(settings.temperature)
+        self._next = NextConcept(self._links, near, exponential)
+        self._pressure = Pressure(len(bank.concepts), None, exponential)
 
-    def first_probabilities(self) -> Probabilities:
+    @property
+    def bank(self) -> Bank:
+        """What is drawn from."""
+        return self._bank
+
+    def draw_block(self, start: int) -> Draws:
+        """Draws ``start`` to ``start + BLOCK - 1``."""
+        return self.draw(np.arange(start, start + BLOCK, dtype=np.int64))
+
+    def accept(self, drawn: Draws) -> None:
+        """Nothing: draws do not depend on each other."""
+
+    def draw(self, numbers: Int64s) -> Draws:
+        """The draws with these numbers."""
+        keys = draw_keys(self._stream, numbers)
+        totals = np.full(len(keys), self._first[-1])
+        picked = below(uniform(keys, _FIRST), totals)
+        first = np.searchsorted(self._first, picked, side="right").astype(np.int32)
+        concepts = extend(first, keys, self._next, self._pressure, size=self._size)
+        return Draws(concepts, level_chances(keys))
+
+    def first_probabilities(self) -> Floats:
         """Chance of each concept to be drawn first: its share of all mentions."""
-        counts = np.asarray(self._bank.frequency, dtype=np.float64)
-        shares: Probabilities = counts / counts.sum()
+        shares: Floats = self._bank.frequency / self._bank.frequency.sum()
         return shares
 
-    def next_probabilities(self, chosen: Sequence[int]) -> Probabilities:
-        """Chance of each concept to be drawn next; zero for those already chosen."""
-        scores = self._vectors @ self._vectors[list(chosen)].sum(axis=0)
-        for concept in chosen:
-            others, counts = self._bank.neighbours(concept)
-            scores[others] += counts
-        scores[list(chosen)] = -np.inf
-        # Subtracting the maximum leaves the softmax unchanged and cannot overflow.
-        weights = np.exp((scores - scores.max()) / self._temperature)
-        chances: Probabilities = weights / weights.sum()
-        return chances
-
-    def draw(self, rng: random.Random) -> list[str]:
-        """One combination of distinct concepts, in the order drawn."""
-        chosen = [_pick(self.first_probabilities(), rng)]
-        while len(chosen) < self._size:
-            chosen.append(_pick(self.next_probabilities(chosen), rng))
-        return [self._bank.concepts[index] for index in chosen]
+    def next_probabilities(self, chosen: Sequence[int]) -> Floats:
+        """Chance of each concept to be drawn next, computed the plain way; for tests and docs."""
+        vectors = self._near.vectors.astype(np.float64)
+        scores = vectors @ vectors[list(chosen)].sum(axis=0) / UNIT
+        return plain_probabilities(scores, self._links, chosen, self._temperature)
 
 
-def _pick(probabilities: Probabilities, rng: random.Random) -> int:
-    """Index drawn by inverse transform; one uniform number a draw, whatever NumPy's version."""
-    cumulative = np.cumsum(probabilities)
-    index = int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
-    return min(index, len(probabilities) - 1)
+def plain_probabilities(
+    scores: Floats, links: Links, chosen: Sequence[int], temperature: float
+) -> Floats:
+    """``softmax((scores + links to the chosen) / temperature)`` over the concepts not chosen."""
+    scores = scores.copy()
+    for concept in chosen:
+        row = slice(links.indptr[concept], links.indptr[concept + 1])
+        scores[links.columns[row]] += links.strengths[row].astype(np.float64) * links.unit / UNIT
+    scores[list(chosen)] = -np.inf
+    weights = np.exp((scores - scores.max()) / temperature)
+    chances: Floats = weights / weights.sum()
+    return chances
 
 
-def draw_combinations(
-    banks: Sequence[Bank], settings: CombinationSettings, *, root_seed: int
-) -> list[ConceptCombination]:
-    """All combinations of a run: distinct as sets, with the exact share of each domain.
+def extend(
+    first: Int32s, keys: Keys, draw_next: NextConcept, pressure: Pressure, *, size: int
+) -> Int32s:
+    """Rows of ``size`` concepts from their first ones."""
+    concepts = first[:, None]
+    while concepts.shape[1] < size:
+        following = draw_next.draw(concepts, keys, pressure)
+        concepts = np.concatenate([concepts, following[:, None]], axis=1)
+    return concepts
 
-    Args:
-        banks: One bank per domain that the share asks for.
-        settings: Number, size, temperature, levels and share.
-        root_seed: The recipe's seed; every draw derives its own from it.
+
+def level_chances(keys: Keys) -> Floats:
+    """A uniform number per draw, for its level."""
+    return uniform(keys, _LEVEL)
+
+
+def require_concepts(bank: Bank, settings: CombinationSettings) -> None:
+    """Refuse a bank with fewer concepts than one combination has.
 
     Raises:
-        ConfigError: The bank cannot give that many distinct combinations.
+        ConfigError: It has too few.
     """
-    samplers = {bank.domain: CombinationSampler(bank, settings) for bank in banks}
-    seen: set[tuple[Domain, frozenset[str]]] = set()
-    drawn = []
-    for index in range(settings.num_combinations):
-        domain = domain_of(index, settings.math_share)
-        concepts, rng = _draw_new(samplers[domain], seen, domain, (root_seed, index))
-        levels = settings.math_levels if domain == "math" else settings.code_levels
-        level = levels[math.floor(rng.random() * len(levels))]
-        content = {"concepts": concepts, "domain": domain, "level": level}
-        drawn.append(
-            ConceptCombination(
-                id=content_hash(content), concepts=concepts, domain=domain, level=level
-            )
+    if len(bank.concepts) < settings.size:
+        raise ConfigError(
+            f"the {bank.domain} bank has {len(bank.concepts)} concepts, fewer than "
+            f"synthesis.combinations.size = {settings.size}",
+            hint="add seeds or lower the size",
         )
-    return drawn
+
+
+class KnownSets:
+    """Sets of concepts that came before, as 64-bit hashes in one sorted array: 8 bytes each.
+
+    Two of a million different sets share a hash with a chance of 3e-8; the later one is skipped.
+    """
+
+    def __init__(self) -> None:
+        self._hashes: Keys = np.empty(0, dtype=np.uint64)
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def add_new(self, rows: Int32s) -> npt.NDArray[np.intp]:
+        """Add the rows' sets; the positions of those that were not known, in order."""
+        hashes = hash_rows(np.sort(rows, axis=1))
+        unique, position = np.unique(hashes, return_index=True)
+        at = np.searchsorted(self._hashes, unique)
+        is_known = np.zeros(len(unique), dtype=np.bool_)
+        inside = at < len(self._hashes)
+        is_known[inside] = self._hashes[at[inside]] == unique[inside]
+        self._hashes = np.insert(self._hashes, at[~is_known], unique[~is_known])
+        return np.sort(position[~is_known])
+
+
+class DistinctDraws:
+    """A domain's combinations: its draws in order, each set of concepts once."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
+        self._known = KnownSets()
+        self._num_drawn = 0
+        self._num_known = 0
+        self._waiting: list[Draws] = []
+
+    @property
+    def num_drawn(self) -> int:
+        """Draws made so far, known sets included."""
+        return self._num_drawn
+
+    def take(self, count: int) -> Draws:
+        """The next combinations.
+
+        Raises:
+            ConfigError: The bank cannot give that many distinct ones.
+        """
+        while sum(len(draws.concepts) for draws in self._waiting) < count:
+            self._waiting.append(self._draw())
+        joined = Draws(
+            np.concatenate([draws.concepts for draws in self._waiting]),
+            np.concatenate([draws.level_chances for draws in self._waiting]),
+        )
+        self._waiting = [joined.take(slice(count, None))]
+        return joined.take(slice(count))
+
+    def _draw(self) -> Draws:
+        drawn = self._sampler.draw_block(self._num_drawn)
+        new = self._known.add_new(drawn.concepts)
+        self._num_drawn += len(drawn.concepts)
+        self._num_known = 0 if len(new) else self._num_known + len(drawn.concepts)
+        if self._num_known >= MAX_KNOWN:
+            domain = self._sampler.bank.domain
+            raise ConfigError(
+                f"the {domain} bank is exhausted: {len(self._known)} distinct combinations found, "
+                f"then {self._num_known} draws in a row gave known ones (num_combinations wants "
+                "more)",
+                hint="lower synthesis.combinations.num_combinations, raise its temperature, use "
+                "sampler = 'balanced', or give the bank more seeds",
+            )
+        kept = drawn.take(new)
+        self._sampler.accept(kept)
+        return kept
 
 
 def domain_of(index: int, math_share: float) -> Domain:
-    """Domain of the draw at a position: evenly interleaved, so that any prefix keeps the share."""
+    """Domain of the combination at a position: interleaved, so that any prefix keeps the share."""
     share = Fraction(str(math_share))
-    return "math" if math.floor((index + 1) * share) > math.floor(index * share) else "code"
-
-
-def _draw_new(
-    sampler: CombinationSampler,
-    seen: set[tuple[Domain, frozenset[str]]],
-    domain: Domain,
-    origin: tuple[int, int],
-) -> tuple[list[str], random.Random]:
-    """Draw until the set of concepts is new; remember it."""
-    root_seed, index = origin
-    for attempt in range(MAX_REDRAWS):
-        rng = derive_random(root_seed, "combinations", str(index), str(attempt))
-        concepts = sampler.draw(rng)
-        key = (domain, frozenset(concepts))
-        if key not in seen:
-            seen.add(key)
-            return concepts, rng
-    found = sum(1 for known, _ in seen if known == domain)
-    raise ConfigError(
-        f"the {domain} bank is exhausted: {found} distinct combinations found, then "
-        f"{MAX_REDRAWS} draws in a row gave known ones (num_combinations wants more)",
-        hint="lower synthesis.combinations.num_combinations, raise its temperature, or use a "
-        "larger synthesis.bank",
+    is_math = (index + 1) * share.numerator // share.denominator > (
+        index * share.numerator // share.denominator
     )
+    return "math" if is_math else "code"
