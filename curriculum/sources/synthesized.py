@@ -71,11 +71,11 @@ def parse_row(row: dict[str, Any], source: SourceSettings, revision: str) -> Can
         difficulty=problem.level,
         provenance=Provenance(
             teacher=solution.teacher,
-            prompt_hash=problem.prompt_hash,
+            prompt_hash=solution.prompt_hash,
             seed=solution.seed,
             concepts=problem.concepts,
             level=problem.level,
-            verdicts=solution.verdicts,
+            verdicts=[f"{vote.judge}: {vote.verdict}" for vote in solution.judgements],
             agreement=trace.agreement,
         ),
         is_verified=trace.method != "unverified",

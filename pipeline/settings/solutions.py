@@ -39,7 +39,8 @@ class VerificationSettings(Settings):
     maximum_agreement: float = Field(1.0, gt=0, le=1)
     """Upper end of the target band: problems that more samples solve are too easy."""
     minimum_votes: int = Field(2, ge=1)
-    """Samples with an answer (maths) or an output (code) that a majority needs."""
+    """Maths: samples with an answer, for one of these to have a majority. Code: sampled programs
+    that print an output, for it to be expected."""
     traces_per_problem: int = Field(0, ge=0)
     """Traces kept of one problem, those with the fewest tokens first; 0 keeps all."""
     code_tests: int = Field(2, ge=0)

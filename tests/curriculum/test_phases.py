@@ -17,7 +17,7 @@ from curriculum.build import build_phase
 from curriculum.mixing import rank_difficulty
 from pipeline.errors import ConfigError, LicenceRefused
 from pipeline.manifest import mark_latest
-from pipeline.records import Problem, Solution, VerifiedTrace
+from pipeline.records import Judgement, Problem, Solution, VerifiedTrace
 from pipeline.settings import Recipe, load_recipe
 from pipeline.stages import Batch, BatchResult, Stage, run_stage
 
@@ -148,15 +148,24 @@ def verified(number: int, method: str) -> VerifiedTrace:
         rationale="r", statement=f"How much is {number} added to {number}?", teacher="t",
         prompt_hash="h", seed=1,
     )  # fmt: skip
+    ratings = dict.fromkeys(
+        ("format", "factual_accuracy", "difficulty_alignment", "concept_coverage", "solvability"),
+        "perfect",
+    )
+    judgement = Judgement.model_validate(
+        {"problem_id": problem.id, "judge": "strict", "verdict": "perfect", "model": "m",
+         "vote": 0, "prompt_hash": "h", "seed": 1, **ratings}
+    )  # fmt: skip
     solution = Solution(
-        id=f"s{number}", problem=problem, verdicts=["perfect"],
+        id=f"s{number}", problem=problem, judgements=[judgement], prompt_hash="asked",
         thinking=f"Adding {number} twice gives {2 * number}.", answer=f"\\boxed{{{2 * number}}}",
         finish_reason="stop", teacher="t", temperature=1.0, top_p=1.0, seed=1,
         num_prompt_tokens=1, num_completion_tokens=1,
     )  # fmt: skip
     return VerifiedTrace.model_validate(
-        {"solution": solution, "final_answer": "x", "agreement": 1.0, "method": method}
-    )
+        {"solution": solution, "final_answer": "x", "agreement": 1.0, "num_samples": 4,
+         "method": method, "tests": []}
+    )  # fmt: skip
 
 
 def test_phase_2_reads_verified_traces_and_keeps_their_provenance(tmp_path: Path) -> None:
@@ -174,6 +183,8 @@ def test_phase_2_reads_verified_traces_and_keeps_their_provenance(tmp_path: Path
     assert version.manifest.extra["sources"]["promptcot"]["verified"] == 3
     row = next(iter(version.rows()))
     assert row["provenance"]["concepts"] == ["a", "b"]
+    assert row["provenance"]["verdicts"] == ["strict: perfect"]
+    assert row["provenance"]["prompt_hash"] == "asked"
     assert row["source_revision"] == made.name
     assert {"promptcot:synthesis/verified": made.name}.items() <= {
         ref.name: ref.version for ref in version.manifest.inputs

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Sequence
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import ConfigError
 from pipeline.records import Domain, FinishReason, Problem
-from pipeline.settings.synthesis import Form
+from pipeline.settings.synthesis import Form, SolutionSettings
 from promptcot.engines.protocol import Answer
 from promptcot.parsing import Defect, ProgramTest, Reply, parse_test
+from promptcot.recommended import choose_sampling
 from promptcot.solutions import read_reply
 from promptcot.verification.math_answers import MathGrader
 from promptcot.voting import count_votes
@@ -53,7 +59,10 @@ def test_headings_become_thinking_and_boxed_answer() -> None:
         ("", "stop", "no_thinking"),
         (f"<think></think>{BOXED}", "stop", "no_thinking"),
         (f"Hello <think>{THINK}</think>{BOXED}", "stop", "no_thinking"),
-        (f"<think>{THINK}", "length", "unclosed_think"),
+        (f"<think>{THINK}", "length", "truncated"),
+        (f"<think>{THINK}", "stop", "unclosed_think"),
+        ("", "length", "truncated"),
+        ("", "error", "failed"),
         (f"<think>{THINK}</think>", "stop", "empty_answer"),
         (f"<think>{THINK}</think>{BOXED}</think>{BOXED}", "stop", "two_think"),
         (f"<think>{THINK}<think>{THINK}</think>{BOXED}", "stop", "two_think"),
@@ -113,9 +122,55 @@ def test_tests_are_read_strictly(text: str, form: Form, expected: ProgramTest | 
 def test_votes_use_mathematical_equality() -> None:
     with MathGrader(num_workers=1) as grader:
         first, second, third = count_votes(
-            [["1/2", "0.5", None, "3"], ["1", "2"], [None]], grader.grade
+            [["1/2", "0.5", None, "3"], ["1", "2"], [None]], grader.compare
         )
     assert first.winner == (0, 1)
     assert (first.num_votes, first.size_of(1), first.size_of(2), first.size_of(3)) == (3, 2, 0, 1)
     assert second.winner is None, "a tie has no majority"
     assert third.winner is None
+
+
+def test_whole_numbers_and_fractions_are_voted_on_without_a_comparison() -> None:
+    def refuse(pairs: Sequence[tuple[str, str]]) -> list[bool | None]:
+        raise AssertionError(f"compared {pairs}")
+
+    (vote,) = count_votes([["1/2", r"\frac{2}{4}", "3", "03", "1,000", "1000", "3"]], refuse)
+    assert vote.clusters == ((2, 3, 6), (0, 1), (4, 5))
+
+
+def test_an_answer_that_cannot_be_compared_agrees_with_itself_only() -> None:
+    (vote,) = count_votes([["x", "y", "x"]], lambda pairs: [None] * len(pairs))
+    assert vote.clusters == ((0, 2), (1,))
+    assert vote.num_uncompared == 1
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(-3, 3).map(str)), max_size=8))
+def test_every_answer_is_in_exactly_one_cluster(answers: list[str | None]) -> None:
+    (vote,) = count_votes([answers], lambda pairs: [False] * len(pairs))
+    placed = sorted(position for cluster in vote.clusters for position in cluster)
+    assert placed == [n for n, answer in enumerate(answers) if answer is not None]
+    assert all(len({answers[n] for n in cluster}) == 1 for cluster in vote.clusters)
+
+
+@pytest.mark.parametrize(
+    ("model", "sampling"),
+    [
+        ("Qwen/QwQ-32B", "temperature 0.6, top_p 0.95, top_k 40"),
+        ("/models/QwQ-32B-AWQ/", "temperature 0.6, top_p 0.95, top_k 40"),
+        ("deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "temperature 0.6, top_p 0.95"),
+        ("openai/gpt-oss-120b", "temperature 1, top_p 1"),
+        ("Qwen/Qwen3-235B-A22B-Thinking-2507", "temperature 0.6, top_p 0.95, top_k 20"),
+        ("Qwen/Qwen3-30B-A3B-Instruct-2507", "temperature 0.7, top_p 0.8, top_k 20"),
+        ("Qwen/Qwen3-32B", "temperature 0.6, top_p 0.95, top_k 20"),
+    ],
+)
+def test_known_teachers_have_a_recommended_sampling(model: str, sampling: str) -> None:
+    settings = SolutionSettings(sampling="recommended", temperature=2.0)
+    assert str(choose_sampling(settings, model)) == sampling
+
+
+@pytest.mark.parametrize("model", ["smollm2-135m-instruct", "QwQ-32B-Preview", "my-QwQ-32B", ""])
+def test_an_unknown_teacher_stops_the_run_and_names_the_known_ones(model: str) -> None:
+    with pytest.raises(ConfigError, match=r"known are: QwQ-32B, DeepSeek-R1") as refusal:
+        choose_sampling(SolutionSettings(sampling="recommended"), model)
+    assert "explicit" in refusal.value.hint
