@@ -33,12 +33,15 @@ class SeedSourceSettings(Settings):
     """JSON (a list), JSONL (both also ``.gz``) or Parquet, relative to the recipe. Its content is
     part of the version's name."""
     columns: dict[SeedField, str] = Field(default_factory=dict)
-    """Our field → the file's column. Fields left out are looked for under their usual names, and
-    the run says which column it took."""
+    """Our field → the file's column; an empty text means that the file has none. Fields left out
+    are looked for under their usual names, and the run says which column it took."""
+    levels: dict[str, str] = Field(default_factory=dict)
+    """The file's level (numbers as text: ``"5"``) → the level it is called here; others stay."""
     domain: Domain | None = None
     """Domain of all rows, where no column tells."""
     level: str | None = None
-    """Level of rows that have none."""
+    """Level of rows that have none. Without it the teacher that names the concepts is asked for
+    one of ``combinations.math_levels`` or ``code_levels``, and says "unknown" where none fits."""
     licence: str = ""
     max_rows: int = Field(0, ge=0)
     """Take only so many rows from the start; 0 takes all."""
@@ -56,9 +59,10 @@ class ConceptSettings(Settings):
     attempts: int = Field(2, ge=1)
     """The first asks for JSON, every further one for plain lines."""
     max_concept_chars: int = Field(120, ge=8)
-    merge_similarity: float = Field(0.9, gt=0, le=1)
-    """Jaccard similarity of two names' character trigrams from which they are one concept;
-    1 merges equal spellings only."""
+    merge_similarity: float = Field(0.7, gt=0, le=1)
+    """Jaccard similarity of two names' character trigrams from which they are one concept, if
+    they also agree word for word but for linking words and slips of spelling; 1 merges names that
+    differ in case, plural, hyphens or articles only."""
 
 
 class EncoderSettings(Settings):
