@@ -35,11 +35,15 @@ class ScorerSettings(Settings):
     engine: Literal["transformers", "http", "vllm"] = "transformers"
     """``http``: a vLLM server's prompt log-probabilities."""
     model: str = "smollm2-135m-instruct"
-    """Hub id, folder, the server's model name, or the embedded model's name."""
+    """The embedded model's name, a folder relative to the recipe or a hub id with its commit
+    (``owner/name@commit``); for ``http`` and ``vllm`` the name the engine knows."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """``transformers`` only: of the weights; bfloat16 for large models on a GPU."""
     base_url: str = execution_only("http://127.0.0.1:8000/v1", pattern=r"^https?://\S+$")
     api_key_env: str = execution_only("PROMPTCOT_API_KEY")
-    batch_tokens: int = execution_only(4096, ge=64)
-    """``transformers`` only: tokens scored together, padding included."""
+    batch_tokens: int = Field(4096, ge=64)
+    """``transformers`` only: tokens scored together, padding included (by a cautious guess of 2.5
+    characters a token). Padding moves the last digits of a score, so it is part of the version."""
     max_concurrency: int = execution_only(64, ge=1)
     """``http`` only: requests in flight."""
     timeout_s: float = execution_only(600.0, gt=0)
