@@ -109,7 +109,7 @@ class BatchFileEngine:
         arguments = ["--model", self._settings.model, "-i", files[0], "-o", results_of(files[0])]
         command = shlex.join(["vllm", "run-batch", *map(str, arguments)])
         return WorkPending(
-            f"requests wait for results in {self._path}: {names}",
+            f"no results yet in {self._path} for {names}",
             hint=f"answer each requests-*.jsonl there that has no results-*.jsonl yet, e.g. "
             f"`{command}`; then run the same command again",
         )

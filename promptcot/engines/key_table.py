@@ -6,8 +6,6 @@ from array import array
 
 import numpy as np
 
-_MERGE_AT = 65_536
-
 
 def short_key(key: str) -> int:
     """The first 64 bits of a hash in hex; two of a million differ with all but 1 in 10⁷ chance."""
@@ -17,7 +15,8 @@ def short_key(key: str) -> int:
 class KeyTable:
     """A multimap from short keys to numbers, 16 bytes an entry, in order of addition."""
 
-    def __init__(self) -> None:
+    def __init__(self, merge_at: int = 65_536) -> None:
+        self._merge_at = merge_at
         self._keys = np.empty(0, dtype=np.uint64)
         self._values = np.empty(0, dtype=np.uint64)
         self._new_keys = array("Q")
@@ -32,7 +31,7 @@ class KeyTable:
         self._new_keys.append(key)
         self._new_values.append(value)
         self._recent.setdefault(key, []).append(value)
-        if len(self._new_keys) >= max(_MERGE_AT, len(self._keys) // 4):
+        if len(self._new_keys) >= max(self._merge_at, len(self._keys) // 4):
             self._merge()
 
     def get(self, key: int) -> list[int]:
