@@ -8,6 +8,10 @@ the order of sums. The stored answer per request is what makes a run repeatable;
 repeat itself as well, set ``VLLM_BATCH_INVARIANT=1`` in the environment (slower; vLLM's page on
 batch invariance lists the GPUs it works on).
 
+Each request carries its seed. vLLM 0.32's CPU build dies when the prompt of a seeded request is cut
+into chunks: there, set ``engine_args.max_num_batched_tokens`` above the tokens of all prompts that
+can start together.
+
 For several nodes, or to share a model between runs, start ``vllm serve`` and use the HTTP engine.
 """
 
@@ -123,12 +127,19 @@ class LoadedModel:
         if request.template == "none":
             return await self.tokenize("".join(m.content for m in request.messages))
         from vllm.renderers import ChatParams
+        from vllm.utils.mistral import is_mistral_tokenizer
 
         renderer = self._engine.renderer
         messages = [{"role": m.role, "content": m.content} for m in request.messages]
         _, prompts = await renderer.render_chat_async(
             [messages],
-            ChatParams(chat_template_kwargs={"add_generation_prompt": True, "tools": None}),
+            ChatParams(
+                chat_template_kwargs={
+                    "add_generation_prompt": True,
+                    "tools": None,
+                    "tokenize": is_mistral_tokenizer(renderer.tokenizer),
+                }
+            ),
             # The template itself writes the start token.
             renderer.default_chat_tok_params.with_kwargs(add_special_tokens=False),
         )

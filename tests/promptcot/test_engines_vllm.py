@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import types
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,10 @@ class SamplingParams:
     seed: int | None = None
     stop: str | list[str] | None = None
     max_tokens: int | None = 16
+    top_k: int = 0
+    min_p: float = 0.0
     structured_outputs: Any = None
+    output_kind: Any = None
 
 
 @dataclass
@@ -53,53 +58,124 @@ class RequestOutput:
     outputs: list[CompletionOutput]
 
 
+class EngineDeadError(VLLMError):
+    """What remains of an engine whose process died."""
+
+
+class ValidationError(VLLMError, ValueError):
+    """A request that cannot be served."""
+
+
+@dataclass(kw_only=True)
+class AsyncEngineArgs:
+    model: str
+    enable_prefix_caching: bool
+    disable_log_stats: bool
+    max_model_len: int = 4096
+
+
 @dataclass
-class LLM:
+class ChatParams:
+    chat_template_kwargs: dict[str, Any]
+
+
+class Renderer:
+    """Turns messages into "tokens": the text, marked by how it was made."""
+
+    tokenizer = None
+
+    @property
+    def default_chat_tok_params(self) -> Renderer:
+        return self
+
+    def with_kwargs(self, **kwargs: Any) -> dict[str, Any]:
+        return kwargs
+
+    async def render_chat_async(
+        self, conversations: list[list[dict[str, str]]], chat: ChatParams, tokens: dict[str, Any]
+    ) -> tuple[None, list[str]]:
+        assert chat.chat_template_kwargs["add_generation_prompt"]
+        assert not tokens["add_special_tokens"]
+        return None, [f"chat:{turns[-1]['content']}" for turns in conversations]
+
+    async def render_cmpl_async(self, prompts: list[dict[str, str]]) -> list[str]:
+        return [f"plain:{p['prompt']}" for p in prompts]
+
+
+class AsyncLLMEngine:
     """Answers with the question; remembers what it was given."""
 
-    model: str
-    max_model_len: int = 4096
-    calls: list[list[SamplingParams]] = field(default_factory=list)
-
-    def chat(
-        self,
-        messages: list[list[dict[str, str]]],
-        sampling_params: list[SamplingParams],
-        use_tqdm: bool = True,
-    ) -> list[RequestOutput]:
-        assert not use_tqdm
-        self.calls.append(sampling_params)
+    def __init__(self, args: AsyncEngineArgs) -> None:
+        self.args = args
+        self.renderer = Renderer()
+        self.calls: dict[str, SamplingParams] = {}
+        self.num_running = self.peak = 0
+        self.is_shut_down = False
         opened.append(self)
-        if sampling_params[0].max_tokens == 9999:
-            raise VLLMError("max_tokens is larger than the context")
-        reasons = ["stop", "length", "abort"]
-        return [
-            RequestOutput([1, 2], [CompletionOutput(turns[-1]["content"], [3], reasons[i % 3])])
-            for i, turns in enumerate(messages)
-        ]
+
+    @classmethod
+    def from_engine_args(cls, args: AsyncEngineArgs) -> AsyncLLMEngine:
+        if args.model == "missing":
+            raise OSError("no such model")
+        return cls(args)
+
+    async def generate(
+        self, prompt: str, params: SamplingParams, request_id: str
+    ) -> AsyncIterator[RequestOutput]:
+        assert request_id not in self.calls
+        assert params.output_kind == "final"
+        self.calls[request_id] = params
+        if params.max_tokens == 9999:
+            raise ValidationError("max_tokens is larger than the context")
+        if params.max_tokens == 6666:
+            raise EngineDeadError("EngineCore encountered an issue.")
+        self.num_running += 1
+        self.peak = max(self.peak, self.num_running)
+        await asyncio.sleep(0.01)
+        self.num_running -= 1
+        reason = ["stop", "length", "abort"][(params.seed or 0) % 3]
+        yield RequestOutput([1, 2], [CompletionOutput(prompt, [3], reason)])
+
+    def shutdown(self) -> None:
+        self.is_shut_down = True
 
 
-opened: list[LLM] = []
+opened: list[AsyncLLMEngine] = []
 
 
 @pytest.fixture
 def fake_vllm(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    """A module with the names of vLLM's public API; the model behind it is a fake."""
+    """Modules with the names of vLLM's interface; the model behind them is a fake."""
     opened.clear()
-    module = types.ModuleType("vllm")
-    parameters = types.ModuleType("vllm.sampling_params")
-    vars(module).update(__version__="0.32.0+cu130", LLM=LLM, SamplingParams=SamplingParams)
-    vars(parameters).update(StructuredOutputsParams=StructuredOutputsParams)
-    exceptions = types.ModuleType("vllm.exceptions")
-    vars(exceptions).update(VLLMError=VLLMError)
-    monkeypatch.setitem(sys.modules, "vllm.exceptions", exceptions)
-    monkeypatch.setitem(sys.modules, "vllm", module)
-    monkeypatch.setitem(sys.modules, "vllm.sampling_params", parameters)
-    return module
+    monkeypatch.setenv("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    members: dict[str, dict[str, Any]] = {
+        "vllm": {
+            "__version__": "0.32.0+cu130",
+            "AsyncEngineArgs": AsyncEngineArgs,
+            "AsyncLLMEngine": AsyncLLMEngine,
+            "SamplingParams": SamplingParams,
+        },
+        "vllm.exceptions": {"VLLMError": VLLMError},
+        "vllm.renderers": {"ChatParams": ChatParams},
+        "vllm.sampling_params": {
+            "StructuredOutputsParams": StructuredOutputsParams,
+            "RequestOutputKind": types.SimpleNamespace(FINAL_ONLY="final"),
+        },
+        "vllm.utils": {},
+        "vllm.utils.mistral": {"is_mistral_tokenizer": lambda tokenizer: tokenizer is not None},
+        "vllm.v1": {},
+        "vllm.v1.engine": {},
+        "vllm.v1.engine.exceptions": {"EngineDeadError": EngineDeadError},
+    }
+    for name, values in members.items():
+        module = types.ModuleType(name)
+        vars(module).update(values)
+        monkeypatch.setitem(sys.modules, name, module)
+    return sys.modules["vllm"]
 
 
 def ask(out: Path, requests: list[Request], **settings: Any) -> list[Answer]:
-    teacher_settings = TeacherSettings(engine="vllm", model="org/model", **settings)
+    teacher_settings = TeacherSettings(**{"engine": "vllm", "model": "org/model", **settings})
     with open_teacher(teacher_settings, recipe=load_recipe("demo"), out=out) as teacher:
         return teacher.answer_all(requests, "test")
 
@@ -128,31 +204,69 @@ def test_an_old_vllm_is_refused(tmp_path: Path, fake_vllm: types.ModuleType, ver
 @pytest.mark.usefixtures("fake_vllm")
 def test_requests_become_sampling_params_and_outputs_answers(tmp_path: Path) -> None:
     requests = [
-        request(0, stop=("END",)),
+        request(0, stop=("END",), top_k=20, min_p=0.1),
         request(1, constraint=Constraint("regex", "a+")),
         request(2, constraint=Constraint("json_schema", '{"type": "object"}')),
-        request(3),
+        request(3, template="none"),
     ]
-    answers = ask(tmp_path, requests, group_size=3, engine_args={"max_model_len": 100})
+    answers = ask(tmp_path, requests, engine_args={"max_model_len": 100})
     assert [(a.text, a.finish_reason) for a in answers] == [
-        ("q0", "stop"),
-        ("q1", "length"),
-        ("q2", "error"),
-        ("q3", "stop"),
+        ("chat:q0", "stop"),
+        ("chat:q1", "length"),
+        ("chat:q2", "error"),
+        ("plain:q3", "stop"),
     ]
+    assert answers[2].detail == "vLLM ended it with 'abort'"
     assert (answers[0].num_prompt_tokens, answers[0].num_completion_tokens) == (2, 1)
-    (llm,) = {id(one): one for one in opened}.values()
-    assert (llm.model, llm.max_model_len) == ("org/model", 100)
-    assert [len(call) for call in llm.calls] == [3, 1]
-    first, second, third = llm.calls[0]
-    assert first == SamplingParams(temperature=0.6, top_p=0.9, max_tokens=50, seed=0, stop=["END"])
+    (engine,) = opened
+    assert engine.args == AsyncEngineArgs(
+        model="org/model", enable_prefix_caching=True, disable_log_stats=True, max_model_len=100
+    )
+    first, second, third, _ = engine.calls.values()
+    assert first == SamplingParams(
+        temperature=0.6,
+        top_p=0.9,
+        top_k=20,
+        min_p=0.1,
+        max_tokens=50,
+        seed=0,
+        stop=["END"],
+        output_kind="final",
+    )
     assert second.structured_outputs == StructuredOutputsParams(regex="a+")
     assert third.structured_outputs == StructuredOutputsParams(json={"type": "object"})
+    assert engine.is_shut_down
 
 
 @pytest.mark.usefixtures("fake_vllm")
-def test_what_vllm_refuses_is_one_clear_error(tmp_path: Path) -> None:
+def test_all_requests_in_flight_are_one_batch(tmp_path: Path) -> None:
+    ask(tmp_path, [request(i) for i in range(40)], max_concurrency=16)
+    assert len(opened) == 1
+    assert opened[0].peak == 16
+
+
+@pytest.mark.usefixtures("fake_vllm")
+def test_prefix_caching_can_be_switched_off(tmp_path: Path) -> None:
+    ask(tmp_path, [request(0)], engine_args={"enable_prefix_caching": False})
+    assert not opened[0].args.enable_prefix_caching
+
+
+@pytest.mark.usefixtures("fake_vllm")
+def test_a_refused_request_is_its_own_error(tmp_path: Path) -> None:
+    requests = [request(0), request(1, max_tokens=9999), request(3)]
+    answers = ask(tmp_path, requests, max_concurrency=1)
+    assert [a.finish_reason for a in answers] == ["stop", "error", "stop"]
+    assert "larger than the context" in answers[1].detail
     with pytest.raises(TeacherError, match="larger than the context"):
-        ask(tmp_path, [request(0, max_tokens=9999)])
+        ask(tmp_path, [request(i, max_tokens=9999) for i in range(20)])
+
+
+@pytest.mark.usefixtures("fake_vllm")
+def test_a_dead_engine_and_a_missing_model_are_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(TeacherError, match="engine died") as caught:
+        ask(tmp_path, [request(0, max_tokens=6666)])
+    assert "same command again" in caught.value.hint
+    with pytest.raises(TeacherError, match="cannot load 'missing': no such model"):
+        ask(tmp_path, [request(0)], model="missing")
     with pytest.raises(TeacherError, match="cannot load 'org/model'"):
         ask(tmp_path, [request(0)], engine_args={"no_such_argument": 1})
