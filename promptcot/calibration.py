@@ -23,7 +23,7 @@ from pipeline.settings.base import Settings
 from pipeline.settings.judging import JudgingSettings
 from pipeline.store import dump_json_line, write_json, write_text
 from promptcot.agreement import wilson_interval
-from promptcot.calibration_report import CalibrationReport, score_judge, score_panel
+from promptcot.calibration_report import CalibrationReport, Share, score_judge, score_panel
 from promptcot.panel import Opinion, Panel, wanted_verdict
 from promptcot.panel_counts import count_opinions, summarise_opinions
 from promptcot.parsing import Defect
@@ -113,14 +113,14 @@ def calibrate(run: SynthesisRun, labels: Path) -> CalibrationReport:
     rows = read_labels(labels)
     opinions, tokens = Panel(run, STAGE).ask([row.as_problem() for row in rows], sequential=False)
     expected = [row.label for row in rows]
-    wanted = wanted_verdict(settings)
     summary = summarise_opinions(count_opinions(opinions, settings), settings)
     report = CalibrationReport(
         labels=labels.name,
         labels_sha256=file_sha256(labels),
         num_problems=len(rows),
         label_counts={str(k): n for k, n in sorted(Counter(expected).items())},
-        wanted=str(wanted),
+        wanted=str(wanted_verdict(settings)),
+        base_rate=Share(sum(_is_good(label, settings) for label in expected), len(rows)),
         judges=tuple(score_judge(judge.label, expected, opinions) for judge in settings.judges),
         panel=score_panel(expected, opinions, settings),
         agreement=summary,
@@ -138,20 +138,24 @@ def check_reach(rows: Sequence[LabelledProblem], path: Path, settings: JudgingSe
     Raises:
         ConfigError: Too few problems are labelled as good.
     """
-    wanted = wanted_verdict(settings)
-    good = [r for r in rows if VERDICT_ORDER.index(r.label) >= VERDICT_ORDER.index(wanted)]
-    reach = wilson_interval(1.0, len(good))[0] if good else 0.0
+    num_good = sum(_is_good(row.label, settings) for row in rows)
+    reach = wilson_interval(1.0, num_good)[0]
     if reach >= settings.minimum_precision:
         return
-    needed = len(good)
+    needed = num_good
     while needed < 1_000_000 and wilson_interval(1.0, needed)[0] < settings.minimum_precision:
         needed += 1
     raise ConfigError(
         f"judging.minimum_precision = {settings.minimum_precision} cannot be shown with {path}: "
-        f"judges without a fault would reach {reach:.3f} on its {len(good)} problems labelled "
-        f'"{wanted}"',
+        f"judges without a fault would reach {reach:.3f} on its {num_good} problems labelled "
+        f'"{wanted_verdict(settings)}" or better',
         hint=f"label at least {needed} such problems, or lower judging.minimum_precision",
     )
+
+
+def _is_good(label: Rating, settings: JudgingSettings) -> bool:
+    """Whether a person would keep what has this label, by the recipe's rule."""
+    return VERDICT_ORDER.index(label) >= VERDICT_ORDER.index(wanted_verdict(settings))
 
 
 def pass_gate(run: SynthesisRun, labels: Path) -> dict[str, Any]:

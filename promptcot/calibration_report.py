@@ -104,6 +104,8 @@ class CalibrationReport:
     label_counts: Mapping[str, int]
     wanted: str
     """The verdict from which the recipe keeps a problem."""
+    base_rate: Share
+    """Labelled problems that deserve to be kept: the precision of judges who keep everything."""
     judges: tuple[RaterScore, ...]
     panel: RaterScore
     agreement: Mapping[str, Any]
@@ -117,6 +119,7 @@ class CalibrationReport:
             "num_problems": self.num_problems,
             "label_counts": dict(self.label_counts),
             "wanted_verdict": self.wanted,
+            "base_rate": self.base_rate.as_json(),
             "judges": [judge.as_json() for judge in self.judges],
             "panel": self.panel.as_json(),
             "agreement": dict(self.agreement),
@@ -150,7 +153,8 @@ class CalibrationReport:
         )
         console.say(
             f'Judges are scored vote by vote at "perfect"; the panel by what it keeps '
-            f'("{self.wanted}" or better). Intervals: 95 %.'
+            f'("{self.wanted}" or better). Intervals: 95 %. Judges who kept everything would '
+            f"have a precision of {self.base_rate.value or 0.0:.1%}."
         )
 
 

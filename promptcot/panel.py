@@ -91,7 +91,8 @@ class Panel:
             sequential: Ask a judge only about problems that no earlier judge has refused.
         """
         votes: list[list[Vote]] = [[] for _ in problems]
-        shown = [i for i, problem in enumerate(problems) if not _imitates_judge(problem)]
+        hidden = {i for i, problem in enumerate(problems) if _imitates_judge(problem)}
+        shown = [i for i in range(len(problems)) if i not in hidden]
         answers: list[Answer] = []
         if sequential:
             for judge in self.settings.judges:
@@ -100,10 +101,10 @@ class Panel:
         else:
             replies = self._ask_together(problems, shown, votes)
             answers = [answer for judge_answers in replies for answer in judge_answers]
-        opinions = []
-        for problem, own in zip(problems, votes, strict=True):
-            defect = _IMITATION if _imitates_judge(problem) else decide(own, self.settings)
-            opinions.append(Opinion(tuple(own), defect))
+        opinions = [
+            Opinion(tuple(own), _IMITATION if i in hidden else decide(own, self.settings))
+            for i, own in enumerate(votes)
+        ]
         return opinions, count_tokens(answers)
 
     def _ask_together(

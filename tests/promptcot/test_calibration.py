@@ -152,6 +152,8 @@ def test_report_on_the_bundled_sample(tmp_path: Path, capsys: pytest.CaptureFixt
     good = sum(row.label is P for row in rows)
     assert (panel.recall.hits, panel.recall.total) == (good, good)
     assert panel.precision.total == len(rows) - 3
+    # Hardly better than keeping everything, and the report says what that would give.
+    assert report.base_rate.value == good / len(rows)
     assert report.judges[0].num_ratings == 2 * len(rows)
     assert report.judges[0].num_unreadable == 2
     assert panel.num_unreadable == 1
