@@ -53,6 +53,10 @@ class RequestFailed(Exception):
     """This one request gets no answer; the message says why."""
 
 
+class RequestRefused(RequestFailed):
+    """The server will not answer it, however often it is asked: too long, or not supported."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Failure:
     """One try that gave no answer."""
@@ -82,7 +86,8 @@ class HttpClient:
             read: Turns a successful reply's body into a value; raises :class:`NotACompletion`.
 
         Raises:
-            RequestFailed: The request was refused, or failed on every try.
+            RequestRefused: The server will not answer this request.
+            RequestFailed: It failed on every try.
             TeacherUnreachable: No server has answered for longer than the limit.
             TeacherError: The servers cannot be used as configured.
         """
@@ -156,7 +161,7 @@ class HttpClient:
         if status not in _REFUSED:
             raise TeacherError(message, hint=self._hint(status))
         self._first.note_refusal(message, self._hint(status))
-        raise RequestFailed(reason)
+        raise RequestRefused(reason)
 
     def _fail_to_read(
         self, lease: Lease, response: httpx.Response, exc: NotACompletion

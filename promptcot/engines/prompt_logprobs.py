@@ -48,14 +48,18 @@ def sum_logprobs(
     return sum(inside), len(inside)
 
 
-async def score_http(settings: ScorerSettings, texts: Sequence[str]) -> list[list[TokenLogprob]]:
+async def score_http(
+    settings: ScorerSettings, texts: Sequence[str]
+) -> list[list[TokenLogprob] | None]:
     """Score texts with a vLLM server (``prompt_logprobs``); lists are in the texts' order.
+
+    A text that the server refuses, because it is longer than the context, has None.
 
     The text's very first token has nothing before it, hence no entry, unless the tokenizer puts a
     start token there.
 
     Raises:
-        TeacherError: The server refuses a text or gives no prompt log-probabilities.
+        TeacherError: The server refuses all texts, or gives no prompt log-probabilities.
         TeacherUnreachable: It does not answer.
     """
     from promptcot.engines.http_client import HttpClient, Servers
@@ -85,8 +89,8 @@ async def score_http(settings: ScorerSettings, texts: Sequence[str]) -> list[lis
 
 async def _score_one(
     client: Any, slots: asyncio.Semaphore, model: str, text: str
-) -> list[TokenLogprob]:
-    from promptcot.engines.http_client import RequestFailed
+) -> list[TokenLogprob] | None:
+    from promptcot.engines.http_client import RequestFailed, RequestRefused
 
     body = {
         "model": model,
@@ -100,10 +104,12 @@ async def _score_one(
             scored: list[TokenLogprob] = await client.post(
                 "completions", body, partial(_read_reply, text=text)
             )
+        except RequestRefused:
+            return None
         except RequestFailed as exc:
             raise TeacherError(
                 f"a text of {len(text)} characters cannot be scored: {exc}",
-                hint="score with a vLLM server whose context is longer than the longest text",
+                hint="run the same command again when the server is well; scores so far are kept",
             ) from exc
     return scored
 

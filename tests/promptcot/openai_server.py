@@ -97,8 +97,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def behave(self, model: str, body: dict[str, Any], first: bool) -> None:
         model = model.split("#")[0]
-        if "prompt_logprobs" in body:
-            self.reply(200, scored(body["prompt"]))
+        if model == "words":
+            if len(body["prompt"]) > 500:
+                self.reply(400, {"error": {"message": "longer than the context"}})
+            else:
+                self.reply(200, scored(body["prompt"]))
             return
         if "prompt" in body:
             self.reply(200, {"choices": [{"text": json.dumps(body), "finish_reason": "stop"}]})
