@@ -20,22 +20,21 @@ from pipeline.plot_style import (
 )
 
 _MOST_BINS = 24
+_MOST_UPRIGHT_NAMES = 6
 
 
-def plot_usage(times_used: Mapping[str, Sequence[int]]) -> str:
+def plot_usage(histograms: Mapping[str, Sequence[tuple[str, int]]]) -> str:
     """How many concepts were drawn how often, a panel for each domain."""
-    with new_figure(height=1.9 * len(times_used) + 0.3) as figure:
-        panels = figure.subplots(len(times_used), 1, squeeze=False)[:, 0]
-        for axes, (domain, times) in zip(panels, times_used.items(), strict=True):
-            values = np.asarray(times, dtype=np.int64)
-            axes.hist(
-                values, bins=list(round_edges(values)), color=PURPLE, edgecolor="white", linewidth=1
-            )
+    with new_figure(height=2.1 * len(histograms) + 0.2) as figure:
+        panels = figure.subplots(len(histograms), 1, squeeze=False)[:, 0]
+        for axes, (domain, bars) in zip(panels, histograms.items(), strict=True):
+            places = list(range(len(bars)))
+            axes.bar(places, [count for _, count in bars], width=0.85, color=PURPLE)
+            turned = len(bars) > _MOST_UPRIGHT_NAMES
+            axes.set_xticks(places, [name for name, _ in bars], rotation=40 if turned else 0)
             axes.set_title(domain, loc="left", fontsize=12.5)
             axes.grid(axis="y")
-            axes.margins(x=0.01)
             use_whole_numbers(axes.yaxis, most_ticks=4)
-            use_whole_numbers(axes.xaxis, most_ticks=6)
         panels[-1].set_xlabel("combinations that a concept is in")
         figure.supylabel("concepts", fontsize=12.5)
         return render_svg(figure, "usage")

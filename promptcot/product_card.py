@@ -28,6 +28,9 @@ _SIZES = (
     (10_000_000, "1M<n<10M"),
 )
 _SHOWN_REASONS = 5
+_VERDICTS = ("perfect", "acceptable", "bad")
+_TOLD = {"agreement", "counts", "stage", "unit"}
+"""Figures that have a place of their own in the card."""
 _SAMPLING = ("form", "mode", "temperature", "top_p", "top_k", "min_p", "max_tokens")
 """Settings of a stage that say how its replies were sampled."""
 
@@ -184,21 +187,80 @@ def _sampling(manifest: Manifest) -> str:
 
 
 def _checks(chain: Sequence[Manifest]) -> str:
-    """What the stages measured about themselves: entropy, κ, methods, agreement."""
-    lines = ["## What was measured"]
+    """What judging and verification measured about themselves, then all other figures."""
+    parts = ["## What was measured"]
+    by_stage = {_stage(manifest): manifest for manifest in chain}
+    if "judged" in by_stage:
+        parts += list(_judging(by_stage["judged"]))
+    parts += list(_verification(chain[-1]))
     for manifest in chain:
-        figures = list(figure_lines(manifest.extra))
+        figures = list(figure_lines({k: v for k, v in manifest.extra.items() if k not in _TOLD}))
         if figures:
-            lines += ["", f"{title_of(_stage(manifest))}:", "", *figures]
-    rules = chain[-1].settings.get("verification", {})
-    if rules:
-        lines += ["", "Rules of verification: " + _pairs(rules) + "."]
-    judging: dict[str, Any] = next(
-        (m.settings["judging"] for m in chain if "judging" in m.settings), {}
-    )
-    if judging:
-        lines += ["", "Rules of judging: " + _pairs(judging) + "."]
-    return "\n".join(lines)
+            parts += [f"{title_of(_stage(manifest))}:", "\n".join(figures)]
+    return "\n\n".join(parts)
+
+
+def _judging(manifest: Manifest) -> Iterator[str]:
+    """Verdicts of each judge over all problems, and how far judges agree."""
+    found = manifest.extra.get("agreement", {})
+    rows = [
+        [
+            judge["judge"],
+            *(judge["verdicts"][v] for v in _VERDICTS),
+            sum(judge["unreadable"].values()),
+        ]
+        for judge in found.get("judges", [])
+    ]
+    if rows:
+        yield "Verdicts over all problems, kept and refused:"
+        yield make_table(["judge", *_VERDICTS, "unreadable"], rows)
+    pairs = [(" and ".join(pair["judges"]), pair) for pair in found.get("pairs", [])]
+    pairs += [
+        (f"{j['judge']}, own votes", j["own_votes"])
+        for j in found.get("judges", [])
+        if "own_votes" in j
+    ]
+    if pairs:
+        yield "Agreement of the verdicts (κ is agreement beyond chance):"
+        yield make_table(
+            ["votes", "problems", "agree", "κ"],
+            [
+                [name, p["num_items"], _share(p["observed"]), _or_dash(p["kappa"])]
+                for name, p in pairs
+            ],
+        )
+    if rules := manifest.settings.get("judging"):
+        yield "Rules of judging: " + _pairs(rules) + "."
+
+
+def _verification(manifest: Manifest) -> Iterator[str]:
+    """Traces by method, and how hard the problems are."""
+    counts: Mapping[str, int] = manifest.extra.get("counts", {})
+    methods = {k.removeprefix("method/"): n for k, n in counts.items() if k.startswith("method/")}
+    tenths = {
+        k.removeprefix("agreement/"): n for k, n in counts.items() if k.startswith("agreement/")
+    }
+    if methods:
+        yield (
+            "Traces by the way they were confirmed: "
+            + ", ".join(f"{name} {count:,}" for name, count in methods.items())
+            + "."
+        )
+    if tenths:
+        yield "Problems by the share of their samples that agree (low means hard):"
+        yield make_table(
+            ["agreement from", "problems"], [[f"{float(t):.0%}", n] for t, n in tenths.items()]
+        )
+    if rules := manifest.settings.get("verification"):
+        yield "Rules of verification: " + _pairs(rules) + "."
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
+
+
+def _or_dash(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
 
 
 def _pairs(block: Mapping[str, Any]) -> str:

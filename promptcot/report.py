@@ -101,12 +101,12 @@ def _draw_usage(facts: SynthesisFacts) -> Plot | None:
     if not facts.concepts:
         return None
     parts = "; ".join(
-        f"{use.domain}: {use.num_used:,} concepts, each in {use.times_used[-1]:,} to "
-        f"{use.times_used[0]:,} combinations"
+        f"{use.domain}: "
+        + ", ".join(f"{count:,} concepts {name} times" for name, count in use.histogram)
         for use in facts.concepts
     )
     return Plot(
-        svg=plot_usage({use.domain: use.times_used for use in facts.concepts}),
+        svg=plot_usage({use.domain: use.histogram for use in facts.concepts}),
         label=f"Histograms of how often each concept was drawn. {parts}",
         caption="How often each concept was drawn",
     )

@@ -6,7 +6,6 @@ solution (its length).
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,26 +26,24 @@ from promptcot.stage_names import BANK, STAGES
 CUT_OFF = ("truncated", "cut_off", "too_long")
 """Names under which stages refuse a reply that the token limit ended."""
 _BENCHMARK = "benchmark"
+_NUM_TOP = 8
 
 
 @dataclass(frozen=True, slots=True)
 class ConceptUse:
-    """How the concepts of one domain's combinations are spread."""
+    """How the concepts of one domain's combinations are spread, as the sampler recorded it."""
 
     domain: str
-    num_used: int
     num_known: int
-    """Concepts in the bank; 0 when the combinations' manifest does not tell."""
+    """Concepts in the bank."""
+    num_used: int
     entropy: float
-    """Of the concepts' shares, in bits."""
-    times_used: tuple[int, ...]
-    """How often each used concept was drawn, most used first."""
-    most_used: tuple[tuple[str, int], ...]
-
-    @property
-    def evenness(self) -> float:
-        """Entropy as a share of what an even use of the same concepts would have."""
-        return self.entropy / math.log2(self.num_used) if self.num_used > 1 else 1.0
+    """Of a concept drawn from all that were used, in bits."""
+    max_entropy: float
+    """Of an even use of the whole bank."""
+    histogram: Sequence[tuple[str, int]]
+    """Times used → concepts."""
+    most_used: Sequence[tuple[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,32 +146,23 @@ def _batches_of(version: Version | None, *columns: str) -> Iterator[pa.RecordBat
 
 
 def _describe_concepts(version: Version | None) -> list[ConceptUse]:
-    counts: dict[str, Counter[str]] = {}
-    for batch in _batches_of(version, "concepts", "domain"):
-        for concepts, domain in zip(
-            batch.column("concepts").to_pylist(), batch.column("domain").to_pylist(), strict=True
-        ):
-            counts.setdefault(domain, Counter()).update(concepts)
+    domains: Mapping[str, Any] = version.manifest.extra.get("domains", {}) if version else {}
     return [
-        _describe_domain(domain, found, version.manifest.extra if version else {})
-        for domain, found in sorted(counts.items(), reverse=True)
+        ConceptUse(
+            domain=domain,
+            num_known=found["concepts"],
+            num_used=found["concepts_used"],
+            entropy=found["entropy_bits"],
+            max_entropy=found["max_entropy_bits"],
+            histogram=[(_bin_name(bar), bar["concepts"]) for bar in found["usage_histogram"]],
+            most_used=[(top["concept"], top["used"]) for top in found["top_concepts"][:_NUM_TOP]],
+        )
+        for domain, found in domains.items()
     ]
 
 
-def _describe_domain(domain: str, counts: Counter[str], extra: Mapping[str, Any]) -> ConceptUse:
-    times = np.array(sorted(counts.values(), reverse=True), dtype=np.float64)
-    shares = times / times.sum()
-    # What the bank holds is the sampler's knowledge; it says so in its figures.
-    known = extra.get("bank", {}).get(domain, {})
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return ConceptUse(
-        domain=domain,
-        num_used=len(counts),
-        num_known=int(known.get("concepts", 0)) if isinstance(known, dict) else 0,
-        entropy=float(-(shares * np.log2(shares)).sum()),
-        times_used=tuple(int(value) for value in times),
-        most_used=tuple(ordered[:8]),
-    )
+def _bin_name(bar: Mapping[str, int]) -> str:
+    return f"{bar['from']:,}" if bar["from"] == bar["to"] else f"{bar['from']:,}–{bar['to']:,}"
 
 
 _LEVEL_COLUMNS = {

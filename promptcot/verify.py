@@ -13,15 +13,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
+from math import floor
 
 from pipeline.manifest import Version
 from pipeline.records import Problem, Rejected, Solution, VerifiedTrace
 from pipeline.settings.base import determining
 from pipeline.stages import Batch, BatchResult, BatchStream, run_stage
 from promptcot.acceptance import STAGE, Finding, conclude
-from promptcot.cards import render_card
 from promptcot.code_voting import Settled, find, make_task, settle
 from promptcot.engines.protocol import Answer
+from promptcot.product_card import product_card
 from promptcot.program_tests import write_tests
 from promptcot.run_context import SynthesisRun, count_tokens, input_of
 from promptcot.solutions import sampling_of
@@ -67,6 +68,7 @@ def run_verification(run: SynthesisRun, solutions: Version) -> Version:
             "sampling": sampling_of(run).as_settings(),
             # Without one no program can be confirmed, which is another result.
             "sandbox": "present" if find_sandbox() is not None else "absent",
+            "licence": settings.licence,
         },
         inputs=[input_of(solutions, "solutions")],
         teachers=[settings.solutions.teacher],
@@ -80,7 +82,7 @@ def run_verification(run: SynthesisRun, solutions: Version) -> Version:
             replace(stage, cancel=cancel),
             _stream_problems(run, solutions),
             partial(_verify_batch, verifier),
-            card=render_card,
+            card=product_card(run),
         )
 
 
@@ -133,23 +135,37 @@ def _verify_batch(verifier: _Verifier, batch: Batch) -> BatchResult:
     kept: list[VerifiedTrace] = []
     rejected: list[Rejected] = []
     for group in groups:
-        for outcome in conclude(
+        outcomes = conclude(
             group,
             findings[group[0].problem.id],
             num_samples=verifier.num_samples,
             rules=verifier.run.settings.verification,
-        ):
-            if isinstance(outcome, Rejected):
-                rejected.append(outcome)
-            else:
-                kept.append(outcome)
+        )
+        traces = [row for row in outcomes if not isinstance(row, Rejected)]
+        counts.update(_describe_traces(traces))
+        kept += traces
+        rejected += [row for row in outcomes if isinstance(row, Rejected)]
     return BatchResult(
         num_in=sum(len(group) for group in groups),
         rows=kept,
         rejected=rejected,
         tokens=count_tokens(answers),
+        licences=_licences(verifier.run, len(kept)),
         counts=counts,
     )
+
+
+def _describe_traces(traces: Sequence[VerifiedTrace]) -> Iterator[str]:
+    """What the card tells of one problem's traces: their methods, and its agreement in tenths."""
+    for trace in traces:
+        yield f"method/{trace.method}"
+    if traces:
+        yield f"agreement/{floor(traces[0].agreement * 10) / 10:.1f}"
+
+
+def _licences(run: SynthesisRun, num_rows: int) -> dict[str, int]:
+    """The licence that the recipe states for its rows, if it does."""
+    return {run.settings.licence: num_rows} if run.settings.licence and num_rows else {}
 
 
 def _vote_on_answers(
