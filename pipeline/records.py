@@ -72,6 +72,8 @@ class Triple(Record):
     prompt_hash: str
     seed: int
     score: float | None = None
+    mean_score: float | None = None
+    num_candidates: int = 1
 
 
 class ConceptCombination(Record):

@@ -43,9 +43,13 @@ class Sampling:
 
 
 def seed_id(seed: Seed) -> str:
-    """What names a seed among the rejected and in batches."""
-    content = [seed.domain, seed.level, seed.concepts, seed.problem, seed.rationale]
-    return seed.source_id or content_hash(content)
+    """What names a seed in batches, among the rejected and in its triple."""
+    return f"{seed.source}:{seed.source_id}" if seed.source_id else problem_key(seed)
+
+
+def problem_key(seed: Seed) -> str:
+    """What is equal for two seeds that ask for the same triple."""
+    return content_hash([seed.domain, seed.level, seed.concepts, seed.problem])
 
 
 def refuse_seed(seed: Seed, stage: str, *, settings: ProblemSettings | None) -> Rejected | None:
@@ -148,7 +152,7 @@ def make_triple(
         rationale=rationale,
         problem=problem,
         source=seed.source,
-        source_id=seed_id(seed),
+        source_id=seed.source_id,
         licence=seed.licence,
         teacher=teacher,
         prompt_hash=request.prompt_hash if request else "",
