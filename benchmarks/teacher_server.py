@@ -4,7 +4,8 @@
 
 The reply is a function of the request alone, so that a request asked twice gets one text, as a
 stored answer would. ``GET /v1/stats`` says how often each request was asked. Faults are seeded by
-request and try: ``--errors``, ``--hangs`` and ``--garbage`` are shares of all replies.
+request and try: ``--errors``, ``--hangs`` and ``--garbage`` are shares of all replies. ``--served``
+is a file that gets one line per completion, which outlives a kill of the server.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import random
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 _NOUNS = (
@@ -41,6 +43,7 @@ class Stand:
         self.completed: Counter[str] = Counter()
         self.tokens = 0
         self.in_flight = self.peak = 0
+        self.served = options.served.open("a", buffering=1) if options.served else None
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, kept alive for as long as the client wants."""
@@ -89,6 +92,8 @@ class Stand:
         text = reply_to(body, random.Random(key))
         self.completed[key] += 1
         self.tokens += len(text.split())
+        if self.served is not None:
+            self.served.write(f"{key} {len(text.split())}\n")
         return 200, {
             "choices": [
                 {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
@@ -195,6 +200,7 @@ async def main() -> None:
     parser.add_argument("--hangs", type=float, default=0.0)
     parser.add_argument("--garbage", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0, help="of the faults")
+    parser.add_argument("--served", type=Path, help="file for one line per completion")
     stand = Stand(parser.parse_args())
     server = await asyncio.start_server(stand.serve, "127.0.0.1", stand.options.port, backlog=2048)
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
