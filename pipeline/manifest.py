@@ -1,7 +1,7 @@
 """Versions: immutable folders named by the hash of what determined them.
 
     <root>/<version>/data/*.parquet        the rows
-    <root>/<version>/rejected/*.parquet    row_id, stage, reason, detail
+    <root>/<version>/rejected/*.parquet    row_id, stage, reason, detail, text
     <root>/<version>/manifest.json         written last; its keys are a contract
     <root>/<version>/README.md             the data card
     <root>/LATEST                          the newest version's name

@@ -214,6 +214,7 @@ class Rejected(Record):
     stage: str
     reason: str
     detail: str
+    text: str = ""
 
 
 def arrow_schema(model: type[BaseModel]) -> pa.Schema:

@@ -12,7 +12,7 @@ from functools import partial
 
 from pipeline.hashing import content_hash, derive_seed
 from pipeline.manifest import Version
-from pipeline.records import ConceptCombination, Domain, Message, Problem, Rejected, Seed
+from pipeline.records import ConceptCombination, Domain, Message, Problem, Seed
 from pipeline.settings.base import determining
 from pipeline.settings.synthesis import Form
 from pipeline.stages import Batch, BatchResult, run_stage
@@ -23,7 +23,7 @@ from promptcot.few_shot import ExampleIndex
 from promptcot.forms import problem_form
 from promptcot.parsing import Defect, parse_problem
 from promptcot.prompting import numbered, one_line, render_prompt
-from promptcot.run_context import SynthesisRun, count_tokens, input_of
+from promptcot.run_context import SynthesisRun, count_tokens, input_of, refuse_reply
 from promptcot.statement_checks import StatementContext, check_problem
 from promptcot.triple_text import DOMAIN_NAMES, problem_part, rationale_part, triple_prompt
 
@@ -85,7 +85,7 @@ def _make_batch(run: SynthesisRun, indexes: Indexes, batch: Batch) -> BatchResul
     form = run.resolve_form(settings.form, settings.teacher) if is_prompted else "free"
     teacher = run.teacher(settings.teacher)
     accepted: dict[str, Problem] = {}
-    defects: dict[str, Defect] = {}
+    defects: dict[str, tuple[Defect, Answer]] = {}
     answers: list[Answer] = []
     pending: list[ConceptCombination] = list(batch.rows)
     for attempt in range(settings.attempts):
@@ -100,7 +100,7 @@ def _make_batch(run: SynthesisRun, indexes: Indexes, batch: Batch) -> BatchResul
         for entry, reply in zip(asked, replies, strict=True):
             result = _read(run, entry, reply, form=form, teacher=teacher.capabilities.model)
             if isinstance(result, Defect):
-                defects[entry.combination.id] = result
+                defects[entry.combination.id] = (result, reply)
             else:
                 accepted[entry.combination.id] = result
         pending = [row for row in pending if row.id not in accepted]
@@ -109,11 +109,7 @@ def _make_batch(run: SynthesisRun, indexes: Indexes, batch: Batch) -> BatchResul
     return BatchResult(
         num_in=len(batch.rows),
         rows=[accepted[row.id] for row in batch.rows if row.id in accepted],
-        rejected=[
-            Rejected(row_id=row.id, stage=STAGE, reason=d.reason, detail=d.detail)
-            for row in pending
-            for d in [defects[row.id]]
-        ],
+        rejected=[refuse_reply(row.id, STAGE, *defects[row.id]) for row in pending],
         tokens=count_tokens(answers),
     )
 

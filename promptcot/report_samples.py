@@ -32,8 +32,6 @@ class RefusedRow:
     problem: Problem | None = None
     combination: ConceptCombination | None = None
     solution: Solution | None = None
-    reply: str = ""
-    """What the teacher wrote, where it can be found again."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -15,6 +15,7 @@ from pipeline import console
 from pipeline.errors import SourceError
 from pipeline.hashing import file_sha256
 from pipeline.manifest import LATEST, InputRef, Version, resolve_version
+from pipeline.records import Rejected
 from pipeline.settings.base import determining
 from pipeline.settings.recipe import Recipe
 from pipeline.settings.synthesis import Form
@@ -23,6 +24,7 @@ from pipeline.stages import BatchStream, Stage
 from promptcot.engines.account import Account
 from promptcot.engines.protocol import Answer
 from promptcot.engines.teacher import Teacher, open_teacher
+from promptcot.parsing import Defect
 from promptcot.stage_names import COMMANDS, STAGES
 
 RecordT = TypeVar("RecordT", bound=BaseModel)
@@ -216,3 +218,16 @@ def count_tokens(answers: Iterable[Answer]) -> dict[str, int]:
         "prompt": sum(answer.num_prompt_tokens for answer in listed),
         "completion": sum(answer.num_completion_tokens for answer in listed),
     }
+
+
+def refuse_reply(row_id: str, stage: str, defect: Defect, answer: Answer) -> Rejected:
+    """A row whose reply is not fit for use, with the beginning of that reply."""
+    # Broken characters are one of the reasons to refuse a reply, and no file takes them.
+    text = answer.text[:_REFUSED_CHARS].encode("utf-8", "replace").decode("utf-8")
+    return Rejected(
+        row_id=row_id, stage=stage, reason=defect.reason, detail=defect.detail, text=text
+    )
+
+
+_REFUSED_CHARS = 4000
+"""Of a refused reply, kept for people to read; all of it is among the stored answers."""

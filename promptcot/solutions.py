@@ -24,7 +24,7 @@ from promptcot.forms import solution_form
 from promptcot.parsing import Defect, Reply, parse_solution
 from promptcot.prompting import one_line, render_prompt
 from promptcot.recommended import Sampling, choose_sampling
-from promptcot.run_context import SynthesisRun, count_tokens, input_of
+from promptcot.run_context import SynthesisRun, count_tokens, input_of, refuse_reply
 from promptcot.statement_checks import find_loop
 from promptcot.verification.code_tests import extract_python
 from promptcot.verification.math_answers import extract_boxed
@@ -33,6 +33,7 @@ STAGE = "solutions"
 _SAMPLING = ("sampling", "temperature", "top_p", "top_k", "min_p")
 _TAIL_CHARS = 2000
 """A long trace may come back to a phrase; a loop shows in its tail."""
+_WITHOUT_STOPS = str.maketrans("", "", ".,;?!")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +101,7 @@ def _solve_batch(run: SynthesisRun, sampling: Sampling, batch: Batch) -> BatchRe
             ask.row.problem, answer, form, min_thinking_chars=settings.min_thinking_chars
         )
         if isinstance(reply, Defect):
-            rejected.append(
-                Rejected(row_id=ask.row_id, stage=STAGE, reason=reply.reason, detail=reply.detail)
-            )
+            rejected.append(refuse_reply(ask.row_id, STAGE, reply, answer))
         else:
             kept.append(_solution(ask, reply, answer, model))
     return BatchResult(
@@ -168,7 +167,7 @@ def read_reply(
         return reply
     if len(reply.thinking) < min_thinking_chars:
         return Defect("thinking_too_short", f"{len(reply.thinking)} characters")
-    if (loop := find_loop(reply.thinking[-_TAIL_CHARS:], min_distinct=0.5)) is not None:
+    if (loop := _find_loop(reply.thinking[-_TAIL_CHARS:])) is not None:
         return Defect("repetitive", loop)
     if problem.domain == "math" and extract_boxed(reply.answer) is None:
         return Defect("no_boxed", f"the answer holds no \\boxed{{}}: {reply.answer[:80]!r}")
