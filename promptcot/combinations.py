@@ -78,7 +78,8 @@ class Drawing:
         self._settings = run.settings.combinations
         self._root_seed = run.root_seed
         self._source = source
-        self._cache = run.out / "embeddings"
+        # A pilot shares the folder of its run.
+        self._cache = run.books / "embeddings"
         self._position = 0
 
     @cached_property
