@@ -176,6 +176,17 @@ def read_reply(
     return reply
 
 
+def _find_loop(tail: str) -> str | None:
+    """The sign that a trace ends in a circle, or none; quick for the many that do not."""
+    words = tail.lower().translate(_WITHOUT_STOPS).split()
+    triples = list(zip(words, words[1:], words[2:], strict=False))
+    distinct = set(triples)
+    # A sentence or a word said again and again leaves fewer distinct triples than this.
+    if len(distinct) >= 0.9 * len(triples) and not any(a == b == c for a, b, c in distinct):
+        return None
+    return find_loop(tail, min_distinct=0.5)
+
+
 def _solution(ask: _Ask, reply: Reply, answer: Answer, model: str) -> Solution:
     """The record; its id covers the request's seed, so that equal texts stay two samples."""
     request = ask.request

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from pipeline.errors import ConfigError
 from pipeline.records import Domain, FinishReason, Problem
 from pipeline.settings.synthesis import Form, SolutionSettings
+from promptcot import solutions
 from promptcot.engines.protocol import Answer
 from promptcot.parsing import Defect, ProgramTest, Reply, parse_test
 from promptcot.recommended import choose_sampling
 from promptcot.solutions import read_reply
+from promptcot.statement_checks import find_loop
 from promptcot.verification.math_answers import MathGrader
 from promptcot.voting import count_votes
 
@@ -174,3 +176,23 @@ def test_an_unknown_teacher_stops_the_run_and_names_the_known_ones(model: str) -
     with pytest.raises(ConfigError, match=r"known are: QwQ-32B, DeepSeek-R1") as refusal:
         choose_sampling(SolutionSettings(sampling="recommended"), model)
     assert "explicit" in refusal.value.hint
+
+
+SENTENCE = st.lists(
+    st.sampled_from(
+        ["we", "take", "each", "box", "and", "count", "the", "pens", "in", "it", "again"]
+    )
+)
+
+
+@given(
+    st.lists(SENTENCE, min_size=1, max_size=12),
+    SENTENCE,
+    st.integers(0, 6),
+    st.sampled_from([". ", "\n", ", ", "! "]),
+)
+def test_the_quick_look_for_loops_misses_none(
+    sentences: list[list[str]], again: list[str], times: int, stop: str
+) -> None:
+    text = stop.join(" ".join(words) for words in [*sentences, *[again] * times])
+    assert (solutions._find_loop(text) is None) == (find_loop(text, min_distinct=0.5) is None)
