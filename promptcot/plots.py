@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -79,8 +80,12 @@ def plot_lengths(lengths: npt.NDArray[np.int64], limit: int) -> str:
         return render_svg(figure, "lengths")
 
 
-def plot_objective(rounds: Sequence[Mapping[str, float]]) -> str:
-    """The refinement's objective by round: the chosen rationales over all that were drawn."""
+def plot_objective(rounds: Sequence[Mapping[str, Any]]) -> str:
+    """The refinement's objective by round: the chosen rationales over all that were drawn.
+
+    Args:
+        rounds: Of each round the means ``chosen`` and ``drawn``, and their intervals if known.
+    """
     with new_figure(height=2.4) as figure:
         axes = figure.subplots()
         numbers = list(range(1, len(rounds) + 1))
@@ -90,6 +95,14 @@ def plot_objective(rounds: Sequence[Mapping[str, float]]) -> str:
         ):
             values = [found[key] for found in rounds]
             axes.plot(numbers, values, style, marker="o", color=colour, label=label)
+            ends = [
+                found.get(f"{key}_interval", (v, v))
+                for found, v in zip(rounds, values, strict=True)
+            ]
+            lows, highs = zip(*ends, strict=True)
+            axes.fill_between(numbers, lows, highs, color=colour, alpha=0.15, linewidth=0)
+            if len(rounds) == 1:
+                axes.vlines(numbers, lows, highs, color=colour, linewidth=1.2)
         axes.set_xticks(numbers)
         axes.grid(axis="y")
         axes.set_xlabel("round")

@@ -157,7 +157,7 @@ def _describe_concepts(version: Version | None) -> list[ConceptUse]:
             histogram=[(_bin_name(bar), bar["concepts"]) for bar in found["usage_histogram"]],
             most_used=[(top["concept"], top["used"]) for top in found["top_concepts"][:_NUM_TOP]],
         )
-        for domain, found in domains.items()
+        for domain, found in sorted(domains.items(), key=lambda item: (item[0] != "math", item[0]))
     ]
 
 

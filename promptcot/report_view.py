@@ -91,7 +91,7 @@ class RoundView:
     number: int
     num_in: int
     num_out: int
-    objective: Mapping[str, float] | None
+    objective: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +167,16 @@ def _short(number: int) -> str:
 
 def level_table(facts: SynthesisFacts) -> LevelTable:
     """Rows by domain and level, stage by stage."""
-    known = ("combinations", "problems", "distinct", "judged", "verified")
+    known = {
+        "combinations": "Drawn",
+        "problems": "Written",
+        "distinct": "Distinct",
+        "judged": "Accepted",
+        "verified": "Verified",
+    }
     stages = [stage for stage in known if stage in facts.versions]
     return LevelTable(
-        stages=[title_of(stage).removesuffix(" traces") for stage in stages],
+        stages=[known[stage] for stage in stages],
         rows=[
             (domain, level, [counts.get(stage, 0) for stage in stages])
             for (domain, level), counts in facts.levels.items()
@@ -250,9 +256,9 @@ def describe_rounds(facts: SynthesisFacts) -> list[RoundView]:
     return views
 
 
-def _objective(extra: Mapping[str, Any]) -> dict[str, float] | None:
+def _objective(extra: Mapping[str, Any]) -> dict[str, Any] | None:
     """Means of the chosen and of all drawn rationales, as the stage recorded them."""
     found = extra.get("objective")
     if not isinstance(found, dict) or not {"chosen", "drawn"} <= found.keys():
         return None
-    return {key: float(found[key]) for key in ("chosen", "drawn")}
+    return found

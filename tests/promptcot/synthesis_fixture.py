@@ -286,7 +286,16 @@ def build_refinement(out: Path) -> None:
             record=Triple,
             settings={"round": number},
             inputs=[],
-            extra={"objective": {"chosen": chosen, "drawn": drawn}},
+            extra={
+                "objective": {
+                    "chosen": chosen,
+                    "chosen_interval": [chosen - 9, chosen + 8],
+                    "drawn": drawn,
+                    "drawn_interval": [drawn - 12, drawn + 11],
+                    "gain": chosen - drawn,
+                    "gain_interval": [30.0, 60.0],
+                }
+            },
         )
 
 
