@@ -101,7 +101,7 @@ def write_rounds(
     from promptcot.plots import plot_objective
 
     folder = run.folder(FOLDER)
-    rounds = [
+    rounds: list[dict[str, Any]] = [
         {
             "round": number,
             "version": version.name,
