@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-from pipeline.contamination import BenchmarkIndex, ItemText, Match
 from curriculum.dedupe import STAGE as DEDUPE
 from curriculum.dedupe import Entry, remove_duplicates
-from curriculum.planning import load_benchmark_index
 from curriculum.sources.catalog import Parser, read_source_file
 from curriculum.sources.open_code_reasoning import load_questions
 from curriculum.sources.reading import iterate_rows
 from curriculum.survey import Judge, Verdict
 from pipeline import console
+from pipeline.benchmarks import load_benchmark_index
+from pipeline.contamination import BenchmarkIndex, ItemText, Match
 from pipeline.errors import ConfigError, SourceError
 from pipeline.hashing import file_sha256
 from pipeline.settings.curriculum import SourceSettings

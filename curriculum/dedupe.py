@@ -6,8 +6,6 @@ verified before unverified, then the shorter row, then the smaller id.
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
@@ -15,46 +13,6 @@ from itertools import groupby
 from xxhash import xxh3_128_hexdigest
 
 STAGE = "dedupe"
-
-_INSTRUCTIONS = (
-    re.compile(r"return your final response within \\boxed\{+\}+\.?", re.IGNORECASE),
-    re.compile(
-        r"(please )?(think|reason) step by step,? and put your final (answer|program) (with)?in "
-        r"(\\boxed\{+\}+|one ```python code block)\.?",
-        re.IGNORECASE,
-    ),
-)
-_SPELLINGS = (
-    (re.compile(r"\\[dt]frac"), r"\\frac"),
-    (re.compile(r"\\(left|right|bigl?|bigr?|displaystyle)(?![a-zA-Z])"), ""),
-    (re.compile(r"\\[()\[\]]"), ""),
-    (re.compile(r"\\(c|l)?dots(?![a-zA-Z])"), "..."),
-    (re.compile(r"\\(le|ge|ne)q?(?![a-zA-Z])"), r"\\\1"),
-    (re.compile(r"\\[,;:! ]|\\quad(?![a-zA-Z])|~"), ""),
-    (re.compile(r"\\(text|mathrm|textrm|mbox)(?=\{)"), ""),
-    (re.compile(r"\$"), ""),
-    (re.compile(r"([_^])\{(\w)\}"), r"\1\2"),
-    (re.compile(r"\{(\w+)\}"), r"\1"),
-    # "2 3" and "23" stay apart.
-    (re.compile(r"(?<=\d)\s+(?=\d)"), "\x00"),
-    (re.compile(r"\s+"), ""),
-)
-
-
-def normalize_question(text: str) -> str:
-    """Spelling that equal questions share: no case, spacing, LaTeX variants or instructions."""
-    text = unicodedata.normalize("NFKC", text)
-    for pattern in _INSTRUCTIONS:
-        text = pattern.sub("", text)
-    # Case is folded after the patterns: folding turns \DeltaX into nothing that they know.
-    for pattern, replacement in _SPELLINGS:
-        text = pattern.sub(replacement, text)
-    return text.casefold().rstrip(".?")
-
-
-def question_key(text: str) -> str:
-    """128-bit hash of the normalised question."""
-    return xxh3_128_hexdigest(normalize_question(text).encode("utf-8", "surrogatepass"))
 
 
 def trace_key(thinking: str, answer: str) -> str:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import curriculum
-from pipeline.contamination import BenchmarkIndex, ItemText
 from curriculum.sources.catalog import CARDS, OpenedSource, open_source
 from curriculum.survey import Judge
-from pipeline.benchmarks import load_benchmark
+from pipeline.benchmarks import benchmark_inputs, load_benchmark_index
+from pipeline.contamination import BenchmarkIndex
 from pipeline.errors import ConfigError, SourceError
 from pipeline.hashing import file_sha256
 from pipeline.manifest import LATEST, InputRef
@@ -76,7 +76,7 @@ def make_plan(recipe: Recipe, phase: str, out: Path, *, may_synthesize: bool = T
         for entry in settings.sources
     ]
     inputs = [ref for source in sources for ref in source.inputs]
-    inputs += _benchmark_inputs(recipe)
+    inputs += benchmark_inputs(recipe)
     inputs += _card_inputs(sources)
     stage = Stage(
         name=f"phase-{phase}",
@@ -119,33 +119,6 @@ def find_phase(recipe: Recipe, phase: str) -> PhaseSettings:
             hint=f"list its sources under [curriculum.phases.{phase}]",
         )
     return phases[phase]
-
-
-def load_benchmark_index(recipe: Recipe) -> BenchmarkIndex:
-    """The items of all ``[[benchmarks]]`` of a recipe, ready to be searched for.
-
-    Raises:
-        SourceError: A benchmark's file cannot be read.
-    """
-    items = [
-        ItemText(benchmark=item.benchmark, item_id=item.id, question=item.question)
-        for settings in recipe.settings.benchmarks
-        for item in load_benchmark(recipe, settings)
-    ]
-    return BenchmarkIndex(items, recipe.settings.curriculum.decontamination)
-
-
-def _benchmark_inputs(recipe: Recipe) -> list[InputRef]:
-    refs = []
-    for benchmark in recipe.settings.benchmarks:
-        path = recipe.file(benchmark.path)
-        if not path.is_file():
-            raise SourceError(
-                f"benchmark {benchmark.name!r}: file not found: {path}",
-                hint="check its `path` in the recipe (relative to the recipe's folder)",
-            )
-        refs.append(InputRef(name=f"benchmark:{benchmark.name}", version=file_sha256(path)))
-    return refs
 
 
 def _card_inputs(sources: list[OpenedSource]) -> list[InputRef]:

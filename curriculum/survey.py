@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from curriculum.candidates import PreparedRow, refuse
-from pipeline.contamination import STAGE as DECONTAMINATE
-from pipeline.contamination import BenchmarkIndex, Match, find_in_row
-from curriculum.dedupe import question_key, trace_key
+from curriculum.dedupe import trace_key
 from curriculum.measure import Size, measure_row
 from curriculum.normalize import normalize_row
 from curriculum.sources.catalog import Parser, RawRow
 from curriculum.validate import validate_row
+from pipeline.contamination import STAGE as DECONTAMINATE
+from pipeline.contamination import BenchmarkIndex, Match, find_in_row
+from pipeline.questions import question_key
 from pipeline.records import Domain, Record, Rejected
 from pipeline.settings.curriculum import CurriculumSettings
 

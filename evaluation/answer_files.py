@@ -53,6 +53,12 @@ def choose_benchmark(recipe: Recipe, name_or_file: str) -> BenchmarkSettings:
     """
     known = {entry.name: entry for entry in recipe.settings.benchmarks}
     if name_or_file in known:
+        if not known[name_or_file].is_scored:
+            raise ConfigError(
+                f"benchmark {name_or_file!r} of recipe {recipe.name} has questions only: "
+                "it is kept out of training data and cannot be scored",
+                hint="set its `answer_field` (maths) or `tests_field` (code), or choose another",
+            )
         return known[name_or_file]
     path = Path(name_or_file)
     if not path.is_file():

@@ -88,11 +88,12 @@ def load_benchmarks(recipe: Recipe) -> dict[str, list[BenchmarkItem]]:
                 f"recipe {recipe.path} has two benchmarks named {settings.name!r}",
                 hint="give each [[benchmarks]] entry its own name",
             )
-        benchmarks[settings.name] = load_benchmark(recipe, settings)
+        if settings.is_scored:
+            benchmarks[settings.name] = load_benchmark(recipe, settings)
     if not benchmarks:
         raise ConfigError(
             f"recipe {recipe.path} has no benchmarks to evaluate on",
-            hint="add a [[benchmarks]] entry with name, path and domain",
+            hint="add a [[benchmarks]] entry with name, path, domain and answers or tests",
         )
     return benchmarks
 
@@ -116,6 +117,7 @@ def _describe_stage(recipe: Recipe, checkpoint: Path, out: Path, name: str) -> S
     inputs += [
         InputRef(name=f"benchmark:{entry.name}", version=file_sha256(benchmark_path(recipe, entry)))
         for entry in recipe.settings.benchmarks
+        if entry.is_scored
     ]
     return Stage(
         name=f"evaluation-{name}",
@@ -123,7 +125,9 @@ def _describe_stage(recipe: Recipe, checkpoint: Path, out: Path, name: str) -> S
         record=SampledAnswer,
         settings={
             **determining(recipe.settings.evaluation),
-            "benchmarks": [determining(entry) for entry in recipe.settings.benchmarks],
+            "benchmarks": [
+                determining(entry) for entry in recipe.settings.benchmarks if entry.is_scored
+            ],
         },
         inputs=inputs,
         packages=("evaluation", "promptcot.verification", "pipeline"),

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.contamination import BenchmarkIndex, ItemText
 from pipeline.errors import GateRefused, SourceError
 from pipeline.hashing import file_sha256
+from pipeline.manifest import InputRef
 from pipeline.records import Domain
 from pipeline.settings.evaluation import BenchmarkSettings
 from pipeline.settings.recipe import Recipe
@@ -89,6 +91,35 @@ def load_benchmark(recipe: Recipe, settings: BenchmarkSettings) -> list[Benchmar
     return items
 
 
+def load_benchmark_index(recipe: Recipe) -> BenchmarkIndex:
+    """The items of all ``[[benchmarks]]`` of a recipe, ready to be searched for.
+
+    Raises:
+        SourceError: A benchmark's file cannot be read.
+    """
+    items = [
+        ItemText(benchmark=item.benchmark, item_id=item.id, question=item.question)
+        for settings in recipe.settings.benchmarks
+        for item in load_benchmark(recipe, settings)
+    ]
+    return BenchmarkIndex(items, recipe.settings.curriculum.decontamination)
+
+
+def benchmark_inputs(recipe: Recipe) -> list[InputRef]:
+    """The benchmarks' files as inputs of a stage that decontaminates.
+
+    Raises:
+        SourceError: A file is missing.
+        GateRefused: A file's content is not what the recipe was written for.
+    """
+    return [
+        InputRef(
+            name=f"benchmark:{settings.name}", version=file_sha256(benchmark_path(recipe, settings))
+        )
+        for settings in recipe.settings.benchmarks
+    ]
+
+
 def _require_unique(settings: BenchmarkSettings, path: Path, items: list[BenchmarkItem]) -> None:
     first_rows: dict[str, int] = {}
     for number, item in enumerate(items, start=1):
@@ -150,23 +181,52 @@ def _parse_line(path: Path, number: int, line: str) -> dict[str, Any]:
 def _read_item(
     settings: BenchmarkSettings, where: str, number: int, row: dict[str, Any]
 ) -> BenchmarkItem:
-    question = _text(where, row, settings.question_field).strip()
+    question = _cut_wrapper(settings, where, _text(where, row, settings.question_field)).strip()
     if settings.strip_suffix:
         question = question.removesuffix(settings.strip_suffix.strip()).strip()
     if not question:
         raise SourceError(
             f"{where}: field {settings.question_field!r} holds no question",
-            hint="remove the row or correct `question_field` and `strip_suffix`",
+            hint="remove the row or correct `question_field` and what is cut from it",
         )
-    is_math = settings.domain == "math"
+    answer: str | None = None
+    tests: tuple[dict[str, str], ...] = ()
+    if settings.is_scored and settings.domain == "math":
+        answer = _text(where, row, settings.answer_field)
+    elif settings.is_scored:
+        tests = _read_tests(where, row, settings.tests_field)
     return BenchmarkItem(
         id=_text(where, row, settings.id_field) if settings.id_field else f"{number:05d}",
         benchmark=settings.name,
         domain=settings.domain,
         question=question,
-        answer=_text(where, row, settings.answer_field) if is_math else None,
-        tests=() if is_math else _read_tests(where, row, settings.tests_field),
+        answer=answer,
+        tests=tests,
     )
+
+
+def _cut_wrapper(settings: BenchmarkSettings, where: str, text: str) -> str:
+    """The text between the wrapper's two ends; a row without them is not what the recipe says."""
+    start, end = 0, len(text)
+    if settings.question_after:
+        found = text.find(settings.question_after)
+        if found < 0:
+            raise SourceError(
+                f"{where}: field {settings.question_field!r} does not hold "
+                f"{settings.question_after!r}",
+                hint="correct `question_after`",
+            )
+        start = found + len(settings.question_after)
+    if settings.question_until:
+        ends = [text.find(marker, start) for marker in settings.question_until]
+        if not (present := [position for position in ends if position >= 0]):
+            raise SourceError(
+                f"{where}: field {settings.question_field!r} holds none of "
+                f"{', '.join(map(repr, settings.question_until))}",
+                hint="correct `question_until`",
+            )
+        end = min(present)
+    return text[start:end]
 
 
 def _value(where: str, row: dict[str, Any], field: str) -> Any:

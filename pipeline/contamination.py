@@ -7,7 +7,8 @@ A text holds an item when, after levelling notation (:mod:`pipeline.matching`),
 * an item under ``short_words`` words occurs whole, or
 * text and item are ``min_ratio`` alike by characters with equal numbers and last sentence.
 
-A text that would match but for its numbers is a *template twin*: counted, never dropped. Single
+A text that would match but for its numbers, or but for the words that it sets in capitals or in
+quotes ("arrange the letters of RADII"), is a *template twin*: counted, never dropped. Single
 shared n-grams decide nothing: on a quarter of all AIME problems they hit stock phrases.
 """
 
@@ -20,7 +21,7 @@ from dataclasses import dataclass, replace
 from rapidfuzz import fuzz
 from xxhash import xxh3_64_intdigest
 
-from pipeline.matching import count_words, last_sentence, numbers_of, tokenize
+from pipeline.matching import count_words, last_sentence, marked_words, numbers_of, tokenize
 from pipeline.settings.curriculum import DecontaminationSettings
 
 STAGE = "decontaminate"
@@ -65,6 +66,7 @@ class _Indexed:
     tokens: list[str]
     grams: frozenset[int]
     numbers: Counter[str]
+    marked: frozenset[str]
     last: list[str]
     is_short: bool
 
@@ -101,6 +103,7 @@ class BenchmarkIndex:
                 tokens=tokens,
                 grams=grams,
                 numbers=Counter(numbers_of(tokens)),
+                marked=marked_words(item.question) & frozenset(tokens),
                 last=last_sentence(item.question),
                 is_short=is_short,
             )
@@ -156,7 +159,8 @@ class BenchmarkIndex:
         span = " ".join(tokens[start : end + n])
         item = entry.item
         if coverage >= self._settings.min_coverage and not entry.is_short:
-            rule = "coverage" if has_numbers else "twin"
+            is_same = has_numbers and not _has_other_words(entry, text, tokens[first:last])
+            rule = "coverage" if is_same else "twin"
             return Match(item.benchmark, item.item_id, rule, round(coverage, 3), span)
         if coverage < _RATIO_CANDIDATE_COVERAGE:
             return None
@@ -193,6 +197,24 @@ def _best_window(places: list[tuple[int, int]], width: int) -> tuple[int, int, i
         if len(inside) > best[2]:
             best = (places[left][0], position, len(inside))
     return best
+
+
+def _has_other_words(entry: _Indexed, text: str, window: Sequence[str]) -> bool:
+    """Whether marked words of the item are replaced by other marked words of the text.
+
+    A word that is only missing, or renamed letter by letter (triangle PQR for ABC), is no other
+    word: rows with paraphrased items must go.
+    """
+    missing = entry.marked.difference(window)
+    if not missing:
+        return False
+    others = (marked_words(text) & frozenset(window)).difference(entry.tokens)
+    return bool(others) and Counter(map(_pattern, missing)) != Counter(map(_pattern, others))
+
+
+def _pattern(word: str) -> tuple[int, ...]:
+    """Which letters of a word are equal: the same for words renamed letter by letter."""
+    return tuple(word.index(letter) for letter in word)
 
 
 def _contains(whole: Counter[str], part: Counter[str]) -> bool:

@@ -80,6 +80,18 @@ def numbers_of(tokens: list[str]) -> list[str]:
     )
 
 
+_MARKED = re.compile(r"\b[A-Z]{2,}\b|[\"“]([A-Za-z]+)[\"”]|``([A-Za-z]+)''")
+_MACRO = re.compile(r"\\[A-Za-z]+")
+
+
+def marked_words(text: str) -> frozenset[str]:
+    """Words that a text sets in capitals or in quotes, lower case."""
+    plain = _MACRO.sub(" ", cut_figures(text))
+    return frozenset(
+        (match[1] or match[2] or match[0]).lower() for match in _MARKED.finditer(plain)
+    )
+
+
 def last_sentence(text: str) -> list[str]:
     """Tokens of a text's last sentence that has any."""
     for piece in reversed(_SENTENCE_END.split(cut_figures(text))):

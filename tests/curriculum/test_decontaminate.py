@@ -67,6 +67,32 @@ def test_twins_are_reported(index: BenchmarkIndex) -> None:
     assert (twin.item_id, twin.rule) == ("long", "twin")
 
 
+WORDY = "Determine the number of ways to arrange the letters of the word ELLIPSE."
+LABELLED = (
+    "In triangle ABC the side AB has length 13, the side BC has length 14 and the altitude from A "
+    "meets BC in the point D. Find the length of the segment BD given that the side CA is 15."
+)
+
+
+@pytest.mark.parametrize(
+    ("item", "text", "rule"),
+    [
+        (WORDY, WORDY.replace("ELLIPSE", "RADII"), "twin"),
+        (WORDY, WORDY.replace("ELLIPSE", "ALABAMA"), "twin"),
+        (WORDY, WORDY.replace("ELLIPSE", '"tartar"'), "twin"),
+        (WORDY, WORDY.upper(), "coverage"),
+        (WORDY, WORDY.replace("ELLIPSE", "ellipse"), "coverage"),
+        (WORDY, WORDY.replace("the word ELLIPSE", "a word. HURRY up!"), "twin"),
+        (WORDY, WORDY.replace(" ELLIPSE", ""), "coverage"),
+        (LABELLED, LABELLED.replace("ABC", "PQR"), "coverage"),
+        (LABELLED, LABELLED.replace("In triangle ABC the", "The"), "coverage"),
+    ],
+)
+def test_words_in_capitals_or_quotes_tell_twins_from_items(item: str, text: str, rule: str) -> None:
+    index = BenchmarkIndex([ItemText("b", "i", item)], DecontaminationSettings())
+    assert [match.rule for match in index.find(text)] == [rule]
+
+
 @pytest.mark.parametrize("text", [SHORT, "compute sin 60 degrees", f"Hello! {SHORT} Thanks."])
 def test_short_items_match_whole(index: BenchmarkIndex, text: str) -> None:
     assert found(index, text) == ["short"]
@@ -76,6 +102,27 @@ def test_the_reasoning_is_searched(index: BenchmarkIndex) -> None:
     hit, twin = find_in_row(index, user_text="Hi", question="Hi", thinking=f"The task: {LONG}")
     assert hit is not None and twin is None
     assert hit.part == "reasoning"
+
+
+def test_paraphrases_of_real_items_are_still_found(shared_data: Path) -> None:
+    def read(name: str) -> list[dict[str, str]]:
+        with (shared_data / name).open(encoding="utf-8") as lines:
+            return [json.loads(line) for line in lines]
+
+    rows = read("dedup/nemo_skills_contamination-example.jsonl")
+    wrapper = "Please reason step by step, and put your final answer within \\boxed{}."
+    questions = [
+        *(row["problem"] for row in read("benchmarks/math500_original.jsonl")),
+        *(row["prompt"].replace(wrapper, "") for row in read("benchmarks/aime2024_qwq.jsonl")),
+        *(row["prompt"].replace(wrapper, "") for row in read("benchmarks/aime2025_qwq.jsonl")),
+        *(row["question"] for row in rows if "question" in row),
+    ]
+    index = BenchmarkIndex(
+        [ItemText("b", str(number), question) for number, question in enumerate(questions)],
+        DecontaminationSettings(),
+    )
+    # The other three are worded anew, which n-grams cannot see.
+    assert sum(bool(found(index, row["problem"])) for row in rows) == 7
 
 
 def test_known_duplicates_between_real_sets(shared_data: Path) -> None:

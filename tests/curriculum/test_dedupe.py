@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curriculum.dedupe import Entry, question_key, remove_duplicates
+from curriculum.dedupe import Entry, remove_duplicates
+from pipeline.questions import question_key
 
 entries = st.lists(
     st.builds(

@@ -72,3 +72,72 @@ def test_broken_json_names_the_line(tmp_path: Path) -> None:
     path.write_text(path.read_text() + "{oops\n")
     with pytest.raises(SourceError, match="line 3: not valid JSON"):
         load_benchmark(RECIPE, settings)
+
+
+def test_a_wrapper_is_cut_and_a_row_without_it_refused(tmp_path: Path) -> None:
+    rows = [{"prompt": f"You will code. Question: Add {n}.\n{end}\nx"} for n, end in WRAPPED]
+    settings = write(tmp_path / "w.jsonl", rows).model_copy(
+        update={
+            "domain": "code",
+            "id_field": "",
+            "question_field": "prompt",
+            "tests_field": "",
+            "question_after": "Question: ",
+            "question_until": ("Read the inputs", "You will use the following"),
+        }
+    )
+    items = load_benchmark(RECIPE, settings)
+    assert [(i.id, i.question, i.tests) for i in items] == [
+        ("00001", "Add 1.", ()),
+        ("00002", "Add 2.", ()),
+    ]
+    for changed in ({"question_after": "Task: "}, {"question_until": ("Write",)}):
+        with pytest.raises(SourceError, match="row 1"):
+            load_benchmark(RECIPE, settings.model_copy(update=changed))
+
+
+WRAPPED = [(1, "Read the inputs from stdin"), (2, "You will use the following starter code")]
+LAYOUTS = [
+    ("math500_original.jsonl", "math", 500, {"id_field": "unique_id", "question_field": "problem"}),
+    ("aime2024_qwq.jsonl", "math", 30, {"id_field": "", "question_field": "prompt"}),
+    ("aime2025_qwq.jsonl", "math", 30, {"id_field": "", "question_field": "prompt"}),
+    ("olympiadbench.jsonl.gz", "math", 675, {"answer_field": ""}),
+    (
+        "HumanEval.jsonl.gz",
+        "code",
+        164,
+        {"id_field": "task_id", "question_field": "prompt", "tests_field": ""},
+    ),
+    (
+        "livecodebench_v5_qwq.jsonl",
+        "code",
+        279,
+        {
+            "id_field": "question_id",
+            "question_field": "prompt",
+            "tests_field": "",
+            "question_after": "Question: ",
+            "question_until": ["Read the inputs from stdin", "You will use the following starter"],
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "domain", "number", "fields"), LAYOUTS)
+def test_real_files_load_as_they_are(
+    shared_data: Path, name: str, domain: str, number: int, fields: dict[str, Any]
+) -> None:
+    suffix = "Please reason step by step, and put your final answer within \\boxed{}."
+    settings = BenchmarkSettings.model_validate(
+        {
+            "name": "b",
+            "path": str(shared_data / "benchmarks" / name),
+            "domain": domain,
+            "strip_suffix": suffix,
+            **fields,
+        }
+    )
+    items = load_benchmark(RECIPE, settings)
+    assert len(items) == number
+    assert not any("step by step" in i.question or "starter code" in i.question for i in items)
+    assert settings.is_scored == all(item.answer for item in items)
