@@ -94,8 +94,8 @@ def _relaxed_verification(synthesis: SynthesisSettings) -> list[str]:
         )
     if rules.minimum_agreement < normal.minimum_agreement:
         gates.append(
-            f"A mathematical answer needs the agreement of {rules.minimum_agreement:.0%} of the "
-            f"samples; the default is {normal.minimum_agreement:.0%}."
+            f"A solution needs the agreement of {rules.minimum_agreement:.0%} of the samples of "
+            f"its problem; the default is {normal.minimum_agreement:.0%}."
         )
     if rules.minimum_votes < normal.minimum_votes:
         gates.append(
@@ -106,6 +106,11 @@ def _relaxed_verification(synthesis: SynthesisSettings) -> list[str]:
         gates.append(
             f"A program is checked with {rules.code_tests} test(s); the default is "
             f"{normal.code_tests}."
+        )
+    if rules.expected_outputs != normal.expected_outputs:
+        gates.append(
+            "The teacher that wrote a test says what its right output is; by default most of the "
+            "sampled programs must print it."
         )
     return gates
 

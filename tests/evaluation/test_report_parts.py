@@ -141,6 +141,7 @@ def test_one_judging_model_is_told_however_often_it_is_asked(tmp_path: Path) -> 
         ("synthesis.verification.minimum_agreement=0.25", "25% of the"),
         ("synthesis.verification.minimum_votes=1", "at least 2"),
         ("synthesis.verification.code_tests=0", "0 test(s)"),
+        ("synthesis.verification.expected_outputs=teacher", "teacher that wrote a test"),
         ("curriculum.decontamination.enabled=false", "not compared with the benchmarks"),
         ("curriculum.deduplicate=false", "Repeated rows are kept"),
     ],
