@@ -126,9 +126,9 @@ def test_funnel_balances_and_every_refusal_has_a_name(
         verify_version(version)
     counts = [versions[stage].manifest for stage in STAGES]
     assert counts[0].rows_out == counts[1].rows_in == 24
-    assert counts[2].rows_in == counts[1].rows_out
-    assert counts[3].rows_in == 4 * counts[2].rows_out
-    assert counts[4].rows_in == counts[3].rows_out
+    for position in (2, 3, 5):
+        assert counts[position].rows_in == counts[position - 1].rows_out
+    assert counts[4].rows_in == 4 * counts[3].rows_out
     assert set(reasons(versions["problems"])) == {"not_self_contained", "missing_problem"}
     assert set(reasons(versions["judged"])) == {"verdict_bad"}
     assert set(reasons(versions["solutions"])) == {"no_thinking"}
@@ -155,8 +155,11 @@ def test_traces_are_confirmed_by_what_they_claim(
             assert row["agreement"] == own / 4 >= 0.4
             votes[row["final_answer"]] = own
         else:
-            assert "a + b" in row["solution"]["answer"]
-            assert row["agreement"] == 1.0
+            adds = "a + b" in row["solution"]["answer"]
+            for test in row["tests"]:
+                a, b = map(int, test["input"].split())
+                assert test["output"] == str(a + b if adds else a - b)
+                assert test["votes"] == row["agreement"] * 4 >= 2
 
 
 def test_versions_do_not_know_where_or_when_they_were_made(
@@ -178,6 +181,7 @@ def test_rerun_reuses_and_one_setting_makes_new_versions_beside_the_old(
     assert tree(out) == before
     changed = synthesize_all(make_recipe(tmp_path, "synthesis.judging.temperature=0.5"), out)
     assert [changed[s].name == versions[s].name for s in STAGES] == [
+        True,
         True,
         True,
         False,
@@ -289,9 +293,9 @@ def test_stage_by_stage_equals_the_whole(
     undisturbed: tuple[Path, dict[str, Version]], tmp_path: Path
 ) -> None:
     recipe, out = make_recipe(tmp_path), tmp_path / "out"
-    with pytest.raises(SourceError, match="stage judged needs the output of stage problems") as e:
+    with pytest.raises(SourceError, match="stage judged needs the output of stage distinct") as e:
         run_one_stage(recipe, out, "judged")
-    assert "python -m promptcot problems" in e.value.hint
+    assert "python -m promptcot distinct" in e.value.hint
     assert not out.exists()
     for stage in STAGES:
         run_one_stage(recipe, out, stage)
