@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,12 +19,10 @@ import httpx
 
 from pipeline.errors import TeacherError
 from promptcot.engines.first_replies import FirstReplies
+from promptcot.engines.http_connections import Connections
 from promptcot.engines.http_fleet import Endpoint, Fleet, Lease, back_off
 from promptcot.engines.openai_format import NotACompletion, read_error
 
-_CONNECT_TIMEOUT_S = 10.0
-_KEEP_ALIVE_S = 4.0
-"""Below the five seconds after which uvicorn, hence vLLM, closes an idle connection itself."""
 _LONGEST_RETRY_AFTER_S = 300.0
 _MAX_LOST_CONNECTIONS = 20
 """A request that takes the server down with it each time must not do so for ever."""
@@ -74,7 +71,9 @@ class HttpClient:
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
         self._fleet = Fleet(servers.base_urls, outage_s=servers.outage_s)
-        self._client: httpx.AsyncClient | None = None
+        self._connections = Connections(
+            api_key_env=servers.api_key_env, timeout_s=servers.timeout_s
+        )
         self._first = FirstReplies()
 
     async def post(self, path: str, body: Mapping[str, Any], read: Callable[[bytes], T]) -> T:
@@ -110,17 +109,16 @@ class HttpClient:
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
+        await self._connections.close()
 
     async def _try(
         self, lease: Lease, path: str, content: bytes, read: Callable[[bytes], T]
     ) -> T | _Failure:
-        client = self._opened_client()
+        base_url = lease.endpoint.url
         try:
-            async with asyncio.timeout(self._servers.timeout_s):
-                response = await client.post(f"{lease.endpoint.url}/{path}", content=content)
+            with self._connections.borrow(base_url) as client:
+                async with asyncio.timeout(self._servers.timeout_s):
+                    response = await client.post(f"{base_url}/{path}", content=content)
         except TimeoutError:
             return self._fail(lease, f"nothing within {self._servers.timeout_s:g} s")
         except httpx.DecodingError as exc:
@@ -176,25 +174,6 @@ class HttpClient:
         self._fleet.report_failure(lease, reason)
         # Counted even where this is the only server: it is there, so it may be the request.
         return _Failure(reason, is_counted=True)
-
-    def _opened_client(self) -> httpx.AsyncClient:
-        if self._client is None:
-            limit = self._servers.max_concurrency
-            key = os.environ.get(self._servers.api_key_env)
-            headers = {"Content-Type": "application/json"}
-            self._client = httpx.AsyncClient(
-                headers=headers | ({"Authorization": f"Bearer {key}"} if key else {}),
-                limits=httpx.Limits(
-                    max_connections=limit,
-                    max_keepalive_connections=limit,
-                    keepalive_expiry=_KEEP_ALIVE_S,
-                ),
-                # The whole answer has its own limit; connecting gets a separate, shorter one.
-                timeout=httpx.Timeout(
-                    None, connect=min(_CONNECT_TIMEOUT_S, self._servers.timeout_s)
-                ),
-            )
-        return self._client
 
     def _hint(self, status: int) -> str:
         if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
