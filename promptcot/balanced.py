@@ -71,7 +71,7 @@ class BalancedSampler:
         self._usage = np.zeros(len(bank.concepts), dtype=np.int64)
         order = uniform(draw_keys(self._stream, np.arange(len(roots))), 2)
         self._order = np.argsort(order, kind="stable")
-        self._block = min(BLOCK, max(16, len(roots) // 8))
+        self._block = min(BLOCK, max(32, len(roots) // 8))
 
     @property
     def bank(self) -> Bank:
@@ -83,8 +83,8 @@ class BalancedSampler:
         """How often each concept was used so far."""
         return self._usage.copy()
 
-    def draw_block(self, start: int) -> Draws:
-        """Draws from ``start`` on, by the usage so far."""
+    def draw_block(self, start: int, wanted: int) -> Draws:
+        """Draws from number ``start`` on, by the usage so far; always the bank's block size."""
         keys = draw_keys(self._stream, np.arange(start, start + self._block, dtype=np.int64))
         pressure = Pressure(len(self._usage), self._scores(), self._exponential)
         first = self._draw_first(keys)

@@ -164,7 +164,7 @@ def _use(sampler: Sampler, count: int) -> dict[str, float]:
     usage = np.zeros(len(sampler.bank.concepts), dtype=np.int64)
     start = 0
     while start < count:
-        drawn = sampler.draw_block(start).take(slice(count - start))
+        drawn = sampler.draw_block(start, count - start).take(slice(count - start))
         sampler.accept(drawn)
         usage += np.bincount(drawn.concepts.ravel(), minlength=len(usage))
         start += len(drawn.concepts)

@@ -120,7 +120,7 @@ def _ask_server(settings: EncoderSettings, concepts: Sequence[str]) -> Iterator[
     import stamina
 
     url = f"{settings.base_url.rstrip('/')}/embeddings"
-    key = os.environ.get("OPENAI_API_KEY")
+    key = os.environ.get(settings.api_key_env)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     with httpx.Client(headers=headers, timeout=_TIMEOUT_S) as client:
         for batch in _batches(settings, concepts):

@@ -16,6 +16,10 @@ over 100,000 concepts for each of four million draws is what makes the plain alg
   ``REACH`` lower cannot matter (below 2**-40 of its weight), entries of long rows that cannot come
   that close, even with all other rows' help, are not read.
 
+* Where a chosen concept has very many similar ones, its bound is high and proposals of unlisted
+  concepts are nearly always refused. After ``n / 64`` refusals such a draw is made the plain way,
+  with all similarities; what was refused before does not change its distribution.
+
 Weights are integers (:mod:`promptcot.portable`), so no score overflows and no order of summation,
 thread or machine changes a draw.
 """
@@ -28,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from promptcot.links import Links, ranges
-from promptcot.near_concepts import NearConcepts
+from promptcot.near_concepts import MAX_ROWS, NearConcepts
 from promptcot.portable import (
     WEIGHT_BITS,
     Exponential,
@@ -43,6 +47,10 @@ _MAX_ENTRIES = 1 << 21
 """Listed entries held at once: keeps sums of weights within 2**61, and memory at about 200 MB."""
 _MAX_TRIALS = 8
 """Most proposals made together; the first accepted one counts, however they are grouped."""
+
+_MIN_REFUSALS = 64
+_REFUSALS_PER_CONCEPT = 1 / 64
+"""Refusals after which the plain way is cheaper (measured)."""
 
 Bools = npt.NDArray[np.bool_]
 
@@ -220,7 +228,8 @@ class NextConcept:
         sums = self._near.sum_vectors(chosen)
         bounds = self._near.bound[chosen].astype(np.int64).sum(axis=1)
         active, trial, num_trials = np.arange(len(chosen)), 0, 1
-        while len(active):
+        limit = max(_MIN_REFUSALS, int(self._num * _REFUSALS_PER_CONCEPT))
+        while len(active) and trial < limit:
             rows = np.repeat(active, num_trials)
             counters = (np.int64(chosen.shape[1]) << 40) + 3 * (
                 trial + np.tile(np.arange(num_trials), len(active))
@@ -239,7 +248,36 @@ class NextConcept:
             active = active[~done]
             trial += num_trials
             num_trials = min(2 * num_trials, _MAX_TRIALS)
+        if len(active):
+            result[active] = self._draw_plainly(chosen[active], keys[active], pressure)
         return result
+
+    def _draw_plainly(self, chosen: Int32s, keys: Keys, pressure: Pressure) -> Int32s:
+        """Draws with the scores of all concepts."""
+        result = np.empty(len(chosen), dtype=np.int32)
+        chances = uniform(keys, (chosen.shape[1] << 40) + (1 << 39))
+        size = max(1, MAX_ROWS // chosen.shape[1])
+        for start in range(0, len(chosen), size):
+            concepts = np.unique(chosen[start : start + size])
+            products = self._near.multiply(concepts)
+            for row in range(start, min(start + size, len(chosen))):
+                at = np.searchsorted(concepts, chosen[row])
+                scores = products[at].astype(np.int64).sum(axis=0)
+                sums = self._weigh_all(chosen[row], scores, pressure)
+                picked = below(chances[row : row + 1], sums[-1:])
+                result[row] = np.searchsorted(sums, picked[0], side="right")
+        return result
+
+    def _weigh_all(self, chosen: Int32s, scores: Int64s, pressure: Pressure) -> Int64s:
+        """Running sum of all concepts' weights, from their similarities."""
+        for concept in chosen:
+            columns, strengths = self._links.row(int(concept))
+            scores[columns] += strengths.astype(np.int64) * self._links.unit
+        if pressure.scores is not None:
+            scores += pressure.scores
+        scores[chosen] = np.iinfo(np.int64).min // 2
+        sums: Int64s = np.cumsum(self._exponential.weights(scores.max() - scores))
+        return sums
 
     def _propose_once(
         self, rows: Int64s, keys: Keys, counters: Int64s, listed: _Listed, pressure: Pressure

@@ -43,6 +43,11 @@ class Links:
             strongest=strengths[order],
         )
 
+    def row(self, concept: int) -> tuple[Int32s, Int32s]:
+        """All entries of one row: columns and strengths."""
+        entries = slice(self.indptr[concept], self.indptr[concept + 1])
+        return self.columns[entries], self.strengths[entries]
+
     def count_above(self, rows: Int32s, floors: Int64s) -> Int64s:
         """How many entries of each row have at least this score."""
         low, high = self.indptr[rows].copy(), self.indptr[rows + 1].copy()

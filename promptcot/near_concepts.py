@@ -13,7 +13,7 @@ from promptcot.portable import SCALE, Int32s, Int64s
 
 NUM_NEAR = 64
 """Longest list. Longer ones bound the rest better but cost more to merge (measured)."""
-_ROWS = 384
+MAX_ROWS = 384
 """Concepts of one matrix product: 150 MB of products for a bank of 100,000."""
 _COLUMNS = 8192
 
@@ -48,8 +48,8 @@ class NearConcepts:
         if 2 * np.count_nonzero(self._is_ready) > len(self._is_ready):
             # Soon all will be wanted: large products are cheaper by the row than small ones.
             missing = np.flatnonzero(~self._is_ready).astype(np.int32)
-        for start in range(0, len(missing), _ROWS):
-            self._make(missing[start : start + _ROWS])
+        for start in range(0, len(missing), MAX_ROWS):
+            self._make(missing[start : start + MAX_ROWS])
 
     def sum_vectors(self, chosen: Int32s) -> Int32s:
         """For each row of concepts, the sum of their vectors."""
@@ -65,7 +65,7 @@ class NearConcepts:
         return products
 
     def _make(self, rows: Int32s) -> None:
-        products = self._multiply(rows)
+        products = self.multiply(rows)
         products[np.arange(len(rows)), rows] = -2 * SCALE * SCALE
         size = self.concepts.shape[1]
         for row, values in zip(rows, products, strict=True):
@@ -76,7 +76,8 @@ class NearConcepts:
             self.bound[row] = bound
         self._is_ready[rows] = True
 
-    def _multiply(self, rows: Int32s) -> npt.NDArray[np.float32]:
+    def multiply(self, rows: Int32s) -> npt.NDArray[np.float32]:
+        """Similarities of some concepts to all, themselves included; exact."""
         left = self._vectors[rows].astype(np.float32)
         products = np.empty((len(rows), len(self._vectors)), dtype=np.float32)
         for start in range(0, len(self._vectors), _COLUMNS):

@@ -45,7 +45,8 @@ from promptcot.portable import (
 MAX_KNOWN = 5000
 """Draws in a row that give known sets before the bank counts as exhausted."""
 BLOCK = 2048
-"""Draws made at once; nothing that is drawn depends on it."""
+"""Most draws made at once; nothing that `original` draws depends on it."""
+_SMALLEST_BLOCK = 128
 _FIRST, _LEVEL = 0, 1
 """Counters of a draw's random numbers; each further concept has its own range above them."""
 
@@ -72,8 +73,8 @@ class Sampler(Protocol):
         """What is drawn from."""
         ...
 
-    def draw_block(self, start: int) -> Draws:
-        """The block of draws that starts with number ``start``."""
+    def draw_block(self, start: int, wanted: int) -> Draws:
+        """A block of draws that starts with number ``start``, best about ``wanted`` of them."""
         ...
 
     def accept(self, drawn: Draws) -> None:
@@ -109,9 +110,10 @@ class CombinationSampler:
         """What is drawn from."""
         return self._bank
 
-    def draw_block(self, start: int) -> Draws:
-        """Draws ``start`` to ``start + BLOCK - 1``."""
-        return self.draw(np.arange(start, start + BLOCK, dtype=np.int64))
+    def draw_block(self, start: int, wanted: int) -> Draws:
+        """The draws from number ``start`` on."""
+        size = min(max(wanted, _SMALLEST_BLOCK), BLOCK)
+        return self.draw(np.arange(start, start + size, dtype=np.int64))
 
     def accept(self, drawn: Draws) -> None:
         """Nothing: draws do not depend on each other."""
@@ -143,8 +145,8 @@ def plain_probabilities(
     """``softmax((scores + links to the chosen) / temperature)`` over the concepts not chosen."""
     scores = scores.copy()
     for concept in chosen:
-        row = slice(links.indptr[concept], links.indptr[concept + 1])
-        scores[links.columns[row]] += links.strengths[row].astype(np.float64) * links.unit / UNIT
+        columns, strengths = links.row(concept)
+        scores[columns] += strengths.astype(np.float64) * links.unit / UNIT
     scores[list(chosen)] = -np.inf
     weights = np.exp((scores - scores.max()) / temperature)
     chances: Floats = weights / weights.sum()
@@ -226,8 +228,10 @@ class DistinctDraws:
         Raises:
             ConfigError: The bank cannot give that many distinct ones.
         """
-        while sum(len(draws.concepts) for draws in self._waiting) < count:
-            self._waiting.append(self._draw())
+        missing = count - sum(len(draws.concepts) for draws in self._waiting)
+        while missing > 0:
+            self._waiting.append(self._draw(missing))
+            missing -= len(self._waiting[-1].concepts)
         joined = Draws(
             np.concatenate([draws.concepts for draws in self._waiting]),
             np.concatenate([draws.level_chances for draws in self._waiting]),
@@ -235,12 +239,14 @@ class DistinctDraws:
         self._waiting = [joined.take(slice(count, None))]
         return joined.take(slice(count))
 
-    def _draw(self) -> Draws:
-        drawn = self._sampler.draw_block(self._num_drawn)
+    def _draw(self, wanted: int) -> Draws:
+        drawn = self._sampler.draw_block(self._num_drawn, wanted)
         new = self._known.add_new(drawn.concepts)
         self._num_drawn += len(drawn.concepts)
-        self._num_known = 0 if len(new) else self._num_known + len(drawn.concepts)
-        if self._num_known >= MAX_KNOWN:
+        self._num_known += len(drawn.concepts)
+        if len(new):
+            self._num_known = len(drawn.concepts) - 1 - int(new[-1])
+        if self._num_known >= MAX_KNOWN and not len(new):
             domain = self._sampler.bank.domain
             raise ConfigError(
                 f"the {domain} bank is exhausted: {len(self._known)} distinct combinations found, "

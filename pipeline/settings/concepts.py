@@ -74,6 +74,8 @@ class EncoderSettings(Settings):
     model: str = ""
     """Folder or hub id (``sentence_transformers``), or the server's model name (``http``)."""
     base_url: str = execution_only("http://127.0.0.1:8000/v1", pattern=r"^https?://\S+$")
+    api_key_env: str = execution_only("PROMPTCOT_API_KEY")
+    """``http`` only: environment variable that holds the key, when the server wants one."""
     batch_size: int = execution_only(512, ge=1)
 
     @model_validator(mode="after")
@@ -95,9 +97,10 @@ class CombinationSettings(Settings):
     temperature: float = Field(0.2, gt=0)
     """Of the softmax over association plus cosine similarity."""
     association: Literal["pmi", "log_co_occurrence"] = "pmi"
-    """``balanced`` only: how two concepts' shared seeds count."""
+    """``balanced`` only: how two concepts' shared seeds count; the average pair scores 1."""
     coverage: float = Field(1.0, ge=0)
-    """``balanced`` only: strength of the pressure; 0 switches it off."""
+    """``balanced`` only: what a concept's score gains when it was used half as often as its share;
+    0 switches the pressure off, and with it the guarantee that every concept is used."""
     encoder: EncoderSettings = EncoderSettings()
     math_share: float = Field(1.0, ge=0, le=1)
     """Share of combinations from the maths bank; the rest is code."""
