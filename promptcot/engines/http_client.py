@@ -137,11 +137,9 @@ class HttpClient:
 
     def _lose(self, lease: Lease, exc: httpx.TransportError) -> _Failure:
         reason = str(exc) or type(exc).__name__
-        self._fleet.report_failure(lease, reason, is_unreachable=True)
         return _Failure(
             reason,
-            # A server that dies and is started again must cost no row.
-            is_counted=self._fleet.is_any_usable(),
+            is_counted=self._fleet.report_loss(lease, reason),
             is_lost=not isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout),
         )
 

@@ -3,7 +3,8 @@
 Each request goes to the usable server with the fewest in flight. A server is put aside
 
 - when no connection to it can be made or kept, or it fails several times in a row: it is *down*,
-  and after a back-off one request probes it; its first answer brings it back;
+  and after a back-off one request probes it. An answer brings it back; where it was unreachable,
+  a probe that is still being worked on after two seconds does so too;
 - when it says that it is busy (429, 503): it is *paused* as long as it asks for, and then given
   half as many requests at once, slowly more with each answer.
 
@@ -27,6 +28,8 @@ _FAILURES_IN_A_ROW = 6
 """A server that fails one request in five must not stand idle for it; six in a row are a fault."""
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 30.0
+_SIGN_OF_LIFE_S = 2.0
+"""A whole answer can take minutes, in which the others need not wait for the probe's."""
 
 
 @dataclass(slots=True, eq=False)
@@ -38,6 +41,8 @@ class Endpoint:
     limit: float = math.inf
     """Requests at once; finite after the server said that it had too many."""
     is_down: bool = False
+    is_unreachable: bool = False
+    """Down because of its connections, not of its replies."""
     is_probed: bool = False
     """A request is finding out whether a server that was down is back."""
     resume_at: float = 0.0
@@ -91,9 +96,14 @@ class Fleet:
         is_probe = endpoint.is_down
         endpoint.is_probed |= is_probe
         endpoint.in_flight += 1
+        lease = Lease(endpoint, self._now())
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(_SIGN_OF_LIFE_S, self._see_life, lease) if is_probe else None
         try:
-            yield Lease(endpoint, self._now())
+            yield lease
         finally:
+            if timer is not None:
+                timer.cancel()
             endpoint.in_flight -= 1
             if is_probe:
                 endpoint.is_probed = False
@@ -110,7 +120,10 @@ class Fleet:
         """The server answered, if only with a refusal: it is there."""
         endpoint = lease.endpoint
         if endpoint.is_down:
-            endpoint.is_down, endpoint.resume_at = False, 0.0
+            if endpoint.is_unreachable and lease.started < endpoint.aside_since:
+                # Its last words, which were on their way when it died.
+                return
+            self._bring_back(endpoint)
         endpoint.num_failures = endpoint.num_asides = 0
         if endpoint.limit < math.inf:
             endpoint.limit += 1 / endpoint.limit
@@ -119,17 +132,31 @@ class Fleet:
             console.say(f"{endpoint.url} answers again")
             self._announce()
 
-    def report_failure(self, lease: Lease, reason: str, *, is_unreachable: bool = False) -> None:
-        """The request failed in a way that may be the server's fault."""
+    def report_failure(self, lease: Lease, reason: str) -> None:
+        """The server replied, or kept silent, in a way that may be its own fault."""
         endpoint = lease.endpoint
         self._note(endpoint, reason)
         # Sent before the server was put aside: says nothing new.
         if lease.started < endpoint.aside_since:
             return
         endpoint.num_failures += 1
-        if is_unreachable or endpoint.is_down or endpoint.num_failures >= _FAILURES_IN_A_ROW:
-            endpoint.is_down = True
+        if endpoint.is_down or endpoint.num_failures >= _FAILURES_IN_A_ROW:
+            endpoint.is_down, endpoint.is_unreachable = True, False
             self._put_aside(endpoint, None)
+
+    def report_loss(self, lease: Lease, reason: str) -> bool:
+        """No connection could be made or kept; whether that may be the request's fault.
+
+        It is not where all servers are gone, nor where the server had been put aside meanwhile:
+        a server that dies and is started again must cost no row.
+        """
+        endpoint = lease.endpoint
+        self._note(endpoint, reason)
+        if lease.started < endpoint.aside_since:
+            return False
+        endpoint.is_down = endpoint.is_unreachable = True
+        self._put_aside(endpoint, None)
+        return self.is_any_usable()
 
     def report_busy(self, lease: Lease, reason: str, wait_s: float | None) -> None:
         """The server is there, but has more than it can do; ``wait_s`` is what it asks for."""
@@ -141,6 +168,14 @@ class Fleet:
             self._put_aside(endpoint, wait_s)
         elif wait_s is not None:
             endpoint.resume_at = max(endpoint.resume_at, self._now() + wait_s)
+
+    def _see_life(self, lease: Lease) -> None:
+        if lease.endpoint.is_down and lease.endpoint.is_unreachable:
+            self._bring_back(lease.endpoint)
+            self._announce()
+
+    def _bring_back(self, endpoint: Endpoint) -> None:
+        endpoint.is_down, endpoint.resume_at = False, 0.0
 
     def _choose(self, avoid: Endpoint | None) -> Endpoint | None:
         now = self._now()
