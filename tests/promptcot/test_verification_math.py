@@ -153,9 +153,10 @@ def test_a_comparison_that_cannot_be_done_is_told_from_an_unequal_one(
 
 
 def test_memory_of_one_comparison_is_limited() -> None:
-    # 2^(10^10) has 1.25 GB; with the time for it, only the memory limit is in its way.
-    with MathGrader(num_workers=1, timeout_s=60, memory_mib=256) as grader:
-        assert grader.grade([("5/2", "2^{10^{10}}"), ("x+1", "1+x")]) == [False, True]
+    # The number has 375 MB; with the time for it, only the memory limit is in its way.
+    with MathGrader(num_workers=1, timeout_s=60, memory_mib=100) as grader:
+        pairs = [("5/2", r"2^{3\cdot 10^{9}}"), ("x+1", "1+x")]
+        assert grader.grade(pairs) == [False, True]
 
 
 def test_a_worker_that_was_killed_is_replaced() -> None:
