@@ -26,13 +26,22 @@ from promptcot.synthesis import run_one_stage, synthesize, synthesize_all
 
 WHY = "Rationale: Equal groups lead to a product, and what is left over to a difference."
 JUDGED = "Format: {f}\nFactual Accuracy: Perfect\nDifficulty Alignment: Perfect\nConcept Coverage: Perfect\nSolvability: Perfect\nFinal Judgement: Perfect"
+SHELF = "A shelf has {} boxes with {} pens in each of them, and {} pens are sold. How many pens are left?"
+SUM = "{} writes two numbers on one line of a {}. Read both numbers. Print their sum."
+# Many enough that few combinations get the same one; all numbers differ, so none is a near-duplicate.
 PROBLEMS = [
-    *(
-        f"{WHY}\nProblem: A shelf has {n} boxes with 6 pens in each of them, and 5 pens are sold. How many pens are left?"
-        for n in (7, 8, 9)
-    ),
-    f"{WHY}\nProblem: The figure below shows a shelf with 7 boxes of pens. How many pens are left?",
-    "Rationale: cut",
+    reply
+    for n in range(7, 207)
+    for reply in (
+        *(f"{WHY}\nProblem: {SHELF.format(m, m - 1, m - 2)}" for m in (n, n + 300, n + 600)),
+        f"{WHY}\nProblem: The figure below shows a shelf with 7 boxes of pens. How many pens are left?",
+        "Rationale: cut",
+    )
+]
+PROGRAMS = [
+    f"{WHY}\nProblem: {SUM.format(who, where)}"
+    for who in ("Ada", "Bob", "Cleo", "Dan", "Eve", "Finn")
+    for where in ("notebook", "blackboard", "postcard", "napkin", "wall", "ticket")
 ]
 SOLVE = (
     "Reasoning: Count the pens in all boxes first, then take away the five that are sold.\nAnswer: "
@@ -42,7 +51,7 @@ SCRIPT: list[dict[str, Any]] = [
     {"match": "You write short maths", "text": PROBLEMS},
     {
         "match": "You write short programming",
-        "text": f"{WHY}\nProblem: Two numbers are given on one line. Read both numbers. Print their sum.",
+        "text": PROGRAMS,
     },
     {
         "match": "Rate this mathematics",
@@ -233,9 +242,9 @@ def test_free_form_is_asked_and_parsed(tmp_path: Path) -> None:
         {"match": "within \\boxed{}", "text": "<think>7 times 6 is 42.</think>It is \\boxed{42}."},
     ]
     overrides = [f"synthesis.{name}.form=free" for name in ("problems", "judging", "solutions")]
-    recipe = make_recipe(
-        tmp_path, *overrides, "synthesis.combinations.math_share=1.0", script=script
-    )
+    # One reply for all: this is about its form.
+    overrides += ["synthesis.combinations.math_share=1.0", "synthesis.distinct.enabled=false"]
+    recipe = make_recipe(tmp_path, *overrides, script=script)
     version = synthesize(recipe, tmp_path / "out")
     assert version.manifest.rows_out == 24 * 4
     assert {row["method"] for row in version.rows()} == {"majority"}
@@ -243,7 +252,7 @@ def test_free_form_is_asked_and_parsed(tmp_path: Path) -> None:
 
 def test_unconfirmed_traces_stay_only_when_the_recipe_says_so(tmp_path: Path) -> None:
     script = [dict(row) for row in SCRIPT]
-    script[4]["text"] = [SOLVE + str(n) for n in range(100, 1000)]
+    script[4]["text"] = [SOLVE + str(n) for n in range(1000, 20_000)]
     script[6]["text"] = "no test"
     with pytest.raises(TooManyRejected, match="no_majority"):
         synthesize(make_recipe(tmp_path, script=script), tmp_path / "out")
