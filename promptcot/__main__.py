@@ -30,6 +30,10 @@ MapOption = Annotated[
     list[str] | None,
     typer.Option("--map", help="Where a --seeds file has a field, e.g. problem=question."),
 ]
+DomainOption = Annotated[
+    str | None,
+    typer.Option("--domain", help="math or code: of --seeds files where no column tells."),
+]
 LabelsOption = Annotated[
     Path, typer.Option("--labels", help="JSONL of problems that a person labelled.")
 ]
@@ -81,17 +85,18 @@ def concepts(
     out: cli.OutOption = None,
     seeds: SeedsOption = None,
     map_: MapOption = None,
+    domain: DomainOption = None,
     dry_run: cli.DryRunOption = False,
     json: cli.JsonOption = False,
 ) -> None:
     """Make the concept bank from seed problems.
 
-    Example: python -m promptcot concepts --seeds problems.jsonl --map problem=question
+    Example: python -m promptcot concepts --seeds problems.jsonl --domain math
     """
     from promptcot import commands
 
     options = Options(recipe=recipe, overrides=set_, out=out, as_json=json)
-    commands.run_concepts(options, files=seeds or [], columns=map_ or [], dry_run=dry_run)
+    commands.run_concepts(options, seeds or [], columns=map_ or [], domain=domain, dry_run=dry_run)
 
 
 def _stage_command(stage: str) -> Callable[..., None]:

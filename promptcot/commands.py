@@ -171,13 +171,16 @@ def run_calibration(options: Options, labels: Path, *, dry_run: bool) -> None:
     options.print_json(found.as_json())
 
 
-def seed_override(recipe: Recipe, files: Sequence[Path], columns: Sequence[str]) -> str:
+def seed_override(
+    recipe: Recipe, files: Sequence[Path], *, columns: Sequence[str], domain: str | None = None
+) -> str:
     """The ``--set`` text that adds seed files to a recipe.
 
     Args:
         recipe: The recipe as it is.
         files: JSON, JSONL or Parquet files of problems.
         columns: ``field=column`` for files whose columns have other than the usual names.
+        domain: Of all rows, where no column tells.
 
     Raises:
         ConfigError: A file is missing, or a mapping is not ``field=column``.
@@ -201,7 +204,8 @@ def seed_override(recipe: Recipe, files: Sequence[Path], columns: Sequence[str])
         name = _new_name(path, taken)
         taken.add(name)
         # Written with our own folder in front: a recipe's paths count from the recipe.
-        entries.append({"name": name, "path": str(path.resolve()), "columns": mapping})
+        entry: dict[str, Any] = {"name": name, "path": str(path.resolve()), "columns": mapping}
+        entries.append(entry | ({"domain": domain} if domain else {}))
     return f"synthesis.seeds={_as_toml(entries)}"
 
 
@@ -225,7 +229,12 @@ def _as_toml(value: Any) -> str:
 
 
 def run_concepts(
-    options: Options, *, files: Sequence[Path], columns: Sequence[str], dry_run: bool
+    options: Options,
+    files: Sequence[Path],
+    *,
+    columns: Sequence[str],
+    domain: str | None,
+    dry_run: bool,
 ) -> None:
     """The bank from seed problems; files given here are added to the recipe's."""
     from pipeline import console
@@ -237,7 +246,7 @@ def run_concepts(
         from pipeline.settings.recipe import load_recipe
 
         before = load_recipe(options.recipe, options.overrides or ())
-        extra = seed_override(before, files, columns)
+        extra = seed_override(before, files, columns=columns, domain=domain)
         options = Options(
             recipe=options.recipe,
             overrides=[*(options.overrides or ()), extra],
