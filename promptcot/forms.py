@@ -66,3 +66,9 @@ def program_test_form() -> Constraint:
     r"""``Input: …`` and ``Output: …`` on one line each; ``\n`` stands for a new line."""
     items = "-?[A-Za-z0-9]+( -?[A-Za-z0-9]+){0,7}"
     return _regex(rf"Input: {items}(\\n{items})?\nOutput: {items}")
+
+
+def concepts_form(count: int) -> Constraint:
+    """So many lines ``Knowledge Point: …`` of one to five plain words."""
+    line = r"Knowledge Point: [A-Z]?[a-z]+( [a-z]+){0,4}"
+    return _regex(rf"({line}\n){{{count - 1}}}{line}")

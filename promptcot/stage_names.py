@@ -13,7 +13,8 @@ STAGES: tuple[str, ...] = (
 """The chain that every run goes through."""
 
 BANK = "concepts"
-"""The stage before the chain, where the recipe makes its bank from seed problems."""
+"""The stage before the chain, where the recipe makes its bank from seed problems; what teachers
+say of each is kept in a stage of its own, ``extracted``."""
 
 COMMANDS: dict[str, str] = {
     BANK: "concepts",
@@ -27,6 +28,7 @@ COMMANDS: dict[str, str] = {
 """The ``python -m promptcot`` command that builds each stage."""
 
 TITLES: dict[str, str] = {
+    "extracted": "Seeds with their concepts as first written",
     BANK: "Concept bank",
     "combinations": "Concept combinations",
     "problems": "Problems",

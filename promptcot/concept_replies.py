@@ -1,0 +1,146 @@
+"""Take a teacher's concepts of one problem apart strictly: every defect has a name.
+
+Two forms: a JSON object, and lines that begin with ``Knowledge Point:`` (the original's retry).
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pipeline.matching import tokenize
+from pipeline.records import FinishReason
+from pipeline.settings.concepts import ConceptSettings
+from pipeline.student import THINK_CLOSE, THINK_OPEN
+from promptcot.canonical import clean_name, identity
+from promptcot.parsing import Defect
+from promptcot.statement_text import find_foreign
+
+ReplyForm = Literal["json", "lines"]
+
+_FENCE = re.compile(r"```[a-zA-Z]*\n(.*?)```", flags=re.DOTALL)
+_LINE = re.compile(
+    r"^\s*(?:[-*•]|\(?\d{1,2}[.)])?\s*\**knowledge point\s*(?:\d{1,2}\s*)?\**\s*:\**\s*(.*?)\s*$",
+    flags=re.IGNORECASE | re.MULTILINE,
+)
+_LEVEL_LINE = re.compile(r"^\s*\**level\**\s*:\**\s*(.+?)\s*$", flags=re.IGNORECASE | re.MULTILINE)
+_NAME = re.compile(r"[^\W\d_]{2}")
+_COPIED_WORDS = 6
+"""A name that quotes so many words of the problem in a row is about this problem only."""
+_MAX_LITERAL_CHARS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class ConceptReply:
+    """What a teacher says about one problem."""
+
+    concepts: tuple[str, ...]
+    level: str | None
+    """One of the levels it was offered, or none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyContext:
+    """What a reply is held against."""
+
+    problem: str
+    levels: Sequence[str]
+    """Levels that were offered; empty when the seed has one."""
+    settings: ConceptSettings
+
+
+def parse_concepts(
+    text: str, finish_reason: FinishReason, form: ReplyForm, context: ReplyContext
+) -> ConceptReply | Defect:
+    """Concepts and level of a reply.
+
+    Reasons: ``failed``, ``truncated``, ``empty``, ``not_a_list``, ``wrong_count``, ``no_name``,
+    ``too_long``, ``not_english``, ``repeats``, ``copies_problem``.
+    """
+    if finish_reason == "error":
+        return Defect("failed", "the teacher reported an error for this request")
+    if finish_reason == "length":
+        return Defect("truncated", "the reply reached its token limit")
+    text = _after_thinking(text)
+    if not text.strip():
+        return Defect("empty", "the reply holds nothing")
+    found = _read_json(text) if form == "json" else _read_lines(text)
+    if isinstance(found, Defect):
+        return found
+    names, level = found
+    if (defect := _check_names(names, context)) is not None:
+        return defect
+    known = {name.casefold(): name for name in context.levels}
+    return ConceptReply(
+        concepts=tuple(clean_name(name) for name in names),
+        level=known.get(level.strip().casefold()) if level else None,
+    )
+
+
+def _after_thinking(text: str) -> str:
+    """What follows a reasoning model's thoughts; nothing while they are not closed."""
+    head, separator, tail = text.rpartition(THINK_CLOSE)
+    if separator:
+        return tail
+    return "" if THINK_OPEN in head + tail else text
+
+
+def _read_json(text: str) -> tuple[list[str], str | None] | Defect:
+    """The reply's one object or list: the whole text, or its last fenced block."""
+    fenced = _FENCE.findall(text)
+    value = _literal((fenced[-1] if fenced else text).strip())
+    level = None
+    if isinstance(value, dict):
+        level = value.get("level")
+        value = value.get("concepts")
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        return Defect("not_a_list", f"no list of names: {text.strip()[:80]!r}")
+    return value, level if isinstance(level, str) else None
+
+
+def _literal(text: str) -> Any:
+    if len(text) > _MAX_LITERAL_CHARS:
+        return None
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError):
+        pass
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
+
+
+def _read_lines(text: str) -> tuple[list[str], str | None] | Defect:
+    names = _LINE.findall(text)
+    if not names:
+        return Defect("not_a_list", f"no line begins with Knowledge Point: {text.strip()[:80]!r}")
+    level = _LEVEL_LINE.search(text)
+    return names, level[1].strip("*. ") if level else None
+
+
+def _check_names(names: Sequence[str], context: ReplyContext) -> Defect | None:
+    settings = context.settings
+    if len(names) != settings.per_seed:
+        return Defect("wrong_count", f"{len(names)} concepts instead of {settings.per_seed}")
+    problem = f" {' '.join(tokenize(context.problem))} "
+    first_of: dict[str, str] = {}
+    for name in names:
+        cleaned = clean_name(name)
+        if _NAME.search(cleaned) is None:
+            return Defect("no_name", f"{name!r} is no name")
+        if len(cleaned) > settings.max_concept_chars:
+            return Defect("too_long", f"{len(cleaned)} characters: {cleaned[:80]!r}")
+        if (foreign := find_foreign(cleaned)) is not None:
+            return Defect("not_english", f"{cleaned[:80]!r}: {foreign}")
+        first = first_of.setdefault(identity(cleaned), name)
+        if first is not name:
+            return Defect("repeats", f"{first!r} and {name!r} are one")
+        words = tokenize(cleaned)
+        if len(words) >= _COPIED_WORDS and f" {' '.join(words)} " in problem:
+            return Defect("copies_problem", f"{cleaned[:80]!r} stands in the problem")
+    return None
