@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from teacher_server import invent, judge, prose
+from teacher_server import WORDS, invent, judge
 
 from pipeline import console
 from pipeline.settings import load_recipe
@@ -90,7 +90,7 @@ def write_run(folder: Path, combinations: int, batch_size: int) -> None:
         if text.endswith("-->"):
             problems.append(text)
     solutions = [
-        f"<think>\n{prose(rng, 120)}\n</think>\n\nThe answer is $\\boxed{{{answer}}}$."
+        f"<think>\n{_thought(rng, 120)}\n</think>\n\nThe answer is $\\boxed{{{answer}}}$."
         for answer in [42] * 45 + [17] * 5
     ]
     rows = [
@@ -104,6 +104,13 @@ def write_run(folder: Path, combinations: int, batch_size: int) -> None:
     bank = Path(__file__).resolve().parents[1] / "promptcot" / "data" / "seeds.jsonl"
     text = RECIPE.format(bank=bank, combinations=combinations, batch_size=batch_size)
     (folder / "throughput.toml").write_text(text, encoding="utf-8")
+
+
+def _thought(rng: random.Random, num_words: int) -> str:
+    """Sentences as varied as a chain of thought is: no link words that come again and again."""
+    words = [rng.choice(WORDS) for _ in range(num_words)]
+    pieces = [words[start : start + 9] for start in range(0, num_words, 9)]
+    return " ".join(f"{' '.join(piece).capitalize()}." for piece in pieces)
 
 
 def run_stages(folder: Path, profile: Path | None) -> None:
