@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline import console
@@ -51,8 +52,6 @@ def _show_bounds(estimate: Estimate) -> None:
 
 
 def _show_forecast(found: Forecast) -> None:
-    from promptcot.extrapolate import CAVEATS
-
     console.table(
         f"Measured on {found.num_pilot:,} combinations",
         ["stage", "in", "accepted", "share (95 %)", "tokens a request (95 %)"],
@@ -61,19 +60,8 @@ def _show_forecast(found: Forecast) -> None:
             for s in found.stages
         ],
     )
-    money = found.total["usd"].expected > 0
-    gpus = found.total["gpu_hours"].expected > 0
-    head = ["stage", "rows out", "requests", "tokens read", "tokens written", "time"]
-    head += (["USD"] if money else []) + (["GPU-h"] if gpus else []) + ["disk"]
-    rows = [
-        [s.stage, show_range(s.rows_out), *_amount_cells(s.amounts, money=money, gpus=gpus)]
-        for s in found.stages
-    ]
-    last = show_range(found.total["traces"])
-    rows.append(["all", last, *_amount_cells(found.total, money=money, gpus=gpus)])
-    console.table(
-        f"All {found.num_combinations:,} combinations, expected (low to high)", head, rows
-    )
+    _show_stages(found)
+    _show_totals(found)
     for stage in found.stages:
         if not stage.is_measured:
             console.warn(
@@ -81,8 +69,34 @@ def _show_forecast(found: Forecast) -> None:
                 "cost is missing above; take a larger pilot"
             )
             break
-    for caveat in CAVEATS:
+    for caveat in found.caveats:
         console.say(caveat)
+
+
+def _show_stages(found: Forecast) -> None:
+    shown = [measure for measure in _MEASURES if found.total[measure.name].expected > 0]
+    console.table(
+        f"Expected of all {found.num_combinations:,} combinations",
+        ["stage", "rows out", *(measure.title for measure in shown)],
+        [
+            [
+                stage.stage,
+                short_number(stage.rows_out.expected),
+                *(m.show(stage.amounts[m.name].expected) for m in shown),
+            ]
+            for stage in found.stages
+        ],
+    )
+
+
+def _show_totals(found: Forecast) -> None:
+    rows = [["verified traces", *_three(found.total["traces"], short_number)]]
+    rows += [
+        [measure.title, *_three(found.total[measure.name], measure.show)]
+        for measure in _MEASURES
+        if found.total[measure.name].expected > 0
+    ]
+    console.table("The whole run, 95 % range", ["", "low", "expected", "high"], rows)
 
 
 def _describe_share(stage: StageForecast) -> str:
@@ -98,23 +112,14 @@ def _describe_tokens(stage: StageForecast) -> str:
     return "–" if found is None else show_range(found)
 
 
-def _amount_cells(amounts: Mapping[str, Range], *, money: bool, gpus: bool) -> list[str]:
-    cells = [show_range(amounts[n]) for n in ("requests", "prompt_tokens", "completion_tokens")]
-    seconds = amounts["seconds"]
-    cells.append(_three(seconds, show_time) if seconds.expected else "–")
-    cells += [show_range(amounts["usd"])] if money else []
-    cells += [show_range(amounts["gpu_hours"])] if gpus else []
-    return [*cells, _three(amounts["bytes"], show_bytes)]
-
-
 def show_range(found: Range) -> str:
     """``1,200 (900 to 1,600)``; one number where all three are the same."""
-    return _three(found, short_number)
-
-
-def _three(found: Range, show: Callable[[float], str]) -> str:
-    low, expected, high = (show(value) for value in (found.low, found.expected, found.high))
+    low, expected, high = _three(found, short_number)
     return expected if low == high == expected else f"{expected} ({low} to {high})"
+
+
+def _three(found: Range, show: Callable[[float], str]) -> list[str]:
+    return [show(value) for value in (found.low, found.expected, found.high)]
 
 
 def show_bytes(size: float) -> str:
@@ -153,3 +158,23 @@ def describe_allowance(found: Allowance) -> str:
         f"{found.low:,} to {found.high:,} combinations through all stages "
         f"(--set synthesis.combinations.num_combinations={found.low})."
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Measure:
+    """One figure of a forecast and how it is written."""
+
+    name: str
+    title: str
+    show: Callable[[float], str]
+
+
+_MEASURES = (
+    _Measure("requests", "requests", short_number),
+    _Measure("prompt_tokens", "tokens read", short_number),
+    _Measure("completion_tokens", "tokens written", short_number),
+    _Measure("seconds", "time", show_time),
+    _Measure("usd", "USD", short_number),
+    _Measure("gpu_hours", "GPU-hours", short_number),
+    _Measure("bytes", "disk", show_bytes),
+)

@@ -3,12 +3,13 @@
 Each draw takes an acceptance rate for every stage (Jeffreys' posterior of the pilot's counts) and
 mean tokens for every kind of request (bootstrap over prompts, because answers to one prompt
 resemble each other), and follows them down the chain. Low and high are the 2.5 % and 97.5 %
-quantiles of the draws, expected is their mean. What a small pilot cannot show is not in the range:
-see :data:`CAVEATS`.
+quantiles of the draws, expected is their mean. What a small pilot cannot show is not in the range,
+but said in words beside it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,11 +32,10 @@ from promptcot.stage_names import BANK
 Draws = npt.NDArray[np.float64]
 
 NUM_DRAWS = 2000
-CAVEATS = (
-    "Repeats grow with the number of problems: a full run keeps a smaller share than its pilot.",
-    "Time is that of the speed measured so far; a pilot too small to fill the engine is slower.",
+_SPEED = (
+    "Time is that of the speed measured so far; a pilot too small to fill the engine is slower."
 )
-"""What a pilot cannot show, in words beside its figures."""
+_REPEATS = ("duplicate", "near_duplicate")
 _MEASURES = (
     "requests",
     "prompt_tokens",
@@ -112,6 +112,8 @@ class Forecast:
     num_combinations: int
     stages: Sequence[StageForecast]
     total: Mapping[str, Range]
+    caveats: Sequence[str]
+    """What the pilot cannot show."""
     draws: Mapping[str, Draws] = field(repr=False)
     """All draws of the totals, for what a budget allows."""
     by_stage: Mapping[str, Mapping[str, Draws]] = field(repr=False)
@@ -123,7 +125,7 @@ class Forecast:
             "combinations": self.num_combinations,
             "stages": [stage.as_json() for stage in self.stages],
             "total": {name: found.as_json() for name, found in self.total.items()},
-            "caveats": list(CAVEATS),
+            "caveats": list(self.caveats),
         }
 
 
@@ -192,8 +194,29 @@ def forecast(recipe: Recipe, out: Path, pilot: Pilot, *, num_seeds: int) -> Fore
         num_combinations=total_rows,
         stages=stages,
         total={name: Range.of(values) for name, values in draws.items()},
+        caveats=[*_repeat_caveat(pilot, stages), _SPEED],
         draws=draws,
         by_stage=by_stage,
+    )
+
+
+def _repeat_caveat(pilot: Pilot, stages: Sequence[StageForecast]) -> Iterator[str]:
+    """What the pilot's repeated problems could mean: they grow with the square of the rows."""
+    distinct = next((stage for stage in stages if stage.stage == "distinct"), None)
+    if distinct is None or distinct.pilot_in < 2:
+        return
+    rejected = pilot.versions["distinct"].manifest.rejected.values()
+    repeats = sum(found.get(reason, 0) for found in rejected for reason in _REPEATS)
+    size, wanted = distinct.pilot_in, distinct.rows_in.expected
+    text = "Repeats grow with the number of problems, and the table takes the pilot's share: "
+    if not repeats:
+        yield f"{text}none among {size:,}, which rules out little for {wanted:,.0f}."
+        return
+    stock = size * (size - 1) / (2 * repeats)
+    left = stock * -math.expm1(-wanted / stock)
+    yield (
+        f"{text}{repeats:,} among {size:,}. Were problems drawn evenly from a fixed stock, "
+        f"{wanted:,.0f} would hold about {left:,.0f} distinct ones."
     )
 
 
