@@ -18,6 +18,7 @@ For several nodes, or to share a model between runs, start ``vllm serve`` and us
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import re
@@ -178,6 +179,8 @@ class LoadedModel:
         if self._engine is not None:
             self._engine.shutdown()
             self._engine = None
+            # Cycles hold it; its finaliser, left to the interpreter's exit, would fail there.
+            gc.collect()
 
 
 def import_vllm() -> Any:

@@ -17,7 +17,7 @@ NOBODY = [
     "--set",
     "teachers.default.engine=http",
     "--set",
-    "teachers.default.base_url=http://127.0.0.1:9/v1",
+    'teachers.default.base_urls=["http://127.0.0.1:9/v1"]',
 ]
 
 
@@ -39,7 +39,7 @@ def run(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         (["--set", "benchmarks.0.path=none.jsonl"], 2, "none.jsonl", "path"),
         (["--set", "synthesis.bank=none.jsonl"], 2, "none.jsonl", "paths"),
         (["--set", "training.packing=bfd"], 2, "packing", "packing"),
-        ([*NOBODY, "--set", "teachers.default.max_retries=0"], 2, "127.0.0.1:9", "start"),
+        ([*NOBODY, "--set", "teachers.default.outage_s=0"], 2, "127.0.0.1:9", "start"),
     ],
 )
 def test_mistakes_end_in_one_message(

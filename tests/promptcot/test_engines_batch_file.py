@@ -15,13 +15,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import promptcot
 from pipeline.errors import StoreError, TeacherError, WorkPending
+from pipeline.manifest import Version
 from pipeline.records import Message
 from pipeline.settings import load_recipe
 from pipeline.settings.teacher import TeacherSettings
+from promptcot.combinations import run_combinations
 from promptcot.engines.key_table import KeyTable
 from promptcot.engines.protocol import Answer, Constraint, Request
 from promptcot.engines.teacher import open_teacher
+from promptcot.problems import run_problems
+from promptcot.run_context import SynthesisRun
 
 MODEL = "org/Model-7B"
 
@@ -200,6 +205,73 @@ def test_two_teachers_of_one_model_share_the_folder(tmp_path: Path) -> None:
             with pytest.raises(WorkPending):
                 teacher.answer_all([request(i) for i in range(4)], "test")
     assert len(all_requests(tmp_path)) == 4
+
+
+RECIPE = """
+name = "offline"
+[teachers.default]
+engine = "batch_file"
+model = "org/Model-7B"
+batch_lines = 4
+[synthesis]
+bank = "{bank}"
+batch_size = 4
+[synthesis.combinations]
+num_combinations = 10
+[synthesis.problems]
+form = "free"
+"""
+PROBLEM = """<!-- BEGIN RATIONALE -->
+Begin with the lamp, and weigh its distance against the well's. The ratio then gives each part, and
+their sum is the whole way between both of them, as it should be.
+<!-- END RATIONALE -->
+<!-- BEGIN PROBLEM -->
+A lamp stands {n} metres from a well, and a gate divides the way between them in the ratio 2:3. How
+many metres lie between the lamp and the gate?
+<!-- END PROBLEM -->"""
+
+
+def test_a_stage_goes_on_when_its_files_are_answered(tmp_path: Path) -> None:
+    bank = Path(promptcot.__file__).parent / "data" / "seeds.jsonl"
+    (tmp_path / "offline.toml").write_text(RECIPE.format(bank=bank), encoding="utf-8")
+    out = tmp_path / "out"
+
+    def build() -> Version:
+        with SynthesisRun(load_recipe(str(tmp_path / "offline.toml")), out) as run:
+            return run_problems(run, run_combinations(run))
+
+    rounds = 0
+    while not list((out / "synthesis" / "problems").glob("LATEST")):
+        rounds += 1
+        try:
+            version = build()
+        except WorkPending as pending:
+            assert "vllm run-batch" in pending.hint
+            # Someone answers two of the files that wait, not all.
+            waiting = [
+                path
+                for path in sorted(folder(out).glob("requests-*.jsonl"))
+                if not path.with_name(path.name.replace("requests", "results")).is_file()
+            ]
+            for path in waiting[:2]:
+                lines = lines_of(path)
+                choices = [
+                    {
+                        "message": {"content": PROBLEM.format(n=line["body"]["seed"] % 991 + 5)},
+                        "finish_reason": "stop",
+                    }
+                    for line in lines
+                ]
+                results = [
+                    result(line, choices=[choice])
+                    for line, choice in zip(lines, choices, strict=True)
+                ]
+                answer_file(path, results)
+    assert rounds >= 3
+    assert version.manifest.rows_in == 10
+    assert version.manifest.rows_out >= 8
+    ids = [line["custom_id"] for line in all_requests(out)]
+    assert len(ids) == len(set(ids))
 
 
 CLIENT = """
