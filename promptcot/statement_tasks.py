@@ -122,7 +122,7 @@ _ASK_VERBS = (
     r"|write|give|state|list|name|estimate|approximate|rationalize|round|graph|plot|sketch|identify"
     r"|describe|order|arrange|complete|fill|choose|select|count|maximi[sz]e|minimi[sz]e|decide"
     r"|characteri[sz]e|construct|prove|show|explain|verify|perform|multiply|divide|add|subtract"
-    r"|reduce|enter|what|how|which|who)"
+    r"|reduce|enter|read|print|output|return|implement|sort|simulate|what|how|which|who)"
 )
 _QUESTION = re.compile(
     r"\?|\b(?:find|compute|determine|calculate|evaluate|solve|simplify|express|factor|expand"
@@ -263,7 +263,7 @@ _INJECTION = (
     re.compile(
         r"\b(?:dear|hey|hello|attention)\s+(?:judges?|graders?|evaluators?|raters?|ai|assistant)\b"
         r"|\b(?:judges?|graders?|evaluators?|raters?)\s+(?:should|must)\s+(?:rate|give|score|mark"
-        r"|award|assign|answer)\b",
+        r"|award|assign)\s+(?:this|it|the\s+problem|full|perfect|top|the\s+(?:highest|full|top))\b",
         _I,
     ),
     re.compile(
