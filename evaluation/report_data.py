@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pipeline.errors import ManifestMismatch, SourceError, StoreError
 from pipeline.manifest import LATEST, Version, resolve_version
 from pipeline.settings.recipe import Recipe
-from promptcot.stage_names import BANK, STAGES
+from promptcot.stage_names import SEED_STAGES, STAGES
 
 PHASES = ("1", "2")
 
@@ -139,7 +139,7 @@ def collect_run(recipe: Recipe, out: Path) -> RunFacts:
     facts = RunFacts(
         synthesis={
             stage: version
-            for stage in (BANK, *STAGES)
+            for stage in (*SEED_STAGES, *STAGES)
             if (version := _newest(out / "synthesis" / stage)) is not None
         },
         phases={

@@ -11,7 +11,7 @@ from itertools import pairwise
 from evaluation.report_data import RunFacts, Score
 from pipeline.settings.recipe import Recipe
 from promptcot.limits import teacher_limits
-from promptcot.stage_names import BANK, STAGES
+from promptcot.stage_names import SEED_STAGES, STAGES
 
 WIDE_INTERVAL = 0.2
 """An interval this wide (20 points) is called wide: it tells neighbours on no table apart."""
@@ -52,7 +52,9 @@ def describe_mismatches(facts: RunFacts) -> list[str]:
     """Parts that were made from another version than the newest one shown beside them."""
     notes = []
     chain = [
-        (stage, facts.synthesis[stage]) for stage in (BANK, *STAGES) if stage in facts.synthesis
+        (stage, facts.synthesis[stage])
+        for stage in (*SEED_STAGES, *STAGES)
+        if stage in facts.synthesis
     ]
     pairs = list(pairwise(chain))
     pairs += [

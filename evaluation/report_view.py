@@ -11,7 +11,7 @@ from itertools import groupby
 
 from evaluation.report_data import PHASES, EvaluationFacts, RunFacts, Score
 from pipeline.manifest import Version
-from promptcot.stage_names import BANK, STAGES, TITLES
+from promptcot.stage_names import BANK, SEED_STAGES, STAGES, TITLES
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def describe_contamination(facts: RunFacts) -> list[ContaminationRow]:
 
 def describe_lanes(facts: RunFacts) -> list[Lane]:
     """The pipeline, lane by lane, in the order of the data."""
-    chain = (BANK, *STAGES) if BANK in facts.synthesis else STAGES
+    chain = (*SEED_STAGES, *STAGES) if BANK in facts.synthesis else STAGES
     return [
         Lane("Synthesis", [_synthesis_row(facts, stage) for stage in chain], True),
         Lane("Curriculum", [_phase_row(facts, phase) for phase in PHASES], False),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline.manifest import Version
 from pipeline.settings.recipe import Recipe
-from promptcot.stage_names import BANK, STAGES, TITLES
+from promptcot.stage_names import BANK, SEED_STAGES, STAGES, TITLES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,13 +118,13 @@ def _stage_step(stage: str, is_wanted: Callable[[Recipe], bool] = lambda recipe:
     return Step(
         key=stage,
         title=TITLES[stage].lower(),
-        stages=(stage,),
+        stages=SEED_STAGES if stage == BANK else (stage,),
         run=partial(synthesize_stage, stage=stage),
         is_wanted=is_wanted,
     )
 
 
-SYNTHESIS = Step(key="synthesis", title="synthesis", stages=(BANK, *STAGES), run=synthesize)
+SYNTHESIS = Step(key="synthesis", title="synthesis", stages=(*SEED_STAGES, *STAGES), run=synthesize)
 SYNTHESIS_STAGES = (
     _stage_step(BANK, makes_its_bank),
     *(_stage_step(stage) for stage in STAGES),

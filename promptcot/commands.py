@@ -66,9 +66,15 @@ def run_stage(options: Options, stage: str, *, dry_run: bool) -> None:
     if dry_run:
         _show_estimate(options, recipe, out, stage)
         return
+    from pipeline.manifest import resolve_version
+    from promptcot.stage_names import BANK, EXTRACTED
     from promptcot.synthesis import run_one_stage
 
-    _finish(options, recipe, out, {stage: run_one_stage(recipe, out, stage)})
+    versions = {stage: run_one_stage(recipe, out, stage)}
+    if stage == BANK:
+        # What the bank refused, it refused in the first of its two stages.
+        versions = {EXTRACTED: resolve_version(out / "synthesis" / EXTRACTED), **versions}
+    _finish(options, recipe, out, versions)
 
 
 def run_beside(options: Options, stage: str, *, dry_run: bool) -> None:

@@ -16,7 +16,7 @@ from pipeline import console
 from pipeline.manifest import LATEST, Version, resolve_version
 from pipeline.settings.recipe import Recipe
 from promptcot.engines.ledger import LedgerLine, cost_of, read_ledger
-from promptcot.stage_names import BANK, STAGES
+from promptcot.stage_names import SEED_STAGES, STAGES
 
 _OTHER_NAMES = {"tests": "verified"}
 """Labels of requests that are asked within a stage of another name."""
@@ -81,7 +81,7 @@ class StageCost:
 def newest_versions(out: Path) -> dict[str, Version]:
     """The newest version of every stage that has one, in the chain's order, then the others."""
     root = out / "synthesis"
-    names = [BANK, *STAGES]
+    names = [*SEED_STAGES, *STAGES]
     names += sorted(path.name for path in root.glob("*") if path.name not in names)
     return {
         name: resolve_version(root / name) for name in names if (root / name / LATEST).is_file()
@@ -94,7 +94,7 @@ def collect_costs(recipe: Recipe, out: Path) -> list[StageCost]:
     lines: dict[str, list[LedgerLine]] = {}
     for line in read_ledger(out):
         lines.setdefault(stage_of_label(line.stage), []).append(line)
-    names = [name for name in (BANK, *STAGES) if name in versions or name in lines]
+    names = [name for name in (*SEED_STAGES, *STAGES) if name in versions or name in lines]
     names += sorted((versions.keys() | lines.keys()) - set(names))
     return [_add_up(recipe, name, lines.get(name, ()), versions.get(name)) for name in names]
 

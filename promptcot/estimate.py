@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.records import Rejected
 from pipeline.settings.recipe import Recipe
 from promptcot.engines.ledger import LedgerLine, read_ledger
-from promptcot.stage_names import BANK
+from promptcot.stage_names import BANK, EXTRACTED, SEED_STAGES
 
 if TYPE_CHECKING:
     from promptcot.extrapolate import Forecast
@@ -131,7 +131,7 @@ def estimate_run(recipe: Recipe, out: Path, stages: Sequence[str] = ()) -> Estim
         return Estimate(stages=bounds, tokens_per_s=speed)
     from promptcot.extrapolate import budget_allowances, forecast
 
-    num_seeds = next((bound.rows for bound in bounds if bound.stage == BANK), 0)
+    num_seeds = next((bound.rows for bound in bounds if bound.stage == EXTRACTED), 0)
     found = forecast(recipe, out, pilot, num_seeds=num_seeds)
     return Estimate(
         stages=bounds,
@@ -145,6 +145,8 @@ def bound_stages(recipe: Recipe, stages: Sequence[str] = ()) -> tuple[StageBound
     """Upper bounds of the named stages, or of the recipe's chain."""
     from promptcot.synthesis import chain_of
 
+    if BANK in stages:
+        stages = SEED_STAGES
     return tuple(_BOUNDS[stage](recipe) for stage in stages or chain_of(recipe))
 
 
@@ -166,7 +168,7 @@ def _num_combinations(recipe: Recipe) -> int:
     return recipe.settings.synthesis.combinations.num_combinations
 
 
-def _bound_concepts(recipe: Recipe) -> StageBound:
+def _bound_extracted(recipe: Recipe) -> StageBound:
     from promptcot.seeds import read_seed_source
 
     settings = recipe.settings.synthesis.concepts
@@ -177,7 +179,7 @@ def _bound_concepts(recipe: Recipe) -> StageBound:
             # A list of concepts that came with its problem is taken as it is.
             asked += not isinstance(row, Rejected) and not row.concepts
     requests = {settings.teacher: asked * settings.attempts}
-    return _bound(recipe, BANK, rows, requests=requests, max_tokens=settings.max_tokens)
+    return _bound(recipe, EXTRACTED, rows, requests=requests, max_tokens=settings.max_tokens)
 
 
 def _bound_problems(recipe: Recipe) -> StageBound:
@@ -243,7 +245,8 @@ def _count_seed_problems(recipe: Recipe) -> int:
 
 
 _BOUNDS: dict[str, Callable[[Recipe], StageBound]] = {
-    BANK: _bound_concepts,
+    EXTRACTED: _bound_extracted,
+    BANK: lambda recipe: StageBound(stage=BANK, rows=_bound_extracted(recipe).rows),
     "combinations": lambda recipe: StageBound(stage="combinations", rows=_num_combinations(recipe)),
     "problems": _bound_problems,
     "distinct": lambda recipe: StageBound(stage="distinct", rows=_num_combinations(recipe)),

@@ -27,7 +27,7 @@ from promptcot.engines.account import FOLDER
 from promptcot.engines.ledger import LedgerLine, cost_of, read_ledger
 from promptcot.estimate import Allowance
 from promptcot.pilot import Asked, Pilot
-from promptcot.stage_names import BANK
+from promptcot.stage_names import BANK, EXTRACTED, SEED_STAGES
 
 Draws = npt.NDArray[np.float64]
 
@@ -149,21 +149,23 @@ def forecast(recipe: Recipe, out: Path, pilot: Pilot, *, num_seeds: int) -> Fore
         recipe: The run's recipe.
         out: The run folder, for measured speeds and the size of the stored answers.
         pilot: Its finished pilot.
-        num_seeds: Seed problems that the recipe names, for the stage that makes the bank.
+        num_seeds: Seed problems that the recipe names, for the stages that make the bank.
     """
     rng = np.random.default_rng(derive_seed(recipe.settings.seed, "forecast"))
     total_rows = recipe.settings.synthesis.combinations.num_combinations
     ledger = read_ledger(out)
     answer_bytes = _bytes_per_answer(out, ledger)
-    scale = {BANK: float(num_seeds)}
     rows: Draws = np.full(NUM_DRAWS, float(total_rows))
+    seeds = np.zeros(NUM_DRAWS)
     before = 0
     stages: list[StageForecast] = []
     by_stage: dict[str, dict[str, Draws]] = {}
     for stage, version in pilot.versions.items():
         manifest = version.manifest
-        if stage == BANK:
-            rows_in: Draws = np.full(NUM_DRAWS, scale[BANK])
+        if stage == EXTRACTED:
+            rows_in: Draws = np.full(NUM_DRAWS, float(num_seeds))
+        elif stage == BANK:
+            rows_in = seeds
         elif before == 0:
             rows_in = rows
         else:
@@ -185,7 +187,9 @@ def forecast(recipe: Recipe, out: Path, pilot: Pilot, *, num_seeds: int) -> Fore
                 tokens_per_request=_token_interval(kinds, rng),
             )
         )
-        if stage != BANK:
+        if stage in SEED_STAGES:
+            seeds = rows_out
+        else:
             rows, before = rows_out, manifest.rows_out
     draws = {name: np.sum([a[name] for a in by_stage.values()], axis=0) for name in _MEASURES}
     draws["traces"] = rows

@@ -281,7 +281,7 @@ def _limits(settings: RecipeSettings) -> str:
 
 def _licence(chain: Sequence[Manifest], settings: RecipeSettings) -> str:
     stated = settings.synthesis.licence
-    seeds = {name: count for m in chain[:1] for name, count in m.licences.items() if name}
+    seeds = next((m.licences for m in reversed(chain[:-1]) if m.licences), {})
     models = sorted({t["model"] for m in chain for t in m.settings.get("teachers", {}).values()})
     first = (
         f"The maker of this set states `{stated}`."

@@ -21,7 +21,7 @@ from pipeline.errors import ManifestMismatch, SourceError
 from pipeline.manifest import Version
 from pipeline.settings.recipe import Recipe
 from promptcot.costs import StageCost, collect_costs, newest_versions
-from promptcot.stage_names import BANK, STAGES
+from promptcot.stage_names import EXTRACTED, SEED_STAGES, STAGES
 
 CUT_OFF = ("truncated", "cut_off", "too_long")
 """Names under which stages refuse a reply that the token limit ended."""
@@ -76,7 +76,7 @@ class SynthesisFacts:
     @property
     def chain(self) -> list[tuple[str, Version]]:
         """The chain's stages that have run."""
-        return [(s, self.versions[s]) for s in (BANK, *STAGES) if s in self.versions]
+        return [(s, self.versions[s]) for s in (*SEED_STAGES, *STAGES) if s in self.versions]
 
     @property
     def num_cut_off(self) -> int:
@@ -233,7 +233,7 @@ def rejected_paths(version: Version) -> list[Path]:
 
 
 def _refused_items(versions: Mapping[str, Version]) -> Iterator[BenchmarkRefusal]:
-    for stage in (BANK, "distinct"):
+    for stage in (EXTRACTED, "distinct"):
         for path in rejected_paths(versions[stage]) if stage in versions else ():
             for batch in read_batches(path):
                 for row in batch.to_pylist():

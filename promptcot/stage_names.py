@@ -12,11 +12,14 @@ STAGES: tuple[str, ...] = (
 )
 """The chain that every run goes through."""
 
+EXTRACTED = "extracted"
 BANK = "concepts"
-"""The stage before the chain, where the recipe makes its bank from seed problems; what teachers
-say of each is kept in a stage of its own, ``extracted``."""
+SEED_STAGES = (EXTRACTED, BANK)
+"""The stages before the chain, where the recipe makes its bank from seed problems: what teachers
+say of each, then one name for each concept. One command runs both."""
 
 COMMANDS: dict[str, str] = {
+    EXTRACTED: "concepts",
     BANK: "concepts",
     "combinations": "combinations",
     "problems": "problems",
@@ -28,7 +31,7 @@ COMMANDS: dict[str, str] = {
 """The ``python -m promptcot`` command that builds each stage."""
 
 TITLES: dict[str, str] = {
-    "extracted": "Seeds with their concepts as first written",
+    EXTRACTED: "Seed problems",
     BANK: "Concept bank",
     "combinations": "Concept combinations",
     "problems": "Problems",

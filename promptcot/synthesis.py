@@ -18,11 +18,12 @@ from pipeline.manifest import Manifest, Version
 from pipeline.run_folder import prepare_run_folder
 from pipeline.settings.recipe import Recipe
 from promptcot.run_context import SynthesisRun
-from promptcot.stage_names import BANK, STAGES
+from promptcot.stage_names import BANK, EXTRACTED, SEED_STAGES, STAGES
 
 __all__ = ["STAGES", "chain_of", "run_one_stage", "show_summary", "synthesize", "synthesize_all"]
 
 _FUNCTIONS = {
+    EXTRACTED: "promptcot.extraction:run_extraction",
     BANK: "promptcot.concepts:run_concepts",
     "combinations": "promptcot.combinations:run_combinations",
     "problems": "promptcot.problems:run_problems",
@@ -31,13 +32,13 @@ _FUNCTIONS = {
     "solutions": "promptcot.solutions:run_solutions",
     "verified": "promptcot.verify:run_verification",
 }
-_FIRST = (BANK, STAGES[0])
-"""Stages that work on the recipe's files instead of another stage's rows."""
+_FIRST = (*SEED_STAGES, STAGES[0])
+"""Stages that find what they work on by themselves: the recipe's files, or the bank."""
 
 
 def chain_of(recipe: Recipe) -> tuple[str, ...]:
     """The stages of a recipe, in order: with its own bank where it names seed problems."""
-    return (BANK, *STAGES) if recipe.settings.synthesis.seeds else STAGES
+    return (*SEED_STAGES, *STAGES) if recipe.settings.synthesis.seeds else STAGES
 
 
 def synthesize(recipe: Recipe, out: Path) -> Version:

@@ -196,9 +196,14 @@ def build_run(out: Path, *, statement: str = "", card: CardWriter | None = None)
     judged = [n for n in range(90) if n % 3]
     traces = [make_trace(n, s, statement) for n in judged[:30] for s in range(2)]
     plan: dict[str, tuple[list[Any], list[Rejected], dict[str, Any]]] = {
+        "extracted": (
+            [Seed(concepts=["a", "b"], domain="math", level="AIME") for _ in range(42)],
+            reject("extracted", "benchmark_item", ["seed-7"], "math-500/test/12: 13-grams, 97 %"),
+            {"record": Seed},
+        ),
         "concepts": (
             [Seed(concepts=["a", "b"], domain="math", level="AIME") for _ in range(40)],
-            reject("extracted", "benchmark_item", ["seed-7"], "math-500/test/12: 13-grams, 97 %"),
+            reject("concepts", "too_few_concepts", ["seed-8", "seed-9"]),
             {"record": Seed},
         ),
         "combinations": (
@@ -248,7 +253,7 @@ def build_run(out: Path, *, statement: str = "", card: CardWriter | None = None)
     }
     inputs: list[InputRef] = []
     for name, (rows, rejected, stage) in plan.items():
-        teachers = {} if name in ("combinations", "distinct", "verified") else _TEACHERS
+        teachers = {} if name in ("concepts", "combinations", "distinct", "verified") else _TEACHERS
         settings = {"seed": 7, "teachers": teachers} | stage.pop("settings", {})
         version = publish(
             out / "synthesis" / name,
@@ -304,7 +309,7 @@ def build_ledger(out: Path) -> None:
     entries: list[StoredAnswer] = []
     seconds = {}
     for stage, teacher, count, tokens in (
-        ("concepts", "default", 40, 90),
+        ("extracted", "default", 40, 90),
         ("problems", "default", 120, 700),
         ("judged", "default", 90, 300),
         ("judged", "second", 90, 280),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_synthesis import make_recipe
+from test_synthesis import SCRIPT, make_recipe
 
 from pipeline import console
 from pipeline.cli import exit_code_of
@@ -160,6 +160,33 @@ def test_the_command_runs_the_pilot_and_prints_one_object(
         assert low <= pilot["accepted"] <= high
     assert set(found["total"]) >= {"requests", "completion_tokens", "usd", "bytes", "traces"}
     console.reset()
+
+
+def test_a_pilot_without_a_bank_takes_some_seeds_and_counts_all(tmp_path: Path) -> None:
+    problems = [
+        f"A {thing} holds {n} rows of {n + 4} {what}, and {n - 3} of them are taken. How many are left?"
+        for thing, what in (("shelf", "books"), ("field", "trees"), ("hall", "chairs"))
+        for n in range(7, 17)
+    ]
+    named = '{"concepts": ["groups", "products", "differences", "grids", "counting"]}'
+    script = [*SCRIPT, *({"match": problem, "text": named} for problem in problems)]
+    path = tmp_path / "seeds.jsonl"
+    path.write_text("\n".join(json.dumps({"problem": p}) for p in problems), encoding="utf-8")
+    recipe = make_recipe(
+        tmp_path,
+        f"synthesis.seeds=[{{name = 'own', path = '{path}', domain = 'math'}}]",
+        "synthesis.combinations={num_combinations = 12, size = 2}",
+        script=script,
+    )
+    run_pilot(recipe, tmp_path / "out", 5)
+    found = estimate_run(recipe, tmp_path / "out").forecast
+    assert found is not None
+    stages = {stage.stage: stage for stage in found.stages}
+    assert stages["extracted"].pilot_in == 5
+    assert stages["extracted"].rows_in.expected == 30
+    assert stages["extracted"].amounts["requests"].expected == 30
+    assert stages["concepts"].rows_in.high <= 30
+    assert stages["problems"].rows_in.expected == 12
 
 
 @given(st.floats(min_value=0, max_value=1e18))

@@ -87,7 +87,7 @@ def test_the_page_stands_alone_and_runs_nothing(page: str) -> None:
 def test_every_stage_is_in_the_funnel_with_its_reasons(page: str) -> None:
     text = flat(page)
     for words in (
-        "Concept bank 40 of 41",
+        "Seed problems 42 of 43",
         "Distinct problems 90 of 100 problems",
         "Judged problems 60 of 90 problems",
         "missing problem12",
