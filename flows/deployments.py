@@ -67,6 +67,7 @@ def flow_tags() -> dict[str, list[str]]:
     """The flows by name, with the tags their runs carry."""
     return {
         "synth-promptcot": ["promptcot", "stage:synthesis"],
+        "refine-rationales": ["promptcot", "stage:synthesis"],
         "build-curriculum": ["promptcot", "stage:curriculum"],
         "train-sft": ["promptcot", "stage:training"],
         "evaluate": ["promptcot", "stage:evaluation"],
@@ -79,11 +80,19 @@ def make_deployments() -> list[RunnerDeployment]:
     from flows.bare_name_plugin import DEPLOYMENT_NAME
     from flows.build_curriculum import build_curriculum
     from flows.evaluate import evaluate
+    from flows.refine_rationales import refine_rationales
     from flows.reproduce import reproduce
     from flows.synth_promptcot import synth_promptcot
     from flows.train_sft import train_sft
 
-    flows: list[Any] = [synth_promptcot, build_curriculum, train_sft, evaluate, reproduce]
+    flows: list[Any] = [
+        synth_promptcot,
+        refine_rationales,
+        build_curriculum,
+        train_sft,
+        evaluate,
+        reproduce,
+    ]
     tags = flow_tags()
     return [flow.to_deployment(name=DEPLOYMENT_NAME, tags=tags[flow.name]) for flow in flows]
 

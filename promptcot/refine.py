@@ -51,8 +51,12 @@ STAGE = "refined"
 Places = dict[Domain, Sequence[int]]
 
 
-def run_refinement(run: SynthesisRun) -> list[Version]:
+def run_refinement(run: SynthesisRun, until: int | None = None) -> list[Version]:
     """Run all rounds that are missing; return each round's version.
+
+    Args:
+        run: The run.
+        until: Stop after this round; after the recipe's last one by default.
 
     Raises:
         SourceError: The bank is missing or malformed.
@@ -65,7 +69,7 @@ def run_refinement(run: SynthesisRun) -> list[Version]:
     versions: list[Version] = []
     fitted: Path | None = None
     after_fit: list[float | None] = []
-    for number in range(1, settings.rounds + 1):
+    for number in range(1, (until or settings.rounds) + 1):
         scorer = open_scorer(settings.scorer, run.recipe, folder=fitted)
         former = FormerRound(versions[-1]) if versions else None
         with ScoreBook(scorer, run.out) as book:

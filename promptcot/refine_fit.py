@@ -92,7 +92,7 @@ def _train(
         from trl import SFTTrainer
     except ImportError as exc:
         raise TeacherError(
-            f"the M-step needs {exc.name}", hint='run: pip install "promptcot-mamba[train,scoring]"'
+            f"the M-step needs {exc.name}", hint='run: pip install "promptcot-mamba[train,embedded]"'
         ) from exc
     settings = run.settings.refinement
     model, tokenizer = load_model(*source, precision=settings.scorer.precision)

@@ -18,7 +18,7 @@ from promptcot.engines.prompt_logprobs import TokenLogprob
 
 _CHARS_PER_TOKEN = 2.5
 """Cautious guess by which texts are cut into groups before any tokenizer is loaded."""
-_INSTALL = 'pip install "promptcot-mamba[train,scoring]"'
+_INSTALL = 'pip install "promptcot-mamba[train,embedded]"'
 
 
 class TransformersScorer:
