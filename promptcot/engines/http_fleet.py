@@ -17,8 +17,9 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from pipeline import console
@@ -28,6 +29,8 @@ _FAILURES_IN_A_ROW = 6
 """A server that fails one request in five must not stand idle for it; six in a row are a fault."""
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 30.0
+_LONGEST_SLEEP_S = 5.0
+"""Of a waiting request: whoever was woken in its place may have been cancelled."""
 _SIGN_OF_LIFE_S = 2.0
 """A whole answer can take minutes, in which the others need not wait for the probe's."""
 
@@ -81,8 +84,9 @@ class Fleet:
         self._outage_s = outage_s
         self._trouble_since: float | None = None
         """Since when no server has been usable and none has answered."""
+        self._is_outage_said = False
         self._last_reason = ""
-        self._changed = asyncio.Event()
+        self._waiting: deque[asyncio.Future[None]] = deque()
 
     @asynccontextmanager
     async def lease(self, avoid: Endpoint | None) -> AsyncIterator[Lease]:
@@ -108,8 +112,7 @@ class Fleet:
             if is_probe:
                 endpoint.is_probed = False
             # A limited server has room again, or a failed probe may be followed by the next.
-            if is_probe or endpoint.limit < math.inf:
-                self._announce()
+            self._wake(1)
 
     def is_any_usable(self) -> bool:
         """Whether some server is known to be there."""
@@ -127,10 +130,10 @@ class Fleet:
         endpoint.num_failures = endpoint.num_asides = 0
         if endpoint.limit < math.inf:
             endpoint.limit += 1 / endpoint.limit
-        if self._trouble_since is not None:
-            self._trouble_since = None
+        self._trouble_since = None
+        if self._is_outage_said:
+            self._is_outage_said = False
             console.say(f"{endpoint.url} answers again")
-            self._announce()
 
     def report_failure(self, lease: Lease, reason: str) -> None:
         """The server replied, or kept silent, in a way that may be its own fault."""
@@ -165,6 +168,9 @@ class Fleet:
         if lease.started >= endpoint.aside_since:
             # This request itself did not fit.
             endpoint.limit = max(1.0, endpoint.in_flight / 2)
+            if wait_s is None and endpoint.limit > 1:
+                # Nothing more is sent until half of what is there has been answered.
+                wait_s = 0.0
             self._put_aside(endpoint, wait_s)
         elif wait_s is not None:
             endpoint.resume_at = max(endpoint.resume_at, self._now() + wait_s)
@@ -172,10 +178,10 @@ class Fleet:
     def _see_life(self, lease: Lease) -> None:
         if lease.endpoint.is_down and lease.endpoint.is_unreachable:
             self._bring_back(lease.endpoint)
-            self._announce()
 
     def _bring_back(self, endpoint: Endpoint) -> None:
         endpoint.is_down, endpoint.resume_at = False, 0.0
+        self._wake(len(self._waiting))
 
     def _choose(self, avoid: Endpoint | None) -> Endpoint | None:
         now = self._now()
@@ -190,12 +196,18 @@ class Fleet:
         moments = [e.resume_at for e in self.endpoints if e.resume_at > now]
         if self._trouble_since is not None:
             moments.append(max(self._trouble_since + self._outage_s, now + _FIRST_WAIT_S))
-        timeout = min(moments) - now if moments else None
+        moments.append(now + _LONGEST_SLEEP_S)
+        woken = asyncio.get_running_loop().create_future()
+        self._waiting.append(woken)
         try:
-            async with asyncio.timeout(timeout):
-                await self._changed.wait()
+            async with asyncio.timeout(min(moments) - now):
+                await woken
         except TimeoutError:
             return
+        finally:
+            # Not there any more when it was woken.
+            with suppress(ValueError):
+                self._waiting.remove(woken)
 
     def _check_outage(self, now: float) -> None:
         # A paused server that is still working on other requests is no outage.
@@ -219,11 +231,12 @@ class Fleet:
         if self._trouble_since is None and not self.is_any_usable():
             self._trouble_since = now
             if all(e.is_down for e in self.endpoints):
+                self._is_outage_said = True
                 console.warn(
                     f"no teacher answers ({self._last_reason}); waiting up to "
                     f"{self._outage_s:.0f} s for one"
                 )
-        self._announce()
+        self._wake(len(self._waiting))
 
     def _note(self, endpoint: Endpoint, reason: str) -> None:
         self._last_reason = reason
@@ -231,9 +244,13 @@ class Fleet:
             endpoint.has_warned = True
             console.warn(f"{endpoint.url}: {reason}; trying again")
 
-    def _announce(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+    def _wake(self, count: int) -> None:
+        """Let so many waiting requests look again; all at once would cost more than they send."""
+        while count and self._waiting:
+            woken = self._waiting.popleft()
+            if not woken.done():
+                woken.set_result(None)
+                count -= 1
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

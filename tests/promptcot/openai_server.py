@@ -110,6 +110,13 @@ class Handler(BaseHTTPRequestHandler):
         text = f"{body['messages'][-1]['content']} / seed {seed}"
         if model.startswith("slow-"):
             time.sleep(float(model.removeprefix("slow-")))
+        if model.startswith("narrow-"):
+            with lock:
+                is_full = in_flight[body["model"]] > int(model.removeprefix("narrow-"))
+            if is_full:
+                self.reply(429, {"error": {"message": "too many at once"}})
+                return
+            time.sleep(0.02)
         if model == "echo":
             echoed = {"body": body, "authorization": self.headers.get("Authorization")}
             self.reply(200, completion(json.dumps(echoed)))

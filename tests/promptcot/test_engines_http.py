@@ -201,6 +201,16 @@ def test_one_rate_limit_holds_back_all_requests(openai_server: LocalServer, tmp_
     assert set(openai_server.asked("busy#fleet").values()) == {2}
 
 
+def test_a_server_that_takes_few_at_once_gets_no_more_for_long(
+    openai_server: LocalServer, tmp_path: Path
+) -> None:
+    model = "narrow-4#limit"
+    answers = ask(openai_server, tmp_path, [request(i) for i in range(60)], model=model)
+    assert [a.finish_reason for a in answers] == ["stop"] * 60
+    # Each answer asked once, and the refusals are those of the first rush and a few soundings.
+    assert sum(openai_server.asked(model).values()) < 60 + 110
+
+
 def test_two_servers_share_the_load(tmp_path: Path) -> None:
     with serving() as one, serving() as two:
         urls = (one.base_url, two.base_url)
