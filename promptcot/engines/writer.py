@@ -48,6 +48,8 @@ class GroupWriter:
         self._waiting: queue.SimpleQueue[tuple[Sequence[Arrived], Mapping[Purpose, float]] | None]
         self._waiting = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._is_closed = False
+        self._has_failed = False
 
     def put(self, arrived: Sequence[Arrived], seconds: Mapping[Purpose, float]) -> None:
         """Have answers and working time stored; call it from one thread only."""
@@ -63,23 +65,29 @@ class GroupWriter:
             self._thread.join()
 
     def _run(self) -> None:
-        has_failed = False
-        while (first := self._waiting.get()) is not None:
-            group, seconds = list(first[0]), Counter(first[1])
-            is_last = False
-            while len(group) < _LARGEST_GROUP and not self._waiting.empty():
-                following = self._waiting.get()
-                if following is None:
-                    is_last = True
-                    break
-                group += following[0]
-                seconds.update(following[1])
-            if not has_failed:
-                has_failed = not self._write(group, seconds)
-            if is_last:
-                return
+        while not self._is_closed:
+            # Nothing is kept in a name here: while it waits, the thread must hold no answers.
+            self._write(*self._collect())
 
-    def _write(self, group: Sequence[Arrived], seconds: Mapping[Purpose, float]) -> bool:
+    def _collect(self) -> tuple[list[Arrived], Mapping[Purpose, float]]:
+        """Wait for something, and take what else has come by then."""
+        group: list[Arrived] = []
+        seconds: dict[Purpose, float] = {}
+        is_waiting = True
+        while is_waiting or (len(group) < _LARGEST_GROUP and not self._waiting.empty()):
+            item = self._waiting.get()
+            if item is None:
+                self._is_closed = True
+                break
+            is_waiting = False
+            group += item[0]
+            for purpose, amount in item[1].items():
+                seconds[purpose] = seconds.get(purpose, 0.0) + amount
+        return group, seconds
+
+    def _write(self, group: Sequence[Arrived], seconds: Mapping[Purpose, float]) -> None:
+        if self._has_failed or not (group or seconds):
+            return
         entries = [
             StoredAnswer(key, answer, ask.purpose, taken)
             for ask, answers, taken in group
@@ -88,10 +96,10 @@ class GroupWriter:
         try:
             replaced = self._account.store.put(entries, seconds=seconds)
         except StoreError as exc:
+            self._has_failed = True
             self._fail(exc)
-            return False
+            return
         self._deliver(group, replaced)
-        return True
 
 
 class WorkingTime:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_engines import FailsAfter, ToyEngine, open_toy, questions, toy_recipe
 
-from pipeline.errors import ConfigError, TeacherError, WorkPending
+from pipeline.errors import ConfigError, StoreError, TeacherError, WorkPending
 from pipeline.settings import Recipe
 from pipeline.settings.teacher import TeacherSettings
 from promptcot.engines.answers import FILE_NAME, AnswerStore
@@ -238,6 +240,38 @@ def num_stored(out: Path) -> int:
         return len(store)
     finally:
         store.close()
+
+
+def test_memory_does_not_grow_with_the_number_of_answers(tmp_path: Path) -> None:
+    def reply(request: Request) -> Answer:
+        return Answer(f"{request.seed} " * 4000, "stop", 1, 1)
+
+    engine = ToyEngine(slots=64, reply=reply)
+    tracemalloc.start()
+    try:
+        with open_toy(engine, tmp_path) as teacher:
+            teacher.answer_all(questions(64), "test")
+            before, _ = tracemalloc.get_traced_memory()
+            for first in range(64, 2000, 64):
+                teacher.answer_all(questions(64, first), "test")
+            after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # The test's own list of seeds grows; the texts, 20 kB each, are not kept.
+    assert after - before < 1_000_000
+
+
+def test_a_store_that_cannot_be_written_ends_the_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("promptcot.engines.answers._LOCK_WAIT_S", 0.1)
+    with open_toy(ToyEngine(slots=1), tmp_path) as teacher:
+        teacher.answer_all(questions(1), "test")
+        holder = sqlite3.connect(tmp_path / "answers" / FILE_NAME, isolation_level=None)
+        holder.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match="held by another process"):
+            teacher.answer_all(questions(20, 1), "test")
+        holder.close()
 
 
 def test_an_engine_that_loses_answers_is_an_error(tmp_path: Path) -> None:
