@@ -6,8 +6,8 @@ the same command goes on; what was handed out before is not handed out again. A 
 back failed is written into a next file, at most ``max_retries`` times; one that was refused, or
 failed too often, becomes an ``error`` answer.
 
-``vllm run-batch`` 0.32 knows chat completions only: requests without a chat template
-(``/v1/completions``) need another fleet.
+Each file asks one address. ``vllm run-batch`` 0.32 knows chat completions only: a file of requests
+without a chat template (``/v1/completions``) needs another fleet.
 """
 
 from __future__ import annotations

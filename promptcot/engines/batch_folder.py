@@ -11,18 +11,34 @@ import json
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.errors import TeacherError
+from pipeline.errors import StoreError, TeacherError
 from pipeline.store import exclusive_lock, explain_disk_errors, fsync
 from promptcot.engines.key_table import KeyTable, short_key
 
 _OFFSET_BITS = 44
 """Of a line's place in a result file: 16 TiB; the bits above it are the file's number."""
 _FILE_NAME = re.compile(r"requests-(\d{4,})\.jsonl")
+_TEMPORARY = ".tmp-"
 _ID_FIRST = b'{"custom_id": "'
+
+
+@dataclass(slots=True)
+class _OpenFile:
+    """A request file that nobody sees before it is whole."""
+
+    target: Path
+    number: int
+    handle: IO[bytes]
+    num_lines: int = 0
+
+    @property
+    def temporary(self) -> Path:
+        return Path(self.handle.name)
 
 
 class BatchFolder:
@@ -46,9 +62,8 @@ class BatchFolder:
         self._num_files = 0
         self._returned: set[int] = set()
         """Numbers of the request files that have results."""
-        self._writing: IO[bytes] | None = None
-        self._target = path
-        self._num_lines = 0
+        self._writing: dict[str, _OpenFile] = {}
+        """By address: OpenAI and vLLM want one address per file."""
         try:
             self._scan()
         except (TeacherError, OSError):
@@ -73,45 +88,57 @@ class BatchFolder:
         return sum(n in self._returned for n in self._exported.get(short_key(custom_id)))
 
     def export(self, custom_id: str, url: str, body: dict[str, Any]) -> None:
-        """Add a request to the file that is being written."""
+        """Add a request to the file of its address that is being written."""
         line = {"custom_id": custom_id, "method": "POST", "url": url, "body": body}
-        with explain_disk_errors(self.path):
-            if self._writing is None:
-                self._writing = self._temporary.open("wb")
-                self._num_files += 1
-                self._target = self.path / f"requests-{self._num_files:04d}.jsonl"
-                self.waiting.append(self._target)
-            self._writing.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-        self._exported.add(short_key(custom_id), self._num_files)
-        self._num_lines += 1
-        if self._num_lines >= self._lines_per_file:
-            self._publish()
+        file = self._writing.get(url) or self._begin(url)
+        try:
+            with explain_disk_errors(self.path):
+                file.handle.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        except (StoreError, OSError):
+            # It may end in half a line: never publish it; the next run writes its requests again.
+            self._drop(url)
+            raise
+        self._exported.add(short_key(custom_id), file.number)
+        file.num_lines += 1
+        if file.num_lines >= self._lines_per_file:
+            self._publish(url)
 
     def close(self) -> None:
-        """Publish the file that is being written, and let others into the folder."""
+        """Publish the files that are being written, and let others into the folder."""
         with self._stack:
-            self._publish()
+            for url in list(self._writing):
+                self._publish(url)
+
+    def _begin(self, url: str) -> _OpenFile:
+        self._num_files += 1
+        target = self.path / f"requests-{self._num_files:04d}.jsonl"
+        with explain_disk_errors(self.path):
+            handle = target.with_name(f"{_TEMPORARY}{target.name}").open("wb")
+        self._writing[url] = _OpenFile(target, self._num_files, handle)
+        self.waiting.append(target)
+        return self._writing[url]
+
+    def _publish(self, url: str) -> None:
+        file = self._writing.pop(url)
+        with explain_disk_errors(self.path):
+            file.handle.close()
+            fsync(file.temporary)
+            file.temporary.replace(file.target)
+            fsync(self.path)
+
+    def _drop(self, url: str) -> None:
+        file = self._writing.pop(url)
+        with suppress(OSError):
+            file.handle.close()
+        file.temporary.unlink(missing_ok=True)
 
     def _request_files(self) -> list[Path]:
         return sorted(p for p in self.path.glob("requests-*.jsonl") if _FILE_NAME.fullmatch(p.name))
 
-    @property
-    def _temporary(self) -> Path:
-        return self.path / ".tmp-requests.jsonl"
-
-    def _publish(self) -> None:
-        if self._writing is None:
-            return
-        with explain_disk_errors(self.path):
-            self._writing.close()
-            fsync(self._temporary)
-            self._temporary.replace(self._target)
-            fsync(self.path)
-        self._writing, self._num_lines = None, 0
-
     def _scan(self) -> None:
         # What a killed run was writing: nobody has seen it.
-        self._temporary.unlink(missing_ok=True)
+        for path in self.path.glob(f"{_TEMPORARY}*"):
+            path.unlink()
         for path in self._request_files():
             self._num_files = int(path.stem.removeprefix("requests-"))
             if results_of(path).is_file() or path.with_suffix(".results.jsonl").is_file():

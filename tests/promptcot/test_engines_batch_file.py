@@ -188,6 +188,8 @@ def test_constraints_and_plain_prompts_keep_their_form(tmp_path: Path) -> None:
     ]
     with pytest.raises(WorkPending):
         ask(tmp_path, requests)
+    # One address per file.
+    assert [len(lines_of(p)) for p in folder(tmp_path).glob("requests-*.jsonl")] == [1, 1]
     chat, plain = sorted(all_requests(tmp_path), key=lambda line: line["body"]["seed"])
     assert chat["body"]["structured_outputs"] == {"regex": "a+"}
     assert chat["body"]["top_k"] == 20
