@@ -29,6 +29,7 @@ _LINE = re.compile(
 )
 _LEVEL_LINE = re.compile(r"^\s*\**level\**\s*:\**\s*(.+?)\s*$", flags=re.IGNORECASE | re.MULTILINE)
 _NAME = re.compile(r"[^\W\d_]{2}")
+_LEFT_OPEN = re.compile(r"\b(a|an|and|by|for|from|in|of|on|or|the|to|with)$", re.IGNORECASE)
 _COPIED_WORDS = 6
 """A name that quotes so many words of the problem in a row is about this problem only."""
 _MAX_LITERAL_CHARS = 20_000
@@ -59,7 +60,7 @@ def parse_concepts(
     """Concepts and level of a reply.
 
     Reasons: ``failed``, ``truncated``, ``empty``, ``not_a_list``, ``wrong_count``, ``no_name``,
-    ``too_long``, ``not_english``, ``repeats``, ``copies_problem``.
+    ``too_long``, ``unfinished``, ``not_english``, ``repeats``, ``copies_problem``.
     """
     if finish_reason == "error":
         return Defect("failed", "the teacher reported an error for this request")
@@ -135,6 +136,8 @@ def _check_names(names: Sequence[str], context: ReplyContext) -> Defect | None:
             return Defect("no_name", f"{name!r} is no name")
         if len(cleaned) > settings.max_concept_chars:
             return Defect("too_long", f"{len(cleaned)} characters: {cleaned[:80]!r}")
+        if len(cleaned.split()) > 1 and _LEFT_OPEN.search(cleaned):
+            return Defect("unfinished", f"{cleaned[:80]!r} breaks off")
         if (foreign := find_foreign(cleaned)) is not None:
             return Defect("not_english", f"{cleaned[:80]!r}: {foreign}")
         first = first_of.setdefault(identity(cleaned), name)

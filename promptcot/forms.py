@@ -69,6 +69,9 @@ def program_test_form() -> Constraint:
 
 
 def concepts_form(count: int) -> Constraint:
-    """So many lines ``Knowledge Point: …`` of one to five plain words."""
-    line = r"Knowledge Point: [A-Z]?[a-z]+( [a-z]+){0,4}"
-    return _regex(rf"({line}\n){{{count - 1}}}{line}")
+    """So many lines ``Knowledge Point: …`` of one to four plain words of at most 16 letters.
+
+    The last line ends with a line feed too: without it a small model goes on writing letters.
+    """
+    line = r"Knowledge Point: [A-Za-z][a-z]{1,15}( [a-z]{1,16}){0,3}\n"
+    return _regex(rf"({line}){{{count}}}")

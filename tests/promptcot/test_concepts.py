@@ -270,6 +270,7 @@ def test_good_replies(form: ReplyForm, text: str, level: str | None) -> None:
         ("json", '["factoring", "roots", "sums"]', "wrong_count"),
         ("json", '["factoring", " . "]', "no_name"),
         ("json", '["factoring", "x + 1"]', "no_name"),
+        ("json", '["factoring", "number of ways to"]', "unfinished"),
         ("json", '["factoring", "Factoring."]', "repeats"),
         ("json", '["quadratic equation", "quadratic equations"]', "repeats"),
         ("json", f'["factoring", "{"very " * 20}long"]', "too_long"),
@@ -302,7 +303,7 @@ def test_no_reply_breaks_the_parser(text: str, form: ReplyForm) -> None:
 def test_the_enforced_form_is_what_the_parser_reads() -> None:
     import re
 
-    text = "Knowledge Point: Sums of roots\nKnowledge Point: factoring"
+    text = "Knowledge Point: Sums of roots\nKnowledge Point: factoring\n"
     assert re.fullmatch(concepts_form(2).value, text)
     assert isinstance(parse(text, "lines"), ConceptReply)
 
