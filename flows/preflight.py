@@ -60,7 +60,7 @@ def check_files(recipe: Recipe) -> None:
 def named_files(recipe: Recipe) -> Iterator[tuple[str, Path]]:
     """All (recipe key, file) pairs of inputs that a recipe names."""
     settings = recipe.settings
-    yield "synthesis.bank", recipe.file(settings.synthesis.bank)
+    yield from _synthesis_files(recipe)
     for name, teacher in settings.teachers.items():
         if teacher.script is not None:
             yield f"teachers.{name}.script", recipe.file(teacher.script)
@@ -71,3 +71,16 @@ def named_files(recipe: Recipe) -> Iterator[tuple[str, Path]]:
             yield f"source {source.name}", recipe.file(path)
         for question in source.questions:
             yield f"source {source.name}, questions", recipe.file(question.path)
+
+
+def _synthesis_files(recipe: Recipe) -> Iterator[tuple[str, Path]]:
+    synthesis = recipe.settings.synthesis
+    if not synthesis.seeds:
+        yield "synthesis.bank", recipe.file(synthesis.bank)
+    for seeds in synthesis.seeds:
+        yield f"seeds {seeds.name}", recipe.file(seeds.path)
+    for judge in synthesis.judging.judges:
+        if judge.prompt is not None:
+            yield f"prompt of judge {judge.label}", recipe.file(judge.prompt)
+    if synthesis.judging.calibration is not None:
+        yield "synthesis.judging.calibration", recipe.file(synthesis.judging.calibration)

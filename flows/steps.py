@@ -102,10 +102,14 @@ def evaluate_one(recipe: Recipe, out: Path, *, name: str) -> Outcome:
 
 
 def report(recipe: Recipe, out: Path) -> Outcome:
-    """Everything the run left on disk to one page."""
+    """Everything the run left on disk to one page, and its synthesis to one of its own."""
     from evaluation.report import write_report
+    from promptcot.costs import newest_versions
+    from promptcot.report import write_synthesis_report
 
     path = write_report(recipe, out)
+    if STAGES[0] in newest_versions(out):
+        write_synthesis_report(recipe, out)
     return Outcome(line=f"{path.stat().st_size / 1024:,.0f} KiB, one file", path=path)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import console
 from pipeline.relaxed_gates import relaxed_gates
 from pipeline.settings.recipe import Recipe
+from promptcot.stage_names import STAGES
 
 if TYPE_CHECKING:
     from evaluation.report_data import RunFacts
@@ -90,6 +91,8 @@ def top_reasons(
 
 def _paths(facts: RunFacts, out: Path) -> dict[str, str]:
     paths = {"report": out / "report" / "index.html"}
+    if STAGES[0] in facts.synthesis:
+        paths["synthesis report"] = out / "report" / "synthesis.html"
     paths |= {f"phase {p} dataset": found.version.folder for p, found in facts.phases.items()}
     paths |= {f"phase {p} checkpoint": out / "checkpoints" / f"phase-{p}" for p in facts.training}
     return {name: str(path) for name, path in paths.items()}

@@ -63,6 +63,7 @@ def estimate(
     set_: cli.SetOption = None,
     out: cli.OutOption = None,
     pilot: PilotOption = 0,
+    dry_run: cli.DryRunOption = False,
     json: cli.JsonOption = False,
 ) -> None:
     """Tell what a run needs: tokens, time, money and disk, stage by stage.
@@ -75,7 +76,7 @@ def estimate(
     from promptcot import commands
 
     options = Options(recipe=recipe, overrides=set_, out=out, as_json=json)
-    commands.show_estimate(options, pilot=pilot)
+    commands.show_estimate(options, pilot=0 if dry_run else pilot)
 
 
 @app.command()

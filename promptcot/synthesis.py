@@ -60,12 +60,28 @@ def synthesize_all(recipe: Recipe, out: Path) -> dict[str, Version]:
 
 
 def run_chain(run: SynthesisRun) -> dict[str, Version]:
-    """Every stage of an open run, in order.
-
-    What is wrong with the judges' files is said first: judges come late, after much is paid for.
-    """
-    import_module("promptcot.judging").check_judging(run.recipe)
+    """Every stage of an open run, in order."""
+    _check_late_stages(run)
     return dict(_each_stage(run))
+
+
+def _check_late_stages(run: SynthesisRun) -> None:
+    """Say first what would be found late, after much is paid for.
+
+    Raises:
+        SourceError: A benchmark or a calibration file is missing or malformed.
+        GateRefused: A benchmark is not the one that the recipe was written for.
+        ConfigError: A judge's template is wrong, or no sampling is known for the solver.
+    """
+    from pipeline.benchmarks import benchmark_inputs
+    from promptcot.judging import check_judging
+    from promptcot.solutions import sampling_of
+
+    check_judging(run.recipe)
+    sampling_of(run)
+    distinct = run.settings.distinct
+    if distinct.enabled and distinct.decontaminate:
+        benchmark_inputs(run.recipe)
 
 
 def _each_stage(run: SynthesisRun) -> Iterator[tuple[str, Version]]:

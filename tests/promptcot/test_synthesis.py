@@ -17,7 +17,7 @@ import pytest
 
 from pipeline import console
 from pipeline.cli import exit_code_of
-from pipeline.errors import SourceError, TooManyRejected
+from pipeline.errors import PipelineError, SourceError, TooManyRejected
 from pipeline.manifest import Version, resolve_version, verify_version
 from pipeline.settings.recipe import Recipe, load_recipe
 from promptcot.__main__ import app
@@ -200,6 +200,23 @@ def test_rerun_reuses_and_one_setting_makes_new_versions_beside_the_old(
     after = tree(out)
     assert all(after[path] == data for path, data in before.items() if "LATEST" not in path)
     assert synthesize_all(make_recipe(tmp_path), out)["verified"].name == versions["verified"].name
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("benchmarks=[{name='b', path='none.jsonl', domain='math'}]", "none.jsonl"),
+        ("synthesis.solutions.sampling=recommended", "smollm2-135m-instruct"),
+        ("synthesis.judging.calibration=none.jsonl", "none.jsonl"),
+    ],
+)
+def test_what_would_fail_late_is_said_before_anything_is_asked(
+    override: str, message: str, tmp_path: Path
+) -> None:
+    overrides = [override, "teachers.default.model=smollm2-135m-instruct"]
+    with pytest.raises(PipelineError, match=message):
+        synthesize(make_recipe(tmp_path, *overrides), tmp_path / "out")
+    assert not (tmp_path / "out" / "synthesis").exists()
 
 
 def test_another_script_is_another_teacher(
