@@ -279,20 +279,3 @@ def _places(starts: Int32s | Int64s, sizes: Int64s) -> Int32s:
     """The positions ``starts[i], …, starts[i] + sizes[i] - 1`` of all rows, one after another."""
     shift = np.repeat(starts - (np.cumsum(sizes) - sizes), sizes).astype(np.int32)
     return np.arange(len(shift), dtype=np.int32) + shift
-
-
-def nearest_seeds(
-    bank: Bank, wanted: Sequence[str], count: int, *, tie_break: Sequence[int]
-) -> list[Seed]:
-    """The seeds with a problem and rationale that share most concepts with ``wanted``.
-
-    Args:
-        bank: Where to look.
-        wanted: Concepts of a combination.
-        count: How many seeds at most.
-        tie_break: One number per seed of the bank; among equals the smaller comes first.
-    """
-    names = set(wanted)
-    usable = [i for i, seed in enumerate(bank.seeds) if seed.problem and seed.rationale]
-    usable.sort(key=lambda i: (-len(names & set(bank.seeds[i].concepts)), tie_break[i], i))
-    return [bank.seeds[i] for i in usable[:count]]
