@@ -31,7 +31,7 @@ class KeyTable:
         self._new_keys.append(key)
         self._new_values.append(value)
         self._recent.setdefault(key, []).append(value)
-        if len(self._new_keys) >= max(self._merge_at, len(self._keys) // 4):
+        if len(self._new_keys) >= max(self._merge_at, len(self._keys) // 16):
             self._merge()
 
     def get(self, key: int) -> list[int]:
