@@ -6,8 +6,8 @@ The scripted teacher invents problems, judges and solves them (maths only: progr
 the sandbox). Rows are what goes into each stage, summed; the bar is 2,000 a CPU second, and at most
 1 GiB for the whole tree of processes. Memory is sampled twice a second; ``growth_mib`` is the
 median of a stage's second half less that of its first: near 0 where memory does not grow with the
-corpus. One JSON line, then a table by stage. ``--profile FILE`` adds a cProfile of each stage's main
-thread, which itself costs time.
+corpus. One JSON line, then a table by stage. ``--profile FILE`` adds a cProfile of each stage, of
+its main thread; it costs time itself.
 """
 
 from __future__ import annotations

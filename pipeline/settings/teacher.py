@@ -33,7 +33,7 @@ class TeacherSettings(Settings):
     kv_cache_gib: int = execution_only(1, ge=1)
     """``embedded`` only: memory for attention caches, GiB."""
     max_concurrency: int = execution_only(64, ge=1)
-    """``http`` and ``vllm``: requests in flight, over all servers together."""
+    """``http``, ``vllm`` and ``scripted``: requests in flight, over all servers together."""
     timeout_s: float = execution_only(600.0, gt=0)
     """``http`` only: longest wait for one answer, seconds."""
     max_retries: int = execution_only(5, ge=0)
