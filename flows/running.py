@@ -93,9 +93,9 @@ def run_steps(
         outcomes, failure = _run_all(steps, loaded, folder)
         if failure is not None:
             return _fail(failure)
-        artifacts.publish_counts(
-            summarize(loaded, folder), {key for step in steps for key in step.stages}
-        )
+        # The rounds of refinement fill no stage of the report.
+        if stages := {key for step in steps for key in step.stages}:
+            artifacts.publish_counts(summarize(loaded, folder), stages)
     except PipelineError as exc:
         return _fail(explain(exc))
     logger.info("written: %s", outcomes[-1].path)

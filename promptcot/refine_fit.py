@@ -92,7 +92,8 @@ def _train(
         from trl import SFTTrainer
     except ImportError as exc:
         raise TeacherError(
-            f"the M-step needs {exc.name}", hint='run: pip install "promptcot-mamba[train,embedded]"'
+            f"the M-step needs {exc.name}",
+            hint='run: pip install "promptcot-mamba[train,embedded]"',
         ) from exc
     settings = run.settings.refinement
     model, tokenizer = load_model(*source, precision=settings.scorer.precision)
@@ -186,13 +187,19 @@ def score_version(run: SynthesisRun, version: Version, folder: Path) -> float:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence what the libraries say that the user can do nothing about."""
+    import datasets
     from transformers.utils import logging
 
-    verbosity = logging.get_verbosity()
+    verbosity, are_disabled = logging.get_verbosity(), datasets.are_progress_bars_disabled()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"(trl|transformers)\b")
         try:
             yield
         finally:
             logging.set_verbosity(verbosity)
+            logging.enable_progress_bar()
+            if not are_disabled:
+                datasets.enable_progress_bars()

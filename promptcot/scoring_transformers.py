@@ -182,6 +182,10 @@ def load_model(source: str, options: dict[str, str], *, precision: str) -> tuple
                 f"the scoring model {source} cannot be loaded: {str(exc).splitlines()[0]}",
                 hint="give a causal language model in the format of transformers",
             ) from exc
+    if "gguf_file" in options:
+        # The weights are plain numbers now; the mark of what they were would forbid training.
+        model.is_quantized = False
+        model.config.__dict__.pop("quantization_config", None)
     if not tokenizer.is_fast:
         raise TeacherError(
             f"the tokenizer of {source} does not tell where its tokens stand in the text",

@@ -25,7 +25,9 @@ def triple_prompt(concepts: Sequence[str], level: str, domain: Domain) -> str:
         f"write a {DOMAIN_NAMES[domain]} problem of that level: first the rationale that leads "
         "from the concepts to the problem, then the problem.\n\n"
         f"Foundational Concepts:\n{numbered(concepts)}\n\n"
-        f"Difficulty Level: {level}\n\n"
+        # One line break: tokenizers cut two of them differently when the completion follows, and
+        # the prompt's tokens must be a prefix of the training text's.
+        f"Difficulty Level: {level}\n"
     )
 
 

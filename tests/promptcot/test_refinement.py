@@ -218,6 +218,7 @@ def test_a_draw_of_seeds_is_seeded(tmp_path: Path, scorer: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_fitting_raises_the_objective_of_what_was_kept(tmp_path: Path, scorer: Path) -> None:
     settings = [
         "synthesis.refinement.rounds=2",

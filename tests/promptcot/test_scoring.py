@@ -47,6 +47,16 @@ def test_a_text_is_prompt_and_completion_of_the_training_row() -> None:
     assert joined.text[joined.problem_at :].startswith("<!-- BEGIN PROBLEM -->")
 
 
+def test_a_prompts_tokens_are_a_prefix_of_the_training_texts(model: Path) -> None:
+    """GPT-2's way of cutting white space joins two line breaks only where nothing follows."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    joined = triple("Powers repeat.")
+    prompt = tokenizer(joined.text[: joined.rationale_at])["input_ids"]
+    assert tokenizer(joined.text)["input_ids"][: len(prompt)] == prompt
+
+
 def test_sum_equals_the_models_own_loss(recipe: Recipe, model: Path, tmp_path: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
