@@ -81,7 +81,7 @@ def _show_stages(found: Forecast) -> None:
         [
             [
                 stage.stage,
-                short_number(stage.rows_out.expected),
+                show_count(stage.rows_out.expected),
                 *(m.show(stage.amounts[m.name].expected) for m in shown),
             ]
             for stage in found.stages
@@ -90,7 +90,7 @@ def _show_stages(found: Forecast) -> None:
 
 
 def _show_totals(found: Forecast) -> None:
-    rows = [["verified traces", *_three(found.total["traces"], short_number)]]
+    rows = [["verified traces", *_three(found.total["traces"], show_count)]]
     rows += [
         [measure.title, *_three(found.total[measure.name], measure.show)]
         for measure in _MEASURES
@@ -139,6 +139,11 @@ def short_number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:,.3g}"
 
 
+def show_count(value: float) -> str:
+    """A number of things, which has no fractions."""
+    return short_number(round(value))
+
+
 def show_time(seconds: float) -> str:
     """Seconds, minutes, hours or days, whichever is short."""
     for size, name in ((86_400 * 2, "days"), (3600 * 2, "h"), (120, "min")):
@@ -170,7 +175,7 @@ class _Measure:
 
 
 _MEASURES = (
-    _Measure("requests", "requests", short_number),
+    _Measure("requests", "requests", show_count),
     _Measure("prompt_tokens", "tokens read", short_number),
     _Measure("completion_tokens", "tokens written", short_number),
     _Measure("seconds", "time", show_time),
