@@ -159,7 +159,7 @@ def _reasons(manifest: Manifest) -> str:
 
 def _teachers(chain: Sequence[Manifest]) -> str:
     rows = [
-        [title_of(_stage(m)), name, teacher["engine"], f"`{teacher['model']}`", _sampling(m)]
+        [title_of(_stage(m)), name, teacher["engine"], _model(teacher), _sampling(m)]
         for m in chain
         for name, teacher in m.settings.get("teachers", {}).items()
     ]
@@ -175,6 +175,11 @@ def _teachers(chain: Sequence[Manifest]) -> str:
         "\n\nEach row names the model that wrote it, the hash of its prompt and its seed; "
         f"everything was drawn from the root seed {chain[-1].settings['seed']}."
     )
+
+
+def _model(teacher: Mapping[str, Any]) -> str:
+    """What answers: a script has no model, whatever the recipe says."""
+    return "a script" if teacher["engine"] == "scripted" else f"`{teacher['model']}`"
 
 
 def _sampling(manifest: Manifest) -> str:
@@ -282,7 +287,7 @@ def _limits(settings: RecipeSettings) -> str:
 def _licence(chain: Sequence[Manifest], settings: RecipeSettings) -> str:
     stated = settings.synthesis.licence
     seeds = next((m.licences for m in reversed(chain[:-1]) if m.licences), {})
-    models = sorted({t["model"] for m in chain for t in m.settings.get("teachers", {}).values()})
+    models = sorted({_model(t) for m in chain for t in m.settings.get("teachers", {}).values()})
     first = (
         f"The maker of this set states `{stated}`."
         if stated
@@ -296,7 +301,7 @@ def _licence(chain: Sequence[Manifest], settings: RecipeSettings) -> str:
             else ""
         )
         + "the terms of the models that wrote the text: "
-        + (", ".join(f"`{model}`" for model in models) or "none")
+        + (", ".join(models) or "none")
         + "."
     )
 
