@@ -167,13 +167,14 @@ def run_calibration(options: Options, labels: Path, *, dry_run: bool) -> None:
         options.print_json({"judges": len(judges), "votes_per_problem": votes})
         return
     from pipeline.run_folder import prepare_run_folder
-    from promptcot.calibration import calibrate
+    from promptcot.calibration import STAGE, calibrate
     from promptcot.run_context import SynthesisRun
 
     prepare_run_folder(recipe, out)
     with SynthesisRun(recipe, out) as run:
         found = calibrate(run, labels)
     found.show()
+    console.say(f"written to {out / STAGE}")
     options.print_json(found.as_json())
 
 

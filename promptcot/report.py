@@ -22,6 +22,7 @@ from promptcot.plots import plot_agreement, plot_lengths, plot_objective, plot_u
 from promptcot.report_data import SynthesisFacts, collect_synthesis
 from promptcot.report_samples import choose_accepted, choose_refused
 from promptcot.report_view import (
+    describe_calibration,
     describe_chain,
     describe_judges,
     describe_pairs,
@@ -73,6 +74,7 @@ def render_page(recipe: Recipe, facts: SynthesisFacts) -> str:
         "levels": level_table(facts),
         "judges": describe_judges(judged),
         "pairs": describe_pairs(judged),
+        "calibration": describe_calibration(judged),
         "rounds": describe_rounds(facts),
         "costs": facts.costs,
         "total": total_cost(facts.costs),

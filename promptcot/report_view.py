@@ -225,6 +225,20 @@ def describe_pairs(version: Version | None) -> list[PairView]:
     ]
 
 
+def describe_calibration(version: Version | None) -> str:
+    """How the judges did on problems that a person labelled; empty where nobody asked."""
+    found = version.manifest.extra.get("calibration") if version else None
+    if not found:
+        return ""
+    precision = found["panel"]["precision"]
+    shown = _with_interval(precision["value"], [precision["low"], precision["high"]], "{:.1%}")
+    return (
+        f"On {found['num_problems']:,} problems that a person labelled "
+        f"({found['labels']['file']}), {precision['hits']:,} of the {precision['total']:,} that "
+        f"the judges kept were rightly kept: a precision of {shown}."
+    )
+
+
 def _agreement(version: Version | None) -> dict[str, Any]:
     found: dict[str, Any] = version.manifest.extra.get("agreement", {}) if version else {}
     return found

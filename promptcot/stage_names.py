@@ -40,5 +40,6 @@ TITLES: dict[str, str] = {
     "solutions": "Solutions",
     "verified": "Verified traces",
     "triples": "Triples",
+    "calibration": "Calibration of the judges",
 }
 """What each stage makes, for headings."""

@@ -232,7 +232,10 @@ def build_run(out: Path, *, statement: str = "", card: CardWriter | None = None)
         "judged": (
             [JudgedProblem(problem=problems[n], judgements=make_judgements(n)) for n in judged],
             reject("judged", "verdict_bad", [ids[n] for n in range(90) if n % 3 == 0]),
-            {"record": JudgedProblem, "extra": {"agreement": AGREEMENT}},
+            {
+                "record": JudgedProblem,
+                "extra": {"agreement": AGREEMENT, "calibration": CALIBRATION},
+            },
         ),
         "solutions": (
             [make_solution(n, s, statement) for n in judged for s in range(3)],
@@ -361,4 +364,9 @@ AGREEMENT = {
             "note": "",
         }
     ],
+}
+CALIBRATION = {
+    "labels": {"file": "labelled.jsonl", "sha256": "00"},
+    "num_problems": 26,
+    "panel": {"precision": {"hits": 11, "total": 12, "value": 0.9167, "low": 0.65, "high": 0.98}},
 }

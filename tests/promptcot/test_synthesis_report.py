@@ -99,6 +99,7 @@ def test_every_stage_is_in_the_funnel_with_its_reasons(page: str) -> None:
 def test_judges_costs_and_refinement_are_told(page: str) -> None:
     text = flat(page)
     assert "default and second9076.7% (66.9% to 84.2%)0.60 (0.46 to 0.75)" in text
+    assert "11 of the 12 that the judges kept were rightly kept: a precision of 91.7%" in text
     assert "60 of 240 solutions (25.0%) were cut off" in text
     assert "38 of the bank's 40 concepts are used (95.0% covered)" in text
     assert "2-128.50" not in text
