@@ -12,7 +12,9 @@ every draw, one search over the index of all embeddings (a float32 matrix-vector
 co-occurrence counts added from a sparse row per chosen concept, a softmax over all concepts and one
 draw from it; ids are kept with their similarities and the maximum is subtracted, which the original
 does not do and which costs next to nothing. The published one also sorts all results; both are
-timed and the faster is the peer. It runs on a subsample and its rate is per combination.
+timed and the faster is the peer. It runs on a subsample. Rates are compared per draw of a whole
+combination, repeated sets included, since the peer does not look for them, and per second of
+processor time as well as of the clock, because a busy machine bends the latter.
 """
 
 from __future__ import annotations
@@ -152,21 +154,24 @@ def measure(sampler: Sampler, count: int) -> dict[str, Any]:
     """Draw that many distinct combinations; rate, memory and how concepts were used."""
     bank, draws = sampler.bank, DistinctDraws(sampler)
     usage = np.zeros(len(bank.concepts), dtype=np.int64)
-    started, done = time.perf_counter(), 0
+    started, started_cpu, done = time.perf_counter(), time.process_time(), 0
     while done < count:
         taken = draws.take(min(8192, count - done))
         usage += np.bincount(taken.concepts.ravel(), minlength=len(usage))
         done += len(taken.concepts)
-        if done % 131072 == 0:
+        if done % 16384 == 0:
             passed = time.perf_counter() - started
             sys.stderr.write(f"{done} combinations, {passed:.0f} s, {peak_gib():.2f} GiB\n")
-    seconds = time.perf_counter() - started
+    seconds, cpu = time.perf_counter() - started, time.process_time() - started_cpu
     shares = usage[usage > 0] / usage.sum()
     return {
         "combinations": count,
         "seconds": round(seconds, 2),
+        "cpu_seconds": round(cpu, 2),
         "per_second": round(count / seconds, 1),
         "draws_per_combination": round(draws.num_drawn / count, 3),
+        "draws_per_second": round(draws.num_drawn / seconds, 1),
+        "draws_per_cpu_second": round(draws.num_drawn / cpu, 1),
         "entropy_bits": round(float(-(shares * np.log2(shares)).sum()), 3),
         "max_entropy_bits": round(float(np.log2(len(usage))), 3),
         "coverage": round(float((usage > 0).mean()), 4),
@@ -175,14 +180,15 @@ def measure(sampler: Sampler, count: int) -> dict[str, Any]:
 
 
 def measure_peer(peer: Peer, count: int) -> dict[str, Any]:
-    """Combinations per second with and without the published version's sort."""
+    """Draws per second with and without the published version's sort, and per processor second."""
     rates = {}
     for name, sorts in (("peer", False), ("peer_with_sort", True)):
         peer.draw(sorts=sorts)
-        started = time.perf_counter()
+        started, started_cpu = time.perf_counter(), time.process_time()
         for _ in range(count):
             peer.draw(sorts=sorts)
-        rates[name] = round(count / (time.perf_counter() - started), 3)
+        rates[f"{name}_per_second"] = round(count / (time.perf_counter() - started), 3)
+        rates[f"{name}_per_cpu_second"] = round(count / (time.process_time() - started_cpu), 3)
     return rates
 
 
@@ -215,7 +221,10 @@ def main() -> int:
     original = CombinationSampler(bank, settings, near=near, root_seed=1)
     result["original"] = measure(original, options.combinations)
     result |= measure_peer(Peer(bank, settings, vectors), options.peer)
-    result["ratio"] = round(result["original"]["per_second"] / result["peer"], 1)
+    for clock in ("second", "cpu_second"):
+        peer = max(result[f"peer_per_{clock}"], result[f"peer_with_sort_per_{clock}"])
+        ratio = result["original"][f"draws_per_{clock}"] / peer
+        result[f"ratio_per_{clock}"] = round(ratio, 1)
     del original
     if options.balanced:
         balanced = BalancedSampler(bank, settings, near=near, root_seed=1)
@@ -224,7 +233,7 @@ def main() -> int:
         sys.stdout.write(f"{name:28} {value}\n")
     sys.stdout.write(json.dumps(result) + "\n")
     is_small = result["original"]["peak_gib"] <= 2
-    return 0 if is_small and result["ratio"] >= 20 else 1
+    return 0 if is_small and result["ratio_per_cpu_second"] >= 20 else 1
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Input: the concept bank. Output: ``ConceptCombination`` rows, distinct as sets within a domain. They
 are drawn some thousand at a time while the stage writes them; a restart draws the finished ones
-again (several thousand a second) to know which sets were taken.
+again (some thousand a second) to know which sets were taken.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from promptcot.portable import SCALE, Int32s, Int64s
 
 NUM_NEAR = 64
 """Longest list. Longer ones bound the rest better but cost more to merge (measured)."""
-MAX_ROWS = 384
-"""Concepts of one matrix product: 150 MB of products for a bank of 100,000."""
+MAX_ROWS = 768
+"""Concepts of one matrix product: 300 MB of products for a bank of 100,000."""
 _COLUMNS = 8192
 
 Vectors = npt.NDArray[np.int16]
