@@ -33,7 +33,7 @@ from pipeline.settings.synthesis import Form
 from pipeline.stages import Batch, BatchResult, BatchStream, Stage, run_stage
 from promptcot.canonical import clean_name, identity
 from promptcot.cards import render_card
-from promptcot.concept_replies import ReplyContext, ReplyForm, parse_concepts
+from promptcot.concept_replies import ReplyContext, ReplyForm, parse_concepts, read_examples
 from promptcot.distinct import decontamination_settings, describe_match
 from promptcot.engines.protocol import Answer, Constraint, Request
 from promptcot.forms import concepts_form
@@ -253,7 +253,12 @@ def _ask_all(
         refused = []
         for (position, row), request, reply in zip(asked, requests, replies, strict=True):
             reply_form: ReplyForm = "json" if form == "free" and attempt == 0 else "lines"
-            context = ReplyContext(row.problem or "", _offered_levels(run, row), settings)
+            context = ReplyContext(
+                row.problem or "",
+                _offered_levels(run, row),
+                settings,
+                shown=read_examples(request.messages[0].content),
+            )
             found = parse_concepts(reply.text, reply.finish_reason, reply_form, context)
             if isinstance(found, Defect):
                 refused.append((position, row))

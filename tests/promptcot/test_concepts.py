@@ -20,7 +20,13 @@ from pipeline.settings.concepts import ConceptSettings
 from pipeline.settings.recipe import Recipe, load_recipe
 from pipeline.store import read_rows
 from promptcot.bank import build_bank, open_bank
-from promptcot.concept_replies import ConceptReply, ReplyContext, ReplyForm, parse_concepts
+from promptcot.concept_replies import (
+    ConceptReply,
+    ReplyContext,
+    ReplyForm,
+    parse_concepts,
+    read_examples,
+)
 from promptcot.concepts import run_concepts
 from promptcot.forms import concepts_form
 from promptcot.parsing import Defect
@@ -220,6 +226,20 @@ def test_what_stops_the_stage(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(twice, encoding="utf-8")
     with pytest.raises(ConfigError, match="different names"):
         run(load_recipe(str(tmp_path / "tiny.toml")), tmp_path / "out3")
+
+
+def test_a_form_filled_with_the_examples_is_no_reply() -> None:
+    example = "Problem: A?\nKnowledge Point: roots\nKnowledge Point: sums\nKnowledge Point: signs"
+    other = "Problem: B?\nKnowledge Point: chords\nKnowledge Point: radii"
+    shown = read_examples(f"Name topics.\n\n{example}\n\n{other}\n\nProblem: C?")
+    context = ReplyContext("C?", (), ConceptSettings(per_seed=4), shown=shown)
+    lines = (
+        "Knowledge Point: {}\nKnowledge Point: Sums\nKnowledge Point: signs\nKnowledge Point: area"
+    )
+    copied = parse_concepts(lines.format("roots"), "stop", "lines", context)
+    assert isinstance(copied, Defect)
+    assert copied.reason == "copies_example"
+    assert isinstance(parse_concepts(lines.format("radii"), "stop", "lines", context), ConceptReply)
 
 
 CONTEXT = ReplyContext(
