@@ -42,7 +42,7 @@ def plot_usage(histograms: Mapping[str, Sequence[tuple[str, int]]]) -> str:
 
 
 def plot_agreement(problems: Mapping[float, int]) -> str:
-    """Verified problems by the share of their samples that agree."""
+    """Problems with a kept trace by the share of their samples that agree."""
     with new_figure(height=2.4) as figure:
         axes = figure.subplots()
         width = min(0.9 * _smallest_step(list(problems)), 0.12)

@@ -247,7 +247,7 @@ def _verification(manifest: Manifest) -> Iterator[str]:
     }
     if methods:
         yield (
-            "Traces by the way they were confirmed: "
+            "Traces by the way they were confirmed (`unverified`: by nothing): "
             + ", ".join(f"{name} {count:,}" for name, count in methods.items())
             + "."
         )

@@ -120,8 +120,8 @@ def _draw_agreement(facts: SynthesisFacts) -> Plot | None:
     parts = ", ".join(f"{share:.0%}: {count:,}" for share, count in facts.agreement.items())
     return Plot(
         svg=plot_agreement(facts.agreement),
-        label=f"Verified problems by the share of samples that agree. {parts}",
-        caption="Difficulty: verified problems by the share of their samples that agree",
+        label=f"Problems with a kept trace by the share of samples that agree. {parts}",
+        caption="Difficulty: problems with a kept trace, by the share of their samples that agree",
     )
 
 

@@ -132,7 +132,7 @@ def describe_tiles(facts: SynthesisFacts) -> list[Tile]:
         _row_tile(facts, "combinations", "Combinations", "drawn"),
         _row_tile(facts, "distinct", "Distinct problems", "written"),
         _row_tile(facts, "judged", "Accepted by judges", "judged"),
-        _row_tile(facts, "verified", "Verified traces", "solutions"),
+        _row_tile(facts, "verified", "Traces kept", "solutions"),
     ]
     total = total_cost(facts.costs)
     if total.requests:
@@ -155,6 +155,8 @@ def _row_tile(facts: SynthesisFacts, stage: str, label: str, what: str) -> Tile 
         return None
     manifest = version.manifest
     details = [f"of {manifest.rows_in:,} {what}"] if manifest.rows_in != manifest.rows_out else []
+    if stage == "verified" and (unconfirmed := facts.methods.get("unverified", 0)):
+        details.append(f"{unconfirmed:,} confirmed by nothing")
     return Tile(label, f"{manifest.rows_out:,}", details)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import synthesis_fixture as fixture
 from pipeline.errors import SourceError
 from pipeline.manifest import resolve_version
 from pipeline.settings.recipe import Recipe
-from promptcot.report import write_synthesis_report
+from promptcot.report import render_page, write_synthesis_report
 from promptcot.report_data import collect_synthesis
 from promptcot.report_samples import choose_accepted, choose_refused
 
@@ -164,3 +165,14 @@ def test_a_broken_shard_is_named(run: tuple[Recipe, Path], tmp_path: Path) -> No
     shard.write_bytes(b"PAR1 not really")
     with pytest.raises(SourceError, match=re.escape(str(shard))):
         write_synthesis_report(run[0], tmp_path / "run")
+
+
+def test_traces_that_nothing_confirmed_are_said_where_the_number_stands(
+    run: tuple[Recipe, Path],
+) -> None:
+    facts = collect_synthesis(*run)
+    text = flat(render_page(run[0], replace(facts, methods={"majority": 17, "unverified": 43})))
+    assert "Traces kept60of 180 solutions43 confirmed by nothing" in text
+    assert "43 of the 60 traces were confirmed by nothing" in text
+    assert "17 confirmed by majority, 43 confirmed by nothing" in text
+    assert "confirmed by nothing" not in flat(render_page(run[0], facts))
