@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from pipeline.contamination import BenchmarkIndex
 from curriculum.measure import histogram_of
 from curriculum.planning import Plan
 from curriculum.selection import Selection
 from curriculum.surveying import Survey
+from pipeline.contamination import BenchmarkIndex
 
 
 def describe_phase(

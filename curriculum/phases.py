@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from functools import partial
 from pathlib import Path
 
 from curriculum.cards import write_documents
