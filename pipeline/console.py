@@ -7,12 +7,13 @@ output holds one JSON object and nothing else.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -27,6 +28,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
+_PLAIN_WIDTH = 120
+"""Columns of a table where there is no terminal to ask: a file has room, a name cut in two has no
+reader."""
 _PLAIN_INTERVAL_S = 5.0
 """How often a progress line appears where there is no terminal to redraw."""
 
@@ -38,7 +42,7 @@ _lines_lock = threading.Lock()
 
 def use_json_output() -> None:
     """Move people's output to standard error for the rest of the process."""
-    _state["console"] = Console(stderr=True, highlight=False)
+    _state["console"] = _make_console(stderr=True)
 
 
 def reset() -> None:
@@ -49,8 +53,15 @@ def reset() -> None:
 def screen() -> Console:
     """The console people's output goes to."""
     if "console" not in _state:
-        _state["console"] = Console(highlight=False)
+        _state["console"] = _make_console()
     return _state["console"]
+
+
+def _make_console(*, stderr: bool = False) -> Console:
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _PLAIN_WIDTH
+    return console
 
 
 def say(message: str) -> None:
@@ -87,7 +98,10 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     grid = Table(title=title, title_justify="left", title_style="bold")
     for position, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[position], int | float) for row in rows)
-        grid.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        # Names and numbers stay whole; what gives way is prose.
+        whole = position == 0 or numeric
+        justify: Literal["left", "right"] = "right" if numeric else "left"
+        grid.add_column(column, justify=justify, overflow="fold", no_wrap=whole)
     for row in rows:
         grid.add_row(*(escape(_cell(value)) for value in row))
     screen().print(grid)
