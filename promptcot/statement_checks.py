@@ -20,7 +20,14 @@ from promptcot.statement_tasks import (
 )
 from promptcot.statement_text import find_foreign, find_loop, share_of, shingles
 
-__all__ = ["StatementContext", "check_problem", "check_rationale", "check_statement", "find_loop"]
+__all__ = [
+    "CHECKS",
+    "StatementContext",
+    "check_problem",
+    "check_rationale",
+    "check_statement",
+    "find_loop",
+]
 
 _MIN_RATIONALE_CHARS = 20
 _MAX_COPIED = 0.5
@@ -73,7 +80,7 @@ def check_statement(statement: str, context: StatementContext) -> Defect | None:
     ``addresses_reader``, ``unfinished``, ``not_self_contained``, ``answer_in_statement``,
     ``multi_part``, ``proof_only``, ``asks_nothing``, ``copies_example``.
     """
-    for reason, check in _CHECKS:
+    for reason, check in CHECKS:
         if (detail := check(statement, context)) is not None:
             return Defect(reason, detail)
     return None
@@ -103,7 +110,7 @@ def _of_domain(find: Finder) -> Check:
     return lambda text, context: find(text, context.domain)
 
 
-_CHECKS: tuple[tuple[str, Check], ...] = (
+CHECKS: tuple[tuple[str, Check], ...] = (
     ("too_short", _find_too_short),
     ("too_long", _find_too_long),
     ("not_english", _of_text(find_foreign)),
@@ -118,3 +125,4 @@ _CHECKS: tuple[tuple[str, Check], ...] = (
     ("asks_nothing", _of_domain(find_no_question)),
     ("copies_example", _find_copy),
 )
+"""Reasons and what finds them, in the order in which a statement is looked at."""

@@ -78,7 +78,7 @@ def find_reference(text: str, domain: Domain) -> str | None:
 
 
 _LABELLED = re.compile(
-    r"(?:^|\n|[.?!]\s)\s*[*_#]*\s*(?:final\s+|correct\s+)?(?:answer|solution|hint)"
+    r"(?:^|\n|[.?!]\s)[ \t*_#]*(?:final\s+|correct\s+)?(?:answer|solution|hint)"
     r"[*_]*\s*[:=][*_]*[ \t]*\S",
     _I,
 )
@@ -105,7 +105,7 @@ def find_answer(text: str, domain: Domain) -> str | None:
     """
     text = strip_code(text)
     if domain == "code":
-        match = re.search(r"(?:^|\n)\s*[*_#]*\s*(?:solution|hint)[*_]*\s*:[*_]*\s", text, _I)
+        match = re.search(r"(?:^|\n)[ \t*_#]*(?:solution|hint)[*_]*\s*:[*_]*\s", text, _I)
         return f"holds: {match[0].strip()}" if match else None
     patterns = (_LABELLED, _BRACKETED, _STATED, _BOXED)
     if (match := _WORKED.match(text)) is not None:
@@ -145,8 +145,8 @@ def find_no_question(text: str, domain: Domain) -> str | None:
 
 
 _LETTERED = re.compile(
-    r"(?:^|(?<=[\n.;:?!])|(?<=[\n.;:?!][ ])|(?<=\n\s))\s*[*_]*(?:part\s*)?"
-    r"(?:\((?P<a>[a-e]|i{1,3}|iv|v|[1-5])\)|(?P<b>[a-e]|i{1,3}|iv|v|[1-5])[).])[*_]*\s+(?=\S)",
+    r"(?:^|(?<=[\n.;:?!])|(?<=[\n.;:?!][ \t]))[ \t]{0,4}[*_]{0,3}(?:part[ \t]{0,2})?"
+    r"(?:\((?P<a>[a-e]|i{1,3}|iv|v|[1-5])\)|(?P<b>[a-e]|i{1,3}|iv|v|[1-5])[).])[*_]{0,3}\s",
     _I,
 )
 _PART = re.compile(r"\bpart\s*\(?(?:a|1|i)\)?\b\s*[:.)]", _I)
@@ -272,8 +272,9 @@ _INJECTION = (
         _I,
     ),
     re.compile(
-        r"<\|[a-z_]+\|>|\[/?INST\]|<</?SYS>>|^#+\s*(?:instruction|response|system)\s*:?\s*$|"
-        r"^\s*(?:system|assistant|user)\s*:\s",
+        r"<\|[a-z_]+\|>|\[/?INST\]|<</?SYS>>|^#+[ \t]*(?:instruction|response|system)[ \t]*:?"
+        r"[ \t]*$|"
+        r"^[ \t]*(?:system|assistant|user)[ \t]*:\s",
         re.IGNORECASE | re.MULTILINE,
     ),
     re.compile(

@@ -10,7 +10,10 @@ _MAX_MATH = 400
 """Characters between two dollar signs that can be one formula; beyond that they are prices."""
 
 _DISPLAY = re.compile(
-    r"\$\$.*?\$\$|\\\[.*?\\\]|\\\(.*?\\\)|\\begin\{([a-z]+\*?)\}.*?\\end\{\1\}", re.DOTALL
+    # Each form stops at the next opening of its own, so that unclosed ones cost no second look.
+    r"\$\$[^$]*\$\$|\\\[(?:[^\\]|\\\\|\\(?![\[\]\\]))*\\\]"
+    r"|\\\((?:[^\\]|\\\\|\\(?![()\\]))*\\\)"
+    r"|\\begin\{([a-z]+\*?)\}(?:[^\\]|\\(?!begin\{\1\}|end\{\1\}))*\\end\{\1\}"
 )
 _INLINE = re.compile(rf"\$(?:[^$\n.?!]|[.?!](?!\s+[A-Z])|\n(?!\n)){{1,{_MAX_MATH}}}\$")
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL)

@@ -7,23 +7,26 @@ suspicious (formulas, stories that mention proofs and figures, foreign names, re
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.records import Problem
-from pipeline.settings.synthesis import ProblemSettings
+from pipeline.records import Domain, Problem
+from pipeline.settings.synthesis import Form, ProblemSettings
 from promptcot.engines.protocol import Answer
 from promptcot.parsing import Defect, parse_problem, parse_test
 from promptcot.solutions import read_reply
-from promptcot.statement_checks import StatementContext, check_problem
+from promptcot.statement_checks import CHECKS, StatementContext, check_problem
 
 CORPUS = Path(__file__).with_name("data") / "parser_corpus.jsonl"
 ROWS: list[dict[str, Any]] = [
     json.loads(line) for line in CORPUS.read_text(encoding="utf-8").splitlines()
 ]
+DOMAINS: tuple[Domain, ...] = ("math", "code")
+FORMS: tuple[Form, ...] = ("free", "constrained")
 SHOWN = "A farmer has 30 hens and 12 cows on his large farm. How many legs are there?"
 
 
@@ -71,3 +74,18 @@ def test_the_corpus_is_large_and_even() -> None:
     assert min(sizes[kind, good] for kind in JUDGES for good in (True, False)) >= 9
     named = {row["expect"] for row in ROWS if row["kind"] == "problem"}
     assert len(named) >= 20
+
+
+@pytest.mark.parametrize("piece", [" ", "\n", "(a) ", "*", "$", "\\[", "a|", "the ", "?\n", "# "])
+def test_no_text_keeps_the_checks_busy(piece: str) -> None:
+    """Patterns that try again at every place took seconds on a reply of blanks."""
+    text = f"Find x {piece * (20_000 // len(piece))} y."
+    settings = ProblemSettings(max_statement_chars=100_000)
+    start = time.process_time()
+    for domain in DOMAINS:
+        context = StatementContext(domain=domain, settings=settings, examples=[SHOWN])
+        for _, check in CHECKS:
+            check(text, context)
+    for form in FORMS:
+        parse_problem(text, "stop", form)
+    assert time.process_time() - start < 2
