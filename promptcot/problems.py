@@ -127,7 +127,8 @@ def _ask(
         messages = render_prompt(
             f"problem_constrained_{row.domain}",
             examples="\n\n".join(map(_show_plain, examples)),
-            concepts=", ".join(row.concepts),
+            # Names of real banks hold commas.
+            concepts="; ".join(row.concepts),
         )
     else:
         messages = render_prompt(

@@ -311,6 +311,13 @@ _CHATTER = (
         _I,
     ),
     re.compile(
+        r"\b(?:the|this|our)\s+(?:problem|question|task|challenge)\s+(?:also\s+)?(?:is\s+(?:a\s+(?:classic"
+        r"|good|great|perfect|simple|mathematical|typical)|about|designed)|contains\s+elements"
+        r"|requires\s+(?:a|an|the|you)\b)|\bis\s+an?\s+(?:classic|perfect|prime|great|good)\s+"
+        r"(?:example|illustration|problem)\b",
+        _I,
+    ),
+    re.compile(
         r"\[\s*(?:insert|your|add|fill|todo|the\s+problem|problem\s+(?:text|statement))\b[^\]]*\]|"
         r"\bTODO\b|\bTBD\b|<(?:insert|your)[^>]*>|lorem\s+ipsum",
         _I,
