@@ -35,13 +35,15 @@ from promptcot.synthesis import chain_of, run_one_stage
 ROWS_BAR, RSS_BAR_MIB = 2000.0, 1024.0
 _SAMPLE_S = 0.5
 _REQUESTS_PER_COMBINATION = 5
+_NUM_SEEDS = 4000
+"""The bundled 82 seeds would run dry: redrawing known sets would be most of the first stage."""
 RECIPE = """
 name = "throughput"
 [teachers.default]
 engine = "scripted"
 script = "script.jsonl"
 [synthesis]
-bank = "{bank}"
+bank = "bank.jsonl"
 batch_size = {batch_size}
 domains = ["math"]
 [synthesis.combinations]
@@ -102,9 +104,30 @@ def write_run(folder: Path, combinations: int, batch_size: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (folder / "script.jsonl").write_text(lines, encoding="utf-8")
-    bank = Path(__file__).resolve().parents[1] / "promptcot" / "data" / "seeds.jsonl"
-    text = RECIPE.format(bank=bank, combinations=combinations, batch_size=batch_size)
+    (folder / "bank.jsonl").write_text(_bank(rng), encoding="utf-8")
+    text = RECIPE.format(combinations=combinations, batch_size=batch_size)
     (folder / "throughput.toml").write_text(text, encoding="utf-8")
+
+
+def _bank(rng: random.Random) -> str:
+    """Seeds with a problem, a rationale and five of 2,000 concepts, the first ones frequent."""
+    concepts = [f"{rng.choice(WORDS)} {rng.choice(WORDS)}" for _ in range(2000)]
+    weights = [1 / (rank + 5) for rank in range(len(concepts))]
+    lines = []
+    while len(lines) < _NUM_SEEDS:
+        chosen = set(rng.choices(concepts, weights, k=8))
+        if len(chosen) < 5:
+            continue
+        rationale, _, problem = invent(rng, is_code=False).partition("<!-- END RATIONALE -->")
+        seed = {
+            "concepts": sorted(chosen)[:5],
+            "domain": "math",
+            "level": "AIME",
+            "problem": problem.replace("<!-- BEGIN PROBLEM -->", "").split("<!--")[0].strip(),
+            "rationale": rationale.replace("<!-- BEGIN RATIONALE -->", "").strip(),
+        }
+        lines.append(json.dumps(seed) + "\n")
+    return "".join(lines)
 
 
 def _thought(rng: random.Random, num_words: int) -> str:
