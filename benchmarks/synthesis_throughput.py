@@ -35,8 +35,9 @@ from promptcot.synthesis import chain_of, run_one_stage
 ROWS_BAR, RSS_BAR_MIB = 2000.0, 1024.0
 _SAMPLE_S = 0.5
 _REQUESTS_PER_COMBINATION = 5
-_NUM_SEEDS = 4000
-"""The bundled 82 seeds would run dry: redrawing known sets would be most of the first stage."""
+_NUM_SEEDS = 40_000
+"""One co-occurrence multiplies odds by e^5, so most draws repeat a seed's own set: with fewer seeds
+than combinations, redrawing known sets would be most of the first stage."""
 RECIPE = """
 name = "throughput"
 [teachers.default]
@@ -110,8 +111,8 @@ def write_run(folder: Path, combinations: int, batch_size: int) -> None:
 
 
 def _bank(rng: random.Random) -> str:
-    """Seeds with a problem, a rationale and five of 2,000 concepts, the first ones frequent."""
-    concepts = [f"{rng.choice(WORDS)} {rng.choice(WORDS)}" for _ in range(2000)]
+    """Seeds with a problem, a rationale and five of 10,000 concepts, the first ones frequent."""
+    concepts = [f"{rng.choice(WORDS)} {rng.choice(WORDS)}" for _ in range(10_000)]
     weights = [1 / (rank + 5) for rank in range(len(concepts))]
     lines = []
     while len(lines) < _NUM_SEEDS:

@@ -16,6 +16,9 @@ NUM_NEAR = 64
 MAX_ROWS = 768
 """Concepts of one matrix product: 300 MB of products for a bank of 100,000."""
 _COLUMNS = 8192
+_TABLE_CONCEPTS = 4096
+"""Up to so many concepts all products are kept: 64 MB that make every plain draw of a small bank a
+look-up. Larger banks keep none."""
 
 Vectors = npt.NDArray[np.int16]
 
@@ -34,6 +37,7 @@ class NearConcepts:
         """By how much each one's similarity is above the bound."""
         self.bound: Int32s = np.zeros(num, dtype=np.int32)
         self._is_ready = np.zeros(num, dtype=np.bool_)
+        self._table: npt.NDArray[np.float32] | None = None
 
     @property
     def vectors(self) -> Vectors:
@@ -77,7 +81,15 @@ class NearConcepts:
         self._is_ready[rows] = True
 
     def multiply(self, rows: Int32s) -> npt.NDArray[np.float32]:
-        """Similarities of some concepts to all, themselves included; exact."""
+        """Similarities of some concepts to all, themselves included; exact, and the caller's own."""
+        if len(self._vectors) <= _TABLE_CONCEPTS:
+            if self._table is None:
+                self._table = self._product(np.arange(len(self._vectors), dtype=np.int32))
+            table: npt.NDArray[np.float32] = self._table[rows]
+            return table
+        return self._product(rows)
+
+    def _product(self, rows: Int32s) -> npt.NDArray[np.float32]:
         left = self._vectors[rows].astype(np.float32)
         products = np.empty((len(rows), len(self._vectors)), dtype=np.float32)
         for start in range(0, len(self._vectors), _COLUMNS):

@@ -46,7 +46,7 @@ MAX_KNOWN = 5000
 """Draws in a row that give known sets before the bank counts as exhausted."""
 BLOCK = 2048
 """Most draws made at once; nothing that `original` draws depends on it."""
-_SMALLEST_BLOCK = 128
+_SMALLEST_BLOCK = 512
 _FIRST, _LEVEL = 0, 1
 """Counters of a draw's random numbers; each further concept has its own range above them."""
 
