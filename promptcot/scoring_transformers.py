@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -183,8 +184,9 @@ def load_model(source: str, options: dict[str, str], *, precision: str) -> tuple
                 hint="give a causal language model in the format of transformers",
             ) from exc
     if "gguf_file" in options:
-        # The weights are plain numbers now; the mark of what they were would forbid training.
-        model.is_quantized = False
+        # The weights are plain numbers now; the marks of what they were would forbid to train and
+        # save them.
+        model.is_quantized, model.hf_quantizer = False, None
         model.config.__dict__.pop("quantization_config", None)
     if not tokenizer.is_fast:
         raise TeacherError(
@@ -201,7 +203,9 @@ def _quiet(library: Any) -> Iterator[None]:
     library.set_verbosity(logging.ERROR)
     library.disable_progress_bar()
     try:
-        yield
+        # The bar over GGUF tensors knows no switch.
+        with redirect_stderr(io.StringIO()):
+            yield
     finally:
         library.set_verbosity(level)
         if had_bars:
