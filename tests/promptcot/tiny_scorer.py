@@ -20,9 +20,7 @@ def build_tiny_scorer(folder: Path) -> Path:
     )
     texts = ["Given foundational concepts, find what connects them. RATIONALE PROBLEM number"] * 4
     tokenizer.train_from_iterator(texts, trainer)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<end>", pad_token="<end>"
-    )
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<end>")
     torch.manual_seed(1)
     config = LlamaConfig(
         vocab_size=len(fast),
