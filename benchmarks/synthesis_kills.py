@@ -41,6 +41,8 @@ math_share = 0.9
 [synthesis.verification]
 minimum_agreement = 0.4
 """
+STARTUP_S = 0.8
+"""Before this nothing has begun; a kill then shows nothing."""
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -48,7 +50,7 @@ def main() -> int:
     """Run the experiment."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--combinations", type=int, default=400)
+    parser.add_argument("--combinations", type=int, default=800)
     parser.add_argument("--concurrency", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -57,8 +59,9 @@ def main() -> int:
         calm = run_once(folder / "calm", options, moments=[])
         length = calm["seconds"]
         rng = random.Random(options.seed)
-        # Time spent starting up is not worth a kill: each moment is counted from its own start.
-        moments = [rng.uniform(1.0, max(1.5, 0.5 * length)) for _ in range(options.kills)]
+        # Each run goes on where the last one stopped, so the moments together span its length.
+        span = 2 * length / options.kills
+        moments = [rng.uniform(STARTUP_S, STARTUP_S + span) for _ in range(options.kills)]
         killed = run_once(folder / "killed", options, moments=moments)
         different = sorted(
             path
