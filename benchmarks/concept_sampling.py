@@ -220,6 +220,7 @@ def main() -> int:
     near = NearConcepts(vectors)
     original = CombinationSampler(bank, settings, near=near, root_seed=1)
     result["original"] = measure(original, options.combinations)
+    sys.stderr.write(f"{json.dumps(result)}\n")
     result |= measure_peer(Peer(bank, settings, vectors), options.peer)
     for clock in ("second", "cpu_second"):
         peer = max(result[f"peer_per_{clock}"], result[f"peer_with_sort_per_{clock}"])
