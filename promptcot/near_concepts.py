@@ -81,7 +81,7 @@ class NearConcepts:
         self._is_ready[rows] = True
 
     def multiply(self, rows: Int32s) -> npt.NDArray[np.float32]:
-        """Similarities of some concepts to all, themselves included; exact, and the caller's own."""
+        """Similarities of some concepts to all, themselves included; exact; the caller's own."""
         if len(self._vectors) <= _TABLE_CONCEPTS:
             if self._table is None:
                 self._table = self._product(np.arange(len(self._vectors), dtype=np.int32))
