@@ -18,8 +18,8 @@ from pipeline.benchmarks import load_benchmark_index
 from pipeline.contamination import BenchmarkIndex, ItemText, Match
 from pipeline.errors import ConfigError, SourceError
 from pipeline.hashing import file_sha256
-from pipeline.settings.curriculum import SourceSettings
 from pipeline.settings.recipe import Recipe
+from pipeline.settings.sources import SourceSettings
 
 TEXT_FIELDS = ("text", "question", "problem", "prompt", "input", "statement")
 """Where a row's text may stand, first match wins."""

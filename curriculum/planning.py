@@ -16,7 +16,7 @@ from pipeline.hashing import file_sha256
 from pipeline.manifest import LATEST, InputRef
 from pipeline.records import TrainingRow
 from pipeline.settings.base import determining
-from pipeline.settings.curriculum import PhaseSettings
+from pipeline.settings.phases import PhaseSettings
 from pipeline.settings.recipe import Recipe
 from pipeline.stages import Stage
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from curriculum.candidates import PreparedRow, refuse
 from pipeline.records import Rejected
-from pipeline.settings.curriculum import ValidationSettings
+from pipeline.settings.validation import ValidationSettings
 
 STAGE = "validate"
 

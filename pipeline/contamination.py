@@ -22,7 +22,7 @@ from rapidfuzz import fuzz
 from xxhash import xxh3_64_intdigest
 
 from pipeline.matching import count_words, last_sentence, marked_words, numbers_of, tokenize
-from pipeline.settings.curriculum import DecontaminationSettings
+from pipeline.settings.decontamination import DecontaminationSettings
 
 STAGE = "decontaminate"
 _WINDOW_SLACK = 1.25

@@ -6,7 +6,8 @@ Judging is compared with PromptCoT 1.0. Answers are compared with this project's
 
 from __future__ import annotations
 
-from pipeline.settings.curriculum import CurriculumSettings, DecontaminationSettings
+from pipeline.settings.curriculum import CurriculumSettings
+from pipeline.settings.decontamination import DecontaminationSettings
 from pipeline.settings.recipe import RecipeSettings
 from pipeline.settings.synthesis import SynthesisSettings
 

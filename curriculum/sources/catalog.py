@@ -13,8 +13,8 @@ from curriculum.sources import open_thoughts, synthesized
 from curriculum.sources.reading import file_inputs, iterate_rows, read_file, read_hub
 from pipeline.manifest import InputRef, Version
 from pipeline.records import Rejected
-from pipeline.settings.curriculum import SourceSettings
 from pipeline.settings.recipe import Recipe
+from pipeline.settings.sources import SourceSettings
 
 RawRow = tuple[str, dict[str, Any]]
 """Revision of the file or dataset a row comes from, and the row."""

@@ -14,8 +14,8 @@ from curriculum.candidates import Candidate, make_row_id, refuse
 from curriculum.sources.reading import Columns, read_file
 from pipeline.errors import SourceError
 from pipeline.records import Provenance, Rejected
-from pipeline.settings.curriculum import QuestionSource, SourceSettings
 from pipeline.settings.recipe import Recipe
+from pipeline.settings.sources import QuestionSource, SourceSettings
 
 REQUIRED = (
     "id",

@@ -13,7 +13,7 @@ from typing import Any
 from curriculum.candidates import Candidate, make_row_id, refuse
 from curriculum.sources.reading import Columns
 from pipeline.records import Domain, Provenance, Rejected
-from pipeline.settings.curriculum import SourceSettings
+from pipeline.settings.sources import SourceSettings
 
 REQUIRED = ("conversations", "question", "source", "id")
 COLUMNS: Columns = {

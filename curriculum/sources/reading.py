@@ -17,8 +17,8 @@ from typing import Any, Literal
 from pipeline.errors import SourceError
 from pipeline.hashing import file_sha256
 from pipeline.manifest import InputRef
-from pipeline.settings.curriculum import SourceSettings
 from pipeline.settings.recipe import Recipe
+from pipeline.settings.sources import SourceSettings
 from pipeline.store import read_rows
 
 Kind = Literal["text", "integer", "turns"]

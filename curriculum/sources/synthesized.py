@@ -10,8 +10,8 @@ from curriculum.candidates import Candidate, make_row_id
 from pipeline.errors import SourceError
 from pipeline.manifest import LATEST, Version, resolve_version
 from pipeline.records import Provenance, VerifiedTrace
-from pipeline.settings.curriculum import SourceSettings
 from pipeline.settings.recipe import Recipe
+from pipeline.settings.sources import SourceSettings
 from pipeline.student import assistant_turn
 
 

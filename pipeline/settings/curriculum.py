@@ -1,98 +1,14 @@
-"""Settings of the curriculum: sources, gates, phases."""
+"""``[curriculum]`` of a recipe: sources, gates, phases."""
 
 from __future__ import annotations
-
-from typing import Literal
 
 from pydantic import Field, model_validator
 
 from pipeline.settings.base import Settings, execution_only
-
-
-class QuestionSource(Settings):
-    """Where split_1 of OpenCodeReasoning finds the question of a ``-`` row."""
-
-    dataset: Literal["taco", "apps", "code_contests", "open-r1/codeforces"]
-    split: str
-    path: str = execution_only(...)
-    """Local Parquet or JSONL file whose row numbers are those of the pinned revision."""
-
-
-class SourceSettings(Settings):
-    """One ``[[curriculum.sources]]`` entry: local file(s) or a pinned hub dataset."""
-
-    name: str
-    kind: Literal["open_code_reasoning", "open_thoughts2", "synthesized"]
-    paths: tuple[str, ...] = execution_only(())
-    """Local Parquet or JSONL files, relative to the recipe. Their content names the version."""
-    hub_id: str | None = None
-    revision: str | None = None
-    """Commit of the hub dataset; required with ``hub_id``."""
-    config: str | None = None
-    split: str | None = None
-    licence: str = ""
-    """Licence of rows that state none."""
-    expected_rows: int | None = execution_only(None)
-    """Warn when the source has another number of rows."""
-    questions: tuple[QuestionSource, ...] = ()
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> SourceSettings:
-        if self.kind == "synthesized":
-            if self.hub_id:
-                raise ValueError("a synthesized source reads this run's own output: drop hub_id")
-        elif bool(self.paths) == bool(self.hub_id):
-            raise ValueError("give either paths or hub_id")
-        if self.hub_id and not self.revision:
-            raise ValueError("hub_id needs a pinned revision (a commit hash)")
-        return self
-
-
-class ValidationSettings(Settings):
-    """Limits of a well-formed row."""
-
-    min_question_chars: int = Field(10, ge=1)
-    max_chars: int = Field(400_000, ge=100)
-    """Question plus answer; longer rows are run-aways and are never tokenised."""
-    min_thinking_chars: int = Field(20, ge=0)
-    max_foreign_share: float = Field(0.3, ge=0, le=1)
-    """Share of letters outside Latin and Greek above which a text is in another language."""
-    min_distinct_ngrams: float = Field(0.3, ge=0, le=1)
-    """Distinct share of the word 4-grams at a text's end; a loop has fewer."""
-
-
-class DecontaminationSettings(Settings):
-    """When a row counts as a benchmark item (docs/design.md explains the rule)."""
-
-    enabled: bool = True
-    ngram: int = Field(5, ge=2)
-    min_coverage: float = Field(0.6, gt=0, le=1)
-    """Share of the item's n-grams found in the row."""
-    short_words: int = Field(8, ge=1)
-    """Items with fewer words are matched whole."""
-    min_ratio: float = Field(90.0, gt=0, le=100)
-    """Character similarity (with equal numbers and the same last sentence)."""
-    thinking_chars: int = Field(2000, ge=0)
-    """How much of the reasoning is searched too."""
-
-
-class PhaseSource(Settings):
-    """How much of one source a phase takes."""
-
-    source: str
-    share: float = Field(1.0, gt=0, le=1)
-    """Fraction of the source's accepted rows, drawn by the phase's seed."""
-
-
-class PhaseSettings(Settings):
-    """One phase of the curriculum."""
-
-    sources: tuple[PhaseSource, ...]
-    max_tokens: int = Field(ge=32)
-    """Longest prompt plus completion; longer rows are rejected, never cut."""
-    order: Literal["shuffled", "as-is", "difficulty"] = "shuffled"
-    allowed_licences: tuple[str, ...] = ()
-    """Empty allows all; otherwise another licence refuses the build (exit 3)."""
+from pipeline.settings.decontamination import DecontaminationSettings
+from pipeline.settings.phases import PhaseSettings
+from pipeline.settings.sources import SourceSettings
+from pipeline.settings.validation import ValidationSettings
 
 
 class CurriculumSettings(Settings):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.contamination import BenchmarkIndex, ItemText, find_in_row
-from pipeline.settings.curriculum import DecontaminationSettings
+from pipeline.settings.decontamination import DecontaminationSettings
 
 LONG = (
     "A bookshop sells $\\frac{3}{4}$ of its 240 copies of a novel in the first week and "

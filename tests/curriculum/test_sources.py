@@ -27,7 +27,7 @@ from curriculum.checking import check_source_file
 from curriculum.sources.open_code_reasoning import QuestionTables, load_questions, parse_row
 from pipeline.errors import ConfigError, SourceError
 from pipeline.settings import load_recipe
-from pipeline.settings.curriculum import QuestionSource, SourceSettings
+from pipeline.settings.sources import QuestionSource, SourceSettings
 
 CODE = SourceSettings(name="c", kind="open_code_reasoning", paths=("x",), licence="cc-by-4.0")
 

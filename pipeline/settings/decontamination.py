@@ -1,0 +1,22 @@
+"""Settings of the search for benchmark items."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from pipeline.settings.base import Settings
+
+
+class DecontaminationSettings(Settings):
+    """When a row counts as a benchmark item (docs/design.md explains the rule)."""
+
+    enabled: bool = True
+    ngram: int = Field(5, ge=2)
+    min_coverage: float = Field(0.6, gt=0, le=1)
+    """Share of the item's n-grams found in the row."""
+    short_words: int = Field(8, ge=1)
+    """Items with fewer words are matched whole."""
+    min_ratio: float = Field(90.0, gt=0, le=100)
+    """Character similarity (with equal numbers and the same last sentence)."""
+    thinking_chars: int = Field(2000, ge=0)
+    """How much of the reasoning is searched too."""

@@ -1,0 +1,20 @@
+"""Settings of what makes a training row well formed."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from pipeline.settings.base import Settings
+
+
+class ValidationSettings(Settings):
+    """Limits of a well-formed row."""
+
+    min_question_chars: int = Field(10, ge=1)
+    max_chars: int = Field(400_000, ge=100)
+    """Question plus answer; longer rows are run-aways and are never tokenised."""
+    min_thinking_chars: int = Field(20, ge=0)
+    max_foreign_share: float = Field(0.3, ge=0, le=1)
+    """Share of letters outside Latin and Greek above which a text is in another language."""
+    min_distinct_ngrams: float = Field(0.3, ge=0, le=1)
+    """Distinct share of the word 4-grams at a text's end; a loop has fewer."""
