@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from pipeline.presentation import PRESENTATION
 
 VERSION_LENGTH = 16
 """Hex digits of a version's or stage's name: 64 bits."""
@@ -50,19 +51,28 @@ def code_version(*packages: str) -> str:
     """Package version plus a hash of the named packages' source files.
 
     The hash covers every ``.py``, prompt and template file, so that changed code never reuses an
-    artifact that the old code made. Tests and documentation do not count.
+    artifact that the old code made. Tests, documentation and what is listed as presentation do not
+    count.
     """
     digest = hashlib.sha256()
     for package in sorted(packages):
         root = Path(next(iter(import_module(package).__path__)))
-        for path in sorted(_code_files(root)):
+        for path in code_files(package, root):
             digest.update(f"{package}/{path.relative_to(root).as_posix()}\0".encode())
             digest.update(path.read_bytes())
     return f"{PACKAGE_VERSION}+{digest.hexdigest()[:12]}"
 
 
-def _code_files(root: Path) -> Iterable[Path]:
-    return (p for p in root.rglob("*") if p.suffix in {".py", ".md", ".j2"} and p.is_file())
+def code_files(package: str, root: Path) -> list[Path]:
+    """The files of a package (whose folder is ``root``) that can change what it makes, sorted."""
+    folder = package.replace(".", "/")
+    return sorted(
+        path
+        for path in root.rglob("*")
+        if path.suffix in {".py", ".md", ".j2"}
+        and path.is_file()
+        and f"{folder}/{path.relative_to(root).as_posix()}" not in PRESENTATION
+    )
 
 
 PACKAGE_VERSION = "0.1.0"

@@ -16,7 +16,7 @@ from typing import Any
 
 from pipeline import console
 from pipeline.errors import ConfigError
-from pipeline.hashing import code_version, content_hash
+from pipeline.hashing import code_version, content_hash, file_sha256
 from pipeline.manifest import LATEST, Version
 from pipeline.run_folder import prepare_run_folder
 from pipeline.settings.base import determining
@@ -188,7 +188,8 @@ def _fingerprint(recipe: Recipe) -> str:
     synthesis["combinations"].pop("num_combinations")
     synthesis.pop("min_rows")
     teachers = {name: determining(t) for name, t in recipe.settings.teachers.items()}
-    code = code_version("pipeline", "promptcot")
+    # Not part of any version's code, but this module's log is read back by what wrote it.
+    code = [code_version("pipeline", "promptcot"), file_sha256(Path(__file__))]
     return content_hash([synthesis, teachers, recipe.settings.seed, code])
 
 

@@ -1,0 +1,49 @@
+"""Which source files only show results: editing them renames no version.
+
+A version is named by the code that made it (:func:`pipeline.hashing.code_version`). Everything in a
+package counts unless it is listed here, so a new file counts by itself. What is listed must not be
+imported, or named, by anything that counts: ``tests/contracts/test_presentation.py`` holds that.
+
+Cards are not listed: they lie in the version's folder, so the code that writes them is part of it.
+"""
+
+from __future__ import annotations
+
+PRESENTATION = frozenset(
+    {
+        # Command lines; trainer/sft.py, and pipeline/cli.py with it, hold what trainer/run.py uses.
+        "promptcot/__main__.py",
+        "promptcot/commands.py",
+        "curriculum/__main__.py",
+        "curriculum/build.py",
+        "curriculum/demo_sources/__main__.py",
+        "evaluation/__main__.py",
+        # What commands say about finished versions.
+        "curriculum/checking.py",
+        "curriculum/diff.py",
+        "curriculum/locate.py",
+        "curriculum/showing.py",
+        # Money and time, spent and estimated; a pilot's log names its own code.
+        "promptcot/costs.py",
+        "promptcot/estimate.py",
+        "promptcot/estimate_view.py",
+        "promptcot/extrapolate.py",
+        "promptcot/pilot.py",
+        # Reports.
+        "pipeline/pages.py",
+        "promptcot/report.py",
+        "promptcot/report_data.py",
+        "promptcot/report_samples.py",
+        "promptcot/report_view.py",
+        "promptcot/templates/synthesis_report.html.j2",
+        "evaluation/plots.py",
+        "evaluation/report.py",
+        "evaluation/report_commands.py",
+        "evaluation/report_data.py",
+        "evaluation/report_honesty.py",
+        "evaluation/report_rows.py",
+        "evaluation/report_view.py",
+        "evaluation/templates/report.html.j2",
+    }
+)
+"""Paths from the folder that holds the packages."""
