@@ -1,151 +1,88 @@
-"""What a phase knows of its rows while it chooses: flat arrays, about 70 bytes a row, no texts.
+"""What a phase knows of each prepared row while it chooses: flat arrays, no texts.
 
-Rows are numbered over all sources of the phase, in the phase's order of sources, parts and rows.
+The arrays hold 53 bytes a row. A row's number is its place in the concatenation of the phase's
+prepared sources (source by source, part by part, row by row), so that the same sources give the
+same numbers whoever prepared them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from curriculum.prepared import PreparedSource
+DOMAINS = ("math", "code", "other")
+"""Codes of ``Features.domain``: the position here."""
+ID_BYTES = 16
 
-Bools = npt.NDArray[np.bool_]
-UInt8s = npt.NDArray[np.uint8]
-UInt16s = npt.NDArray[np.uint16]
-UInt32s = npt.NDArray[np.uint32]
-UInt64s = npt.NDArray[np.uint64]
-Int64s = npt.NDArray[np.int64]
-Float32s = npt.NDArray[np.float32]
-
-_COLUMNS = (
-    "row_id",
-    "offset",
-    "size",
-    "question",
-    "trace",
-    "num_prompt_tokens",
-    "num_completion_tokens",
-    "num_chars",
-    "is_verified",
-    "domain",
-    "licence",
-    "difficulty_rank",
-)
+Rows = npt.NDArray[np.int64]
+"""Row numbers."""
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Features:
-    """One entry per row that its source's preparation accepted."""
+    """One row of every array per prepared row."""
 
-    sources: tuple[str, ...]
-    """Names in the phase's order; ``source`` holds places in it."""
-    domains: tuple[str, ...]
-    licences: tuple[str, ...]
-    source: UInt8s
-    """The smaller, the higher the source's priority."""
-    part: UInt32s
-    """Number of the prepared part over all sources."""
-    offset: UInt64s
-    size: UInt32s
-    """Where the row's text lies in its part."""
-    id_high: UInt64s
-    id_low: UInt64s
-    """The two halves of the row's id."""
-    question: UInt64s
+    source: npt.NDArray[np.uint8]
+    """Place of the row's source in the list of the phase's sources."""
+    row_id: npt.NDArray[np.uint64]
+    """Shape (n, 2): the id's 16 bytes as two big-endian numbers, see :func:`pack_ids`."""
+    question: npt.NDArray[np.uint64]
     """Hash of the levelled question."""
-    trace: UInt64s
-    """Hash of reasoning and answer."""
-    num_prompt_tokens: UInt32s
-    num_completion_tokens: UInt32s
-    num_chars: UInt32s
-    is_verified: Bools
-    domain: UInt8s
-    """Place in ``domains``."""
-    licence: UInt16s
-    """Place in ``licences``."""
-    difficulty_rank: Float32s
+    trace: npt.NDArray[np.uint64]
+    """Hash of thinking and answer."""
+    num_prompt_tokens: npt.NDArray[np.uint32]
+    num_completion_tokens: npt.NDArray[np.uint32]
+    is_verified: Mask
+    domain: npt.NDArray[np.uint8]
+    """Position in :data:`DOMAINS`."""
+    licence: npt.NDArray[np.uint16]
+    """Position in ``licences``."""
+    difficulty_rank: npt.NDArray[np.float32]
     """0 (easiest) to 100."""
+    licences: tuple[str, ...]
+    """Names of the licence codes."""
 
     def __len__(self) -> int:
         return len(self.source)
 
     @property
-    def num_tokens(self) -> UInt32s:
-        """Prompt plus completion."""
-        return self.num_prompt_tokens + self.num_completion_tokens
+    def num_tokens(self) -> npt.NDArray[np.int64]:
+        """Prompt plus completion, of every row; a new array."""
+        total: npt.NDArray[np.int64] = self.num_prompt_tokens.astype(np.int64)
+        total += self.num_completion_tokens
+        return total
 
-    def row_id(self, row: int) -> str:
-        """A row's id as it is published: 32 hex digits."""
-        return f"{int(self.id_high[row]):016x}{int(self.id_low[row]):016x}"
+    def hex_id(self, row: int) -> str:
+        """A row's id as it is written in versions: 32 hex digits."""
+        high, low = self.row_id[row]
+        return f"{int(high):016x}{int(low):016x}"
 
-    def row_ids(self, rows: Int64s) -> list[str]:
-        """The ids of several rows."""
-        halves = np.stack([self.id_high[rows], self.id_low[rows]], axis=1).astype(">u8")
-        digits = halves.tobytes().hex()
-        return [digits[start : start + 32] for start in range(0, len(digits), 32)]
+    def take(self, rows: Rows | Mask) -> Features:
+        """The features of some rows, in the given order."""
+        return Features(licences=self.licences, **{n: a[rows] for n, a in self._arrays().items()})
 
-
-class _Vocabulary:
-    """Words in the order in which they are met; the same for the same sources."""
-
-    def __init__(self) -> None:
-        self._places: dict[str, int] = {}
-
-    def encode(self, column: pa.ChunkedArray) -> Int64s:
-        """Places of a column's words."""
-        encoded = column.combine_chunks()
-        if not pa.types.is_dictionary(encoded.type):
-            encoded = encoded.dictionary_encode()
-        words = encoded.dictionary.to_pylist()
-        places = [self._places.setdefault(word, len(self._places)) for word in words]
-        return np.array(places, dtype=np.int64)[encoded.indices.to_numpy(zero_copy_only=False)]
-
-    def words(self) -> tuple[str, ...]:
-        """All words, by place."""
-        return tuple(self._places)
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "licences"}
 
 
-def load_features(sources: Sequence[PreparedSource]) -> Features:
-    """Read the features of all rows of prepared sources."""
-    domains, licences = _Vocabulary(), _Vocabulary()
-    pieces: list[dict[str, npt.NDArray[np.generic]]] = []
-    part = 0
-    for number, source in enumerate(sources):
-        for index in range(source.num_parts):
-            table = source.read_table(index, _COLUMNS)
-            pieces.append(_decode(table, domains, licences))
-            pieces[-1]["source"] = np.full(len(table), number, dtype=np.uint8)
-            pieces[-1]["part"] = np.full(len(table), part, dtype=np.uint32)
-            part += 1
-    joined = {name: np.concatenate([piece.pop(name) for piece in pieces]) for name in pieces[0]}
-    return Features(
-        sources=tuple(source.name for source in sources),
-        domains=domains.words(),
-        licences=licences.words(),
-        **joined,  # type: ignore[arg-type]
-    )
+def join_features(parts: list[Features]) -> Features:
+    """Concatenate, giving licences one list of names: sorted, so that no order of work shows."""
+    licences = tuple(sorted({name for part in parts for name in part.licences}))
+    codes = {name: code for code, name in enumerate(licences)}
+    recoded = []
+    for part in parts:
+        lookup = np.array([codes[name] for name in part.licences], np.uint16)
+        recoded.append(lookup[part.licence] if len(part) else part.licence)
+    names = [f.name for f in fields(Features) if f.name not in {"licence", "licences"}]
+    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    return Features(licence=np.concatenate(recoded), licences=licences, **joined)
 
 
-def _decode(
-    table: pa.Table, domains: _Vocabulary, licences: _Vocabulary
-) -> dict[str, npt.NDArray[np.generic]]:
-    """One part's columns as arrays of the types of :class:`Features`."""
-    ids = table["row_id"].combine_chunks()
-    start = 16 * ids.offset
-    raw = ids.buffers()[1].to_pybytes()[start : start + 16 * len(ids)] if len(ids) else b""
-    halves = np.frombuffer(raw, dtype=">u8").astype(np.uint64).reshape(-1, 2)
-    columns: dict[str, npt.NDArray[np.generic]] = {
-        "id_high": halves[:, 0].copy(),
-        "id_low": halves[:, 1].copy(),
-        "domain": domains.encode(table["domain"]).astype(np.uint8),
-        "licence": licences.encode(table["licence"]).astype(np.uint16),
-    }
-    for name in _COLUMNS:
-        if name not in {"row_id", "domain", "licence"}:
-            columns[name] = table[name].to_numpy()
-    return columns
+def pack_ids(data: bytes | memoryview) -> npt.NDArray[np.uint64]:
+    """Ids of 16 bytes each, one after another, as (n, 2) numbers that sort as the ids do."""
+    pairs = np.frombuffer(data, dtype=">u8").reshape(-1, 2)
+    return pairs.astype(np.uint64)
