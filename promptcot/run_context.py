@@ -77,7 +77,11 @@ class SynthesisRun:
                 if self._account is None:
                     self._account = self._stack.enter_context(Account(self.recipe, self.books))
                 opened = open_teacher(
-                    settings, recipe=self.recipe, out=self.out, account=self._account
+                    settings,
+                    recipe=self.recipe,
+                    out=self.out,
+                    account=self._account,
+                    name=name,
                 )
                 self._teachers[name] = self._stack.enter_context(opened)
             return self._teachers[name]

@@ -19,6 +19,7 @@ class HttpScorer:
 
     def __init__(self, settings: ScorerSettings) -> None:
         self._settings = settings
+        self._has_answered = False
 
     @property
     def identity(self) -> str:
@@ -31,7 +32,9 @@ class HttpScorer:
 
     def score(self, texts: Sequence[str]) -> list[list[TokenLogprob] | None]:
         """All at once, as many in flight as the settings allow."""
-        return list(asyncio.run(score_http(self._settings, texts)))
+        scored = asyncio.run(score_http(self._settings, texts, has_answered=self._has_answered))
+        self._has_answered = True
+        return scored
 
     def close(self) -> None:
         """Connections end with each call."""

@@ -47,6 +47,9 @@ class ScorerSettings(Settings):
     max_concurrency: int = execution_only(64, ge=1)
     """``http`` only: requests in flight."""
     timeout_s: float = execution_only(600.0, gt=0)
+    outage_s: float = execution_only(600.0, ge=0)
+    first_contact_s: float = execution_only(30.0, ge=0)
+    """``http`` only, both: as for teachers."""
     engine_args: dict[str, str | int | float | bool] = Field(default_factory=dict)
 
 

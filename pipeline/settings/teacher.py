@@ -44,6 +44,9 @@ class TeacherSettings(Settings):
     outage_s: float = execution_only(600.0, ge=0)
     """``http`` only: how long all servers together may give no answer before the run stops; the
     restart of a server should fit in."""
+    first_contact_s: float = execution_only(30.0, ge=0)
+    """``http`` only: the same while no server has replied at all, which mostly is a wrong address;
+    raise it for a server that is started together with the run."""
     batch_lines: int = execution_only(50_000, ge=1)
     """``batch_file`` only: most requests in one file; 50,000 is OpenAI's limit."""
     constraints: tuple[Literal["regex", "json_schema"], ...] = ("regex", "json_schema")

@@ -6,8 +6,8 @@ the same command goes on; what was handed out before is not handed out again. A 
 back failed is written into a next file, at most ``max_retries`` times; one that was refused, or
 failed too often, becomes an ``error`` answer.
 
-Each file asks one address. ``vllm run-batch`` 0.32 knows chat completions only: a file of requests
-without a chat template (``/v1/completions``) needs another fleet.
+Each file asks one address. ``vllm run-batch`` answers chat completions, but not plain ones: a file
+of requests without a chat template (``/v1/completions``) needs another fleet, or ``engine = "http"``.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import json
 import re
 import shlex
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import WorkPending
+from pipeline.errors import TeacherError, WorkPending
 from pipeline.settings.teacher import TeacherSettings
 from promptcot.engines.batch_folder import FOLDERS, BatchFolder, results_of
 from promptcot.engines.openai_format import (
@@ -35,12 +35,16 @@ from promptcot.engines.protocol import Answer, Capabilities, Request
 
 _REFUSED = {400, 404, 413, 422}
 _NAMED_FILES = 3
+_CHAT = "/v1/chat/completions"
+_UNSERVED = re.compile(r"URL \S+ was used\. Supported endpoints")
+"""How ``vllm run-batch`` refuses every line of a file whose address it does not know."""
 
 
 class BatchFileEngine:
     """A teacher that answers when somebody has run the files it asks in."""
 
-    def __init__(self, settings: TeacherSettings, out: Path) -> None:
+    def __init__(self, name: str, settings: TeacherSettings, out: Path) -> None:
+        self._name = name
         self._settings = settings
         self._path = out / "batches" / folder_name(settings.model)
         self._folder: BatchFolder | None = None
@@ -63,6 +67,7 @@ class BatchFileEngine:
 
         Raises:
             WorkPending: It is in a request file and has no result yet.
+            TeacherError: The results were made by a program that does not know its address.
         """
         (request,) = requests
         folder = await self._opened_folder()
@@ -71,9 +76,12 @@ class BatchFileEngine:
             failures = []
             for line in folder.results(custom_id):
                 result = read_result(line)
+                reason = result.detail if isinstance(result, Answer) else result
+                if _UNSERVED.search(reason):
+                    raise self._unserved(reason)
                 if isinstance(result, Answer):
                     return [result]
-                failures.append(result)
+                failures.append(reason)
             # A request that is missing in its file's results has failed like one with an error.
             num_failed = max(len(failures), folder.num_returned(custom_id))
             if num_failed > self._settings.max_retries:
@@ -102,17 +110,46 @@ class BatchFileEngine:
             self._folder = folder
             return folder
 
-    def _pending(self, files: Sequence[Path]) -> WorkPending:
-        names = ", ".join(path.name for path in files[:_NAMED_FILES])
-        if len(files) > _NAMED_FILES:
-            names += f" and {len(files) - _NAMED_FILES} more"
-        arguments = ["--model", self._settings.model, "-i", files[0], "-o", results_of(files[0])]
-        command = shlex.join(["vllm", "run-batch", *map(str, arguments)])
+    def _pending(self, files: Mapping[Path, str]) -> WorkPending:
+        chat = [path for path, url in files.items() if url == _CHAT]
+        plain = [path for path, url in files.items() if url != _CHAT]
+        advice = []
+        if chat:
+            arguments = ["--model", self._settings.model, "-i", chat[0], "-o", results_of(chat[0])]
+            command = shlex.join(["vllm", "run-batch", *map(str, arguments)])
+            advice.append(
+                "answer each requests-*.jsonl there that has no results-*.jsonl yet, e.g. "
+                f"`{command}`"
+            )
+        if plain:
+            advice.append(
+                f"{_names(plain)} asks {files[plain[0]]}, which `vllm run-batch` does not serve: "
+                + self._plain_remedy(plain[0])
+            )
         return WorkPending(
-            f"no results yet in {self._path} for {names}",
-            hint=f"answer each requests-*.jsonl there that has no results-*.jsonl yet, e.g. "
-            f"`{command}`; then run the same command again",
+            f"no results yet in {self._path} for {_names(list(files))}",
+            hint="; ".join([*advice, "then run the same command again"]),
         )
+
+    def _plain_remedy(self, path: Path) -> str:
+        model = shlex.quote(self._settings.model)
+        return (
+            f"write {results_of(path).name} with a batch program that does, or start `vllm serve "
+            f'{model}` and set teachers.{self._name}.engine = "http" and its base_urls'
+        )
+
+    def _unserved(self, reason: str) -> TeacherError:
+        return TeacherError(
+            f"the results in {self._path} come from a program that does not serve what was asked "
+            f"({reason})",
+            hint=f"move them away; {self._plain_remedy(self._path / 'requests-NNNN.jsonl')}",
+        )
+
+
+def _names(files: Sequence[Path]) -> str:
+    names = ", ".join(path.name for path in files[:_NAMED_FILES])
+    more = len(files) - _NAMED_FILES
+    return f"{names} and {more} more" if more > 0 else names
 
 
 def folder_name(model: str) -> str:

@@ -57,8 +57,9 @@ class BatchFolder:
         self._exported = KeyTable()
         self._results = KeyTable()
         self._handles: list[IO[bytes]] = []
-        self.waiting: list[Path] = []
-        """Request files whose results are not there, the one being written included."""
+        self.waiting: dict[Path, str] = {}
+        """Request files whose results are not there, those being written included, with the
+        address that all requests of each ask."""
         self._num_files = 0
         self._returned: set[int] = set()
         """Numbers of the request files that have results."""
@@ -115,7 +116,7 @@ class BatchFolder:
         with explain_disk_errors(self.path):
             handle = target.with_name(f"{_TEMPORARY}{target.name}").open("wb")
         self._writing[url] = _OpenFile(target, self._num_files, handle)
-        self.waiting.append(target)
+        self.waiting[target] = url
         return self._writing[url]
 
     def _publish(self, url: str) -> None:
@@ -143,12 +144,12 @@ class BatchFolder:
             self._num_files = int(path.stem.removeprefix("requests-"))
             if results_of(path).is_file() or path.with_suffix(".results.jsonl").is_file():
                 self._returned.add(self._num_files)
-            else:
-                self.waiting.append(path)
             with path.open("rb") as handle:
                 for number, line in enumerate(handle, start=1):
                     exported = short_key(_exported_id(path, number, line))
                     self._exported.add(exported, self._num_files)
+                    if number == 1 and self._num_files not in self._returned:
+                        self.waiting[path] = _exported_url(path, line)
         names = {*self.path.glob("results-*.jsonl"), *self.path.glob("*.results.jsonl")}
         for index, path in enumerate(sorted(names)):
             handle = self._stack.enter_context(path.open("rb"))
@@ -173,11 +174,23 @@ def _exported_id(path: Path, number: int, line: bytes) -> str:
     start = len(_ID_FIRST)
     identity = line[start : start + 32].decode("ascii", "replace")
     if not line.startswith(_ID_FIRST) or not re.fullmatch(r"[0-9a-f]{32}", identity):
-        raise TeacherError(
-            f"{path}, line {number}: not a request as this program writes them",
-            hint="restore the file, or move it away: its requests are then written again",
-        )
+        raise _foreign(path, number)
     return identity
+
+
+def _exported_url(path: Path, first_line: bytes) -> str:
+    """The address of a request file: that of all its lines."""
+    try:
+        return str(json.loads(first_line)["url"])
+    except (ValueError, KeyError) as exc:
+        raise _foreign(path, 1) from exc
+
+
+def _foreign(path: Path, number: int) -> TeacherError:
+    return TeacherError(
+        f"{path}, line {number}: not a request as this program writes them",
+        hint="restore the file, or move it away: its requests are then written again",
+    )
 
 
 def _result_id(path: Path, number: int, line: bytes) -> int | None:

@@ -9,26 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.settings.teacher import TeacherSettings
-from promptcot.engines.http_client import HttpClient, RequestFailed, Servers
+from promptcot.engines.http_client import HttpClient, RequestFailed
 from promptcot.engines.openai_format import read_completion, request_body, request_path
 from promptcot.engines.protocol import Answer, Capabilities, Request
+from promptcot.engines.servers import teacher_servers
 
 
 class HttpEngine:
     """A teacher behind ``POST <base_url>/chat/completions``, at one or more servers."""
 
-    def __init__(self, settings: TeacherSettings) -> None:
+    def __init__(self, name: str, settings: TeacherSettings) -> None:
         self._settings = settings
-        self._client = HttpClient(
-            Servers(
-                base_urls=settings.base_urls,
-                api_key_env=settings.api_key_env,
-                max_concurrency=settings.max_concurrency,
-                timeout_s=settings.timeout_s,
-                max_retries=settings.max_retries,
-                outage_s=settings.outage_s,
-            )
-        )
+        self._client = HttpClient(teacher_servers(name, settings))
 
     @property
     def capabilities(self) -> Capabilities:

@@ -22,6 +22,7 @@ from promptcot.engines.first_replies import FirstReplies
 from promptcot.engines.http_connections import Connections
 from promptcot.engines.http_fleet import Endpoint, Fleet, Lease, back_off
 from promptcot.engines.openai_format import NotACompletion, read_error
+from promptcot.engines.servers import Servers
 
 _LONGEST_RETRY_AFTER_S = 300.0
 _MAX_LOST_CONNECTIONS = 20
@@ -32,18 +33,6 @@ _PASSING = {408, 425}
 _REFUSED = {400, 413, 422}
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Servers:
-    """Where to ask, and how patiently; the names are those of a teacher's settings."""
-
-    base_urls: tuple[str, ...]
-    api_key_env: str
-    max_concurrency: int
-    timeout_s: float
-    max_retries: int
-    outage_s: float
 
 
 class RequestFailed(Exception):
@@ -70,7 +59,7 @@ class HttpClient:
 
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
-        self._fleet = Fleet(servers.base_urls, outage_s=servers.outage_s)
+        self._fleet = Fleet(servers)
         self._connections = Connections(
             api_key_env=servers.api_key_env, timeout_s=servers.timeout_s
         )
@@ -87,7 +76,7 @@ class HttpClient:
         Raises:
             RequestRefused: The server will not answer this request.
             RequestFailed: It failed on every try.
-            TeacherUnreachable: No server has answered for longer than the limit.
+            TeacherUnreachable: No server has answered for longer than the limits.
             TeacherError: The servers cannot be used as configured.
         """
         content = json.dumps(body, ensure_ascii=False).encode()
@@ -137,11 +126,9 @@ class HttpClient:
 
     def _lose(self, lease: Lease, exc: httpx.TransportError) -> _Failure:
         reason = str(exc) or type(exc).__name__
-        return _Failure(
-            reason,
-            is_counted=self._fleet.report_loss(lease, reason),
-            is_lost=not isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout),
-        )
+        is_lost = not isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout)
+        is_counted = self._fleet.report_loss(lease, reason, was_connected=is_lost)
+        return _Failure(reason, is_counted=is_counted, is_lost=is_lost)
 
     def _sort_error(self, lease: Lease, response: httpx.Response) -> _Failure:
         """Whether an error reply can pass, concerns this request, or all of them."""
@@ -164,7 +151,7 @@ class HttpClient:
     ) -> _Failure:
         self._first.note_refusal(
             f"{response.url} did not reply with a completion: {exc}",
-            "point teachers.NAME.base_urls at OpenAI-compatible servers (with /v1)",
+            f"point {self._servers.urls_setting} at OpenAI-compatible servers (with /v1)",
         )
         return self._fail(lease, str(exc))
 
@@ -177,11 +164,9 @@ class HttpClient:
         if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             return f"put the server's key into the environment variable {self._servers.api_key_env}"
         if status == httpx.codes.NOT_FOUND:
-            return "check teachers.NAME.base_urls (each ends in /v1) and teachers.NAME.model"
-        return (
-            "correct the teacher's settings; if the server does not know structured outputs, set "
-            "teachers.NAME.constraints = []"
-        )
+            names = f"{self._servers.urls_setting} (with /v1) and {self._servers.section}.model"
+            return f"check {names}"
+        return self._servers.refusal_hint
 
 
 def _retry_after(response: httpx.Response) -> float | None:

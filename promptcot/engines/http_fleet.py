@@ -9,7 +9,7 @@ Each request goes to the usable server with the fewest in flight. A server is pu
   half as many requests at once, slowly more with each answer.
 
 While no server is usable the requests wait. Only when that has lasted for ``outage_s`` without any
-answer the run stops.
+answer the run stops; for ``first_contact_s``, where no server has replied at all so far.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ import asyncio
 import math
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from pipeline import console
 from pipeline.errors import TeacherUnreachable
+from promptcot.engines.servers import Servers
 
 _FAILURES_IN_A_ROW = 6
 """A server that fails one request in five must not stand idle for it; six in a row are a fault."""
@@ -79,9 +80,12 @@ class Lease:
 class Fleet:
     """The servers of one teacher. All methods run in one event loop."""
 
-    def __init__(self, urls: Sequence[str], *, outage_s: float) -> None:
-        self.endpoints = [Endpoint(url) for url in dict.fromkeys(u.rstrip("/") for u in urls)]
-        self._outage_s = outage_s
+    def __init__(self, servers: Servers) -> None:
+        urls = dict.fromkeys(url.rstrip("/") for url in servers.base_urls)
+        self.endpoints = [Endpoint(url) for url in urls]
+        self._servers = servers
+        self._has_contact = False
+        """Whether some server has ever replied, with an answer or an error."""
         self._trouble_since: float | None = None
         """Since when no server has been usable and none has answered."""
         self._is_outage_said = False
@@ -122,6 +126,7 @@ class Fleet:
     def report_answer(self, lease: Lease) -> None:
         """The server answered, if only with a refusal: it is there."""
         endpoint = lease.endpoint
+        self._has_contact = True
         if endpoint.is_down:
             if endpoint.is_unreachable and lease.started < endpoint.aside_since:
                 # Its last words, which were on their way when it died.
@@ -138,6 +143,7 @@ class Fleet:
     def report_failure(self, lease: Lease, reason: str) -> None:
         """The server replied, or kept silent, in a way that may be its own fault."""
         endpoint = lease.endpoint
+        self._has_contact = True
         self._note(endpoint, reason)
         # Sent before the server was put aside: says nothing new.
         if lease.started < endpoint.aside_since:
@@ -147,7 +153,7 @@ class Fleet:
             endpoint.is_down, endpoint.is_unreachable = True, False
             self._put_aside(endpoint, None)
 
-    def report_loss(self, lease: Lease, reason: str) -> bool:
+    def report_loss(self, lease: Lease, reason: str, *, was_connected: bool) -> bool:
         """No connection could be made or kept; whether that may be the request's fault.
 
         It is not where all servers are gone, nor where the server had been put aside meanwhile:
@@ -155,6 +161,8 @@ class Fleet:
         """
         endpoint = lease.endpoint
         self._note(endpoint, reason)
+        # Whatever hangs up at once may be no such server at all; this one was working.
+        self._has_contact |= was_connected and self._now() - lease.started > _SIGN_OF_LIFE_S
         if lease.started < endpoint.aside_since:
             return False
         endpoint.is_down = endpoint.is_unreachable = True
@@ -164,6 +172,7 @@ class Fleet:
     def report_busy(self, lease: Lease, reason: str, wait_s: float | None) -> None:
         """The server is there, but has more than it can do; ``wait_s`` is what it asks for."""
         endpoint = lease.endpoint
+        self._has_contact = True
         self._note(endpoint, reason)
         if lease.started >= endpoint.aside_since:
             # This request itself did not fit.
@@ -195,7 +204,7 @@ class Fleet:
         self._check_outage(now)
         moments = [e.resume_at for e in self.endpoints if e.resume_at > now]
         if self._trouble_since is not None:
-            moments.append(max(self._trouble_since + self._outage_s, now + _FIRST_WAIT_S))
+            moments.append(max(self._trouble_since + self._patience_s, now + _FIRST_WAIT_S))
         moments.append(now + _LONGEST_SLEEP_S)
         woken = asyncio.get_running_loop().create_future()
         self._waiting.append(woken)
@@ -213,14 +222,29 @@ class Fleet:
         # A paused server that is still working on other requests is no outage.
         if any(not e.is_down and e.in_flight for e in self.endpoints):
             return
-        if self._trouble_since is None or now - self._trouble_since < self._outage_s:
+        if self._trouble_since is None or now - self._trouble_since < self._patience_s:
             return
+        urls, seconds = ", ".join(e.url for e in self.endpoints), now - self._trouble_since
+        section, setting = self._servers.section, self._servers.urls_setting
+        if not self._has_contact:
+            raise TeacherUnreachable(
+                f"nothing answers at {urls}, which {setting} names ({self._last_reason}, for "
+                f"{seconds:.0f} s); answers of earlier runs are kept",
+                hint=f"correct {setting} or start the server, then run the same command again; "
+                f"raise {section}.first_contact_s to wait longer for one that is being started",
+            )
         raise TeacherUnreachable(
-            f"no answer from {', '.join(e.url for e in self.endpoints)} for "
-            f"{now - self._trouble_since:.0f} s: {self._last_reason}; answers so far are kept",
-            hint="start the server or correct teachers.NAME.base_urls, then run the same command "
-            "again; for a slow server raise teachers.NAME.timeout_s, for long restarts outage_s",
+            f"no answer from {urls} for {seconds:.0f} s: {self._last_reason}; answers so far are "
+            "kept",
+            hint=f"start the server or correct {setting}, then run the same command again; for a "
+            f"slow server raise {section}.timeout_s, for long restarts {section}.outage_s",
         )
+
+    @property
+    def _patience_s(self) -> float:
+        """How long no server may be usable."""
+        longest = self._servers.outage_s
+        return longest if self._has_contact else min(longest, self._servers.first_contact_s)
 
     def _put_aside(self, endpoint: Endpoint, wait_s: float | None) -> None:
         now = self._now()
@@ -233,8 +257,8 @@ class Fleet:
             if all(e.is_down for e in self.endpoints):
                 self._is_outage_said = True
                 console.warn(
-                    f"no teacher answers ({self._last_reason}); waiting up to "
-                    f"{self._outage_s:.0f} s for one"
+                    f"no server answers ({self._last_reason}); waiting up to "
+                    f"{self._patience_s:.0f} s for one"
                 )
         self._wake(len(self._waiting))
 

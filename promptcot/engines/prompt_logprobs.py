@@ -22,8 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pipeline.errors import TeacherError
 from pipeline.settings.refinement import ScorerSettings
 from promptcot.engines.openai_format import NotACompletion, excerpt
-
-_MAX_RETRIES = 5
+from promptcot.engines.servers import scorer_servers
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ def sum_logprobs(
 
 
 async def score_http(
-    settings: ScorerSettings, texts: Sequence[str]
+    settings: ScorerSettings, texts: Sequence[str], *, has_answered: bool = False
 ) -> list[list[TokenLogprob] | None]:
     """Score texts with a vLLM server (``prompt_logprobs``); lists are in the texts' order.
 
@@ -58,22 +57,18 @@ async def score_http(
     The text's very first token has nothing before it, hence no entry, unless the tokenizer puts a
     start token there.
 
+    Args:
+        settings: Where and what to ask.
+        texts: What to score.
+        has_answered: Whether the server did so before; then its absence is an outage.
+
     Raises:
         TeacherError: The server refuses all texts, or gives no prompt log-probabilities.
         TeacherUnreachable: It does not answer.
     """
-    from promptcot.engines.http_client import HttpClient, Servers
+    from promptcot.engines.http_client import HttpClient
 
-    client = HttpClient(
-        Servers(
-            base_urls=(settings.base_url,),
-            api_key_env=settings.api_key_env,
-            max_concurrency=settings.max_concurrency,
-            timeout_s=settings.timeout_s,
-            max_retries=_MAX_RETRIES,
-            outage_s=settings.timeout_s,
-        )
-    )
+    client = HttpClient(scorer_servers(settings, has_answered=has_answered))
     slots = asyncio.Semaphore(settings.max_concurrency)
     try:
         async with asyncio.TaskGroup() as group:

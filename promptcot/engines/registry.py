@@ -10,10 +10,11 @@ from pipeline.settings.teacher import TeacherSettings
 from promptcot.engines.protocol import Engine
 
 
-def make_engine(settings: TeacherSettings, recipe: Recipe, out: Path) -> Engine:
+def make_engine(name: str, settings: TeacherSettings, recipe: Recipe, out: Path) -> Engine:
     """Create an engine without loading a model or opening a connection.
 
     Args:
+        name: The teacher's in the recipe, for messages.
         settings: The teacher's.
         recipe: Where its script is looked for.
         out: The run folder; batch files go there.
@@ -29,7 +30,7 @@ def make_engine(settings: TeacherSettings, recipe: Recipe, out: Path) -> Engine:
     if settings.engine == "http":
         from promptcot.engines.http import HttpEngine
 
-        return HttpEngine(settings)
+        return HttpEngine(name, settings)
     if settings.engine == "vllm":
         from promptcot.engines.vllm import VllmEngine
 
@@ -37,7 +38,7 @@ def make_engine(settings: TeacherSettings, recipe: Recipe, out: Path) -> Engine:
     if settings.engine == "batch_file":
         from promptcot.engines.batch_file import BatchFileEngine
 
-        return BatchFileEngine(settings, out)
+        return BatchFileEngine(name, settings, out)
     from promptcot.engines.scripted import ScriptedEngine
 
     if settings.script is None:

@@ -147,7 +147,12 @@ class Teacher:
 
 
 def open_teacher(
-    settings: TeacherSettings, *, recipe: Recipe, out: Path, account: Account | None = None
+    settings: TeacherSettings,
+    *,
+    recipe: Recipe,
+    out: Path,
+    account: Account | None = None,
+    name: str = "default",
 ) -> Teacher:
     """A teacher whose answers are stored under ``out/answers``; use it in a ``with`` block.
 
@@ -158,15 +163,15 @@ def open_teacher(
         recipe: Where scripts, prices and the budget are.
         out: The run folder.
         account: The folder's open books, where several teachers share them.
+        name: The teacher's in the recipe, under which it is in the ledger. Another teacher may
+            have equal settings.
 
     Raises:
         ConfigError: The recipe's teacher lacks a setting that its engine needs.
         TeacherError: The engine cannot be used as configured.
         StoreError: The stored answers cannot be used.
     """
-    engine = make_engine(settings, recipe, out)
-    named = (name for name, own in recipe.settings.teachers.items() if own == settings)
-    name = next(named, settings.model)
+    engine = make_engine(name, settings, recipe, out)
     return Teacher(
         engine,
         name=name,

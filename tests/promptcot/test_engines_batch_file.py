@@ -190,10 +190,33 @@ def test_constraints_and_plain_prompts_keep_their_form(tmp_path: Path) -> None:
         ask(tmp_path, requests)
     # One address per file.
     assert [len(lines_of(p)) for p in folder(tmp_path).glob("requests-*.jsonl")] == [1, 1]
+    # Only the one that vLLM's batch program answers is given to it.
+    chat_path, plain_path = sorted(
+        folder(tmp_path).glob("requests-*.jsonl"), key=lambda p: lines_of(p)[0]["body"]["seed"]
+    )
+    with pytest.raises(WorkPending) as caught:
+        ask(tmp_path, requests)
+    assert f"-i {chat_path} -o" in caught.value.hint
+    assert f"{plain_path.name} asks /v1/completions" in caught.value.hint
+    assert 'teachers.default.engine = "http"' in caught.value.hint
     chat, plain = sorted(all_requests(tmp_path), key=lambda line: line["body"]["seed"])
     assert chat["body"]["structured_outputs"] == {"regex": "a+"}
     assert chat["body"]["top_k"] == 20
     assert (plain["url"], plain["body"]["prompt"]) == ("/v1/completions", "q2")
+
+
+def test_results_of_a_program_that_does_not_know_the_address_are_no_answers(tmp_path: Path) -> None:
+    plain = [request(1, template="none")]
+    with pytest.raises(WorkPending):
+        ask(tmp_path, plain)
+    path = folder(tmp_path) / "requests-0001.jsonl"
+    said = "URL /v1/completions was used. Supported endpoints: /v1/chat/completions, /score."
+    (line,) = lines_of(path)
+    response = {"status_code": 400, "request_id": "r1", "body": None}
+    answer_file(path, [{"custom_id": line["custom_id"], "response": response, "error": said}])
+    with pytest.raises(TeacherError, match="does not serve what was asked") as caught:
+        ask(tmp_path, plain)
+    assert f"vllm serve {MODEL}" in caught.value.hint
 
 
 def test_two_teachers_of_one_model_share_the_folder(tmp_path: Path) -> None:

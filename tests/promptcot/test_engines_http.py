@@ -22,6 +22,7 @@ from pipeline.settings import load_recipe
 from pipeline.settings.teacher import TeacherSettings
 from promptcot.engines.protocol import Answer, Constraint, Request
 from promptcot.engines.teacher import open_teacher
+from promptcot.run_context import SynthesisRun
 
 
 def ask(
@@ -151,7 +152,7 @@ def test_nothing_but_refusals_stops_the_run(openai_server: LocalServer, tmp_path
     ("model", "message", "hint"),
     [
         ("locked", "HTTP 401: wrong key", "PROMPTCOT_API_KEY"),
-        ("unknown", "HTTP 404: no such model", "teachers.NAME.model"),
+        ("unknown", "HTTP 404: no such model", "teachers.default.model"),
     ],
 )
 def test_wrong_key_and_model_stop_the_run_at_once(
@@ -256,10 +257,17 @@ def test_an_outage_ends_the_run_and_keeps_the_answers(tmp_path: Path) -> None:
     requests = [request(i) for i in range(30)]
     with serving(port):
         ask(url, tmp_path, requests[:10], model="plain")
-    start = time.monotonic()
-    with pytest.raises(TeacherUnreachable, match="answers so far are kept") as caught:
-        ask(url, tmp_path, requests, model="plain", outage_s=1)
-    assert 1 <= time.monotonic() - start < 4
+    with ThreadPoolExecutor() as pool, pytest.raises(TeacherUnreachable) as caught:
+        with serving(port) as server:
+            settings = {"model": "slow-0.05", "max_concurrency": 1, "outage_s": 1}
+            run = pool.submit(ask, url, tmp_path, requests, **settings, first_contact_s=0)
+            while sum(server.asked("slow-0.05").values()) < 4:
+                time.sleep(0.02)
+        start = time.monotonic()
+        run.result(timeout=20)
+    # It had answered once: the shorter limit of a wrong address does not hold any more.
+    assert 0.8 <= time.monotonic() - start < 4
+    assert "answers so far are kept" in str(caught.value)
     assert url in str(caught.value)
     assert "start the server" in caught.value.hint
     with serving(port) as server:
@@ -270,6 +278,25 @@ def test_an_outage_ends_the_run_and_keeps_the_answers(tmp_path: Path) -> None:
 def test_a_server_without_workers_is_an_outage(openai_server: LocalServer, tmp_path: Path) -> None:
     with pytest.raises(TeacherUnreachable, match="503: no workers"):
         ask(openai_server, tmp_path, [request()], model="down", max_retries=0, outage_s=0.5)
+
+
+def test_an_address_where_nothing_ever_answered_ends_the_run_soon(tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}/v1"
+    recipe = load_recipe(
+        "demo",
+        [
+            'teachers.judge.engine="http"',
+            f'teachers.judge.base_urls=["{url}"]',
+            "teachers.judge.first_contact_s=1",
+        ],
+    )
+    start = time.monotonic()
+    with SynthesisRun(recipe, tmp_path) as run, pytest.raises(TeacherUnreachable) as caught:
+        run.teacher("judge").answer_all([request(i) for i in range(20)], "judged")
+    assert 1 <= time.monotonic() - start < 4
+    assert url in str(caught.value)
+    assert "teachers.judge.base_urls" in str(caught.value)
+    assert "teachers.judge.first_contact_s" in caught.value.hint
 
 
 def free_port() -> int:

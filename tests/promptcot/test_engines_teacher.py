@@ -29,6 +29,7 @@ from promptcot.engines.answers import FILE_NAME, AnswerStore
 from promptcot.engines.ledger import read_ledger
 from promptcot.engines.protocol import Answer, Constraint, Request
 from promptcot.engines.teacher import open_teacher
+from promptcot.run_context import SynthesisRun
 
 
 def scripted(tmp_path: Path, rows: list[dict[str, Any]]) -> tuple[TeacherSettings, Recipe]:
@@ -305,6 +306,18 @@ def test_script_matches_text_or_pattern_and_cycles_by_seed(tmp_path: Path) -> No
         answers = teacher.answer_all(questions(5), "test")
     assert [a.text for a in answers] == ["", "odd", "even", "cut", ""]
     assert answers[3].finish_reason == "length"
+
+
+def test_teachers_with_equal_settings_have_ledger_lines_of_their_own(tmp_path: Path) -> None:
+    scripted(tmp_path, [{"match": "", "text": "two words"}])
+    names = ("default", "solver", "judge")
+    same = 'engine = "scripted"\nscript = "script.jsonl"\n'
+    recipe = toy_recipe(tmp_path, "".join(f"[teachers.{name}]\n{same}" for name in names))
+    with SynthesisRun(recipe, tmp_path) as run:
+        for count, name in enumerate(names, start=1):
+            run.teacher(name).answer_all(questions(count, first=10 * count), "stage")
+    found = [(line.teacher, line.stored, line.completion_tokens) for line in read_ledger(tmp_path)]
+    assert found == [("default", 1, 2), ("solver", 2, 4), ("judge", 3, 6)]
 
 
 def test_another_script_is_asked_anew(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai_server import LocalServer
 
-from pipeline.errors import TeacherError
+from pipeline.errors import TeacherError, TeacherUnreachable
 from pipeline.settings.refinement import ScorerSettings
 from promptcot.engines.prompt_logprobs import (
     TokenLogprob,
@@ -41,6 +41,14 @@ def test_a_server_without_prompt_logprobs_is_named(openai_server: LocalServer) -
     with pytest.raises(TeacherError, match="no prompt log-probabilities") as caught:
         score(openai_server, ["one two"] * 3, "no-logprobs")
     assert openai_server.base_url in str(caught.value)
+
+
+def test_a_scorer_that_is_not_there_is_called_by_its_setting() -> None:
+    settings = ScorerSettings(engine="http", base_url="http://127.0.0.1:9/v1", first_contact_s=0)
+    with pytest.raises(TeacherUnreachable) as caught:
+        asyncio.run(score_http(settings, ["one two"]))
+    assert "synthesis.refinement.scorer.base_url" in str(caught.value)
+    assert "teachers" not in str(caught.value) + caught.value.hint
 
 
 def test_start_tokens_split_characters_and_added_spaces() -> None:
