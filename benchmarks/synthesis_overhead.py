@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from latency_server import latency_s
+from teacher_server import latency_s
 
 from pipeline import console
 from pipeline.records import ConceptCombination
@@ -67,7 +67,7 @@ def main() -> int:
     http.add_argument("--concurrency", type=int, nargs="+", default=[64, 512])
     http.add_argument("--rounds", type=int, default=20, help="requests = rounds x concurrency")
     http.add_argument("--batch-size", type=int, default=64)
-    http.add_argument("--median-s", type=float, default=1.5)
+    http.add_argument("--median-ms", type=float, default=1500.0)
     http.add_argument("--sigma", type=float, default=0.5)
     options = parser.parse_args()
     console.use_json_output()
@@ -89,8 +89,8 @@ def measure_http(options: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for concurrency in options.concurrency:
         requests = [_request(i, max_tokens=400) for i in range(concurrency * options.rounds)]
-        latencies = [latency_s(r.seed, options.median_s, options.sigma) for r in requests]
-        with _latency_server(options) as url, tempfile.TemporaryDirectory() as folder:
+        latencies = [latency_s(r.seed, options.median_ms, options.sigma) for r in requests]
+        with _serving(options) as url, tempfile.TemporaryDirectory() as folder:
             recipe = _recipe(
                 Path(folder),
                 f'engine = "http"\nmodel = "sleeper"\nbase_urls = ["{url}"]\n'
@@ -268,9 +268,9 @@ def _run_stage(run: SynthesisRun, requests: Sequence[Request]) -> float:
 
 
 @contextmanager
-def _latency_server(options: argparse.Namespace) -> Iterator[str]:
-    command = [sys.executable, str(Path(__file__).with_name("latency_server.py"))]
-    command += ["--median-s", str(options.median_s), "--sigma", str(options.sigma)]
+def _serving(options: argparse.Namespace) -> Iterator[str]:
+    command = [sys.executable, str(Path(__file__).with_name("teacher_server.py")), "--words", "300"]
+    command += ["--median-ms", str(options.median_ms), "--sigma", str(options.sigma)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         yield f"http://127.0.0.1:{int(server.stdout.readline())}/v1"

@@ -5,7 +5,8 @@
 The reply is a function of the request alone, so that a request asked twice gets one text, as a
 stored answer would. ``GET /v1/stats`` says how often each request was asked. Faults are seeded by
 request and try: ``--errors``, ``--hangs`` and ``--garbage`` are shares of all replies. ``--served``
-is a file that gets one line per completion, which outlives a kill of the server.
+is a file that gets one line per completion, which outlives a kill of the server. With ``--words``
+every reply is that many words and costs the server next to nothing: for measuring the client.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ _NOUNS = (
 )
 WORDS = _NOUNS.split()
 HANG_S = 3600.0
+LONGEST_LATENCY_S = 10.0
 
 
 class Stand:
@@ -43,6 +45,7 @@ class Stand:
         self.completed: Counter[str] = Counter()
         self.tokens = 0
         self.in_flight = self.peak = 0
+        self.fixed = "thus " * options.words
         self.served = options.served.open("a", buffering=1) if options.served else None
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -87,9 +90,8 @@ class Stand:
             if fault < share:
                 return await self._fail(kind)
             fault -= share
-        # The latency belongs to the request, not to the try: an ideal schedule can be computed.
-        await asyncio.sleep(latency_s(key, self.options.median_ms, self.options.sigma))
-        text = reply_to(body, random.Random(key))
+        await asyncio.sleep(latency_s(body["seed"], self.options.median_ms, self.options.sigma))
+        text = self.fixed or reply_to(body, random.Random(key))
         self.completed[key] += 1
         self.tokens += len(text.split())
         if self.served is not None:
@@ -112,9 +114,13 @@ class Stand:
         return 500, {"error": {"message": "engine hiccup"}}
 
 
-def latency_s(key: str, median_ms: float, sigma: float) -> float:
-    """Seconds that the request with this hash takes: log-normal."""
-    return median_ms / 1000 * random.Random(f"latency/{key}").lognormvariate(0, sigma)
+def latency_s(seed: int, median_ms: float, sigma: float) -> float:
+    """Seconds that the request of this seed takes, on every try: log-normal.
+
+    It depends on nothing else, so that a client can compute an ideal schedule beforehand.
+    """
+    draw = random.Random(f"latency/{seed}").lognormvariate(0, sigma)
+    return min(median_ms / 1000 * draw, LONGEST_LATENCY_S)
 
 
 async def read_body(reader: asyncio.StreamReader) -> bytes:
@@ -196,6 +202,7 @@ async def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--median-ms", type=float, default=20.0)
     parser.add_argument("--sigma", type=float, default=0.5, help="spread of the log-normal")
+    parser.add_argument("--words", type=int, default=0, help="of every reply; 0: a teacher's")
     parser.add_argument("--errors", type=float, default=0.0)
     parser.add_argument("--hangs", type=float, default=0.0)
     parser.add_argument("--garbage", type=float, default=0.0)

@@ -7,7 +7,8 @@ back failed is written into a next file, at most ``max_retries`` times; one that
 failed too often, becomes an ``error`` answer.
 
 Each file asks one address. ``vllm run-batch`` answers chat completions, but not plain ones: a file
-of requests without a chat template (``/v1/completions``) needs another fleet, or ``engine = "http"``.
+of requests without a chat template (``/v1/completions``) needs another fleet, or the ``http``
+engine.
 """
 
 from __future__ import annotations
