@@ -186,6 +186,8 @@ class Provenance(Record):
     source_row: str | None = None
     source_dataset: str | None = None
     source_split: str | None = None
+    source_file: str | None = None
+    source_position: int | None = None
 
 
 class TrainingRow(Record):

@@ -1,23 +1,25 @@
-"""One object per ``[[curriculum.sources]]`` entry: its rows, its parser, and what names it."""
+"""One object per ``[[curriculum.sources]]`` entry: its parts, its rows, its parser, its name."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
-from typing import Any
 
 from curriculum.candidates import Candidate
 from curriculum.sources import open_code_reasoning as ocr
 from curriculum.sources import open_thoughts, synthesized
-from curriculum.sources.reading import file_inputs, iterate_rows, read_file, read_hub
+from curriculum.sources.parts import RawRow, SourceFile, SourcePart
+from curriculum.sources.reading import Schema, iterate_rows, read_file, read_part, split_file
+from pipeline.errors import SourceError
+from pipeline.hashing import file_sha256
 from pipeline.manifest import InputRef, Version
 from pipeline.records import Rejected
 from pipeline.settings.recipe import Recipe
 from pipeline.settings.sources import SourceSettings
 
-RawRow = tuple[str, dict[str, Any]]
-"""Revision of the file or dataset a row comes from, and the row."""
+__all__ = ["CARDS", "OpenedSource", "Parser", "RawRow", "SourcePart", "open_source"]
 
 CARDS = {
     "open_code_reasoning": "open_code_reasoning",
@@ -36,68 +38,83 @@ class Parser:
 
     def parse(self, raw: RawRow) -> Candidate | Rejected:
         """Understand one row by its source's schema."""
-        revision, row = raw
         if self.settings.kind == "open_code_reasoning":
-            return ocr.parse_row(row, self.settings, revision, self.questions)
+            return ocr.parse_row(raw, self.settings, self.questions)
         if self.settings.kind == "open_thoughts2":
-            return open_thoughts.parse_row(row, self.settings, revision)
-        return synthesized.parse_row(row, self.settings, revision)
+            return open_thoughts.parse_row(raw, self.settings)
+        return synthesized.parse_row(raw, self.settings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedSource:
-    """A source whose origin exists and is pinned."""
+    """A source whose origin exists and is pinned; can be sent to a process."""
 
     recipe: Recipe
     settings: SourceSettings
     inputs: list[InputRef]
-    version: Version | None = None
-    """Verified traces, for a synthesized source."""
+    files: tuple[SourceFile, ...]
 
     @property
     def name(self) -> str:
         """The source's name in the recipe."""
         return self.settings.name
 
-    def rows(self) -> Iterator[RawRow]:
-        """Stream the source's rows, always in the same order.
+    def parts(self, batch_rows: int, spool: Path) -> Iterator[SourcePart]:
+        """Cut the source into parts of at most ``batch_rows`` rows, always the same.
+
+        Args:
+            batch_rows: Most rows of a part.
+            spool: Folder of this source alone, for what must be unpacked or downloaded first. It
+                must stay as long as parts are read.
 
         Raises:
-            SourceError: A file or the hub dataset cannot be read as documented.
+            SourceError: A file cannot be read as documented.
         """
-        if self.version is not None:
-            for row in synthesized.read_traces(self.version):
-                yield self.version.name, row
-        elif self.settings.hub_id:
-            yield from self._hub_rows()
-        else:
-            for relative, ref in zip(self.settings.paths, self.inputs, strict=False):
-                yield from read_source_file(self.settings, self.recipe.file(relative), ref.version)
+        schema = schema_of(self.settings)
+        numbers = count()
+        for file_number, file in enumerate(self.files):
+            folder = spool / f"{file_number:04d}-{file.revision[:16]}"
+            for part in split_file(file.path, schema, batch_rows, folder):
+                yield replace(part, index=next(numbers), file=file_number)
 
-    def _hub_rows(self) -> Iterator[RawRow]:
-        revision = self.settings.revision or ""
-        for config, split in _hub_parts(self.settings):
-            columns = ocr.COLUMNS if self.settings.kind == "open_code_reasoning" else _OT2
-            if config == "split_0":
-                columns = {name: kind for name, kind in columns.items() if name != "index"}
-            for row in read_hub(self.settings, columns, config=config, split=split):
-                yield revision, row
+    def read(self, part: SourcePart) -> Iterator[RawRow]:
+        """The rows of a part; any process that sees the files may read them.
+
+        Raises:
+            SourceError: A file changed or cannot be read as documented.
+        """
+        file = self.files[part.file]
+        rows = read_part(part, schema_of(self.settings), file.path)
+        for position, values in enumerate(rows, start=part.start):
+            yield RawRow(file.revision, file.name, position, values)
+
+    def release(self, part: SourcePart) -> None:
+        """Say that a part's rows are stored, so that what was downloaded for it may go."""
 
     def parser(self) -> Parser:
         """The source's parser, with the join's questions loaded."""
         questions = ocr.load_questions(self.recipe, self.settings.questions)
         return Parser(settings=self.settings, questions=questions)
 
+    def rows(self) -> Iterator[RawRow]:
+        """Stream the source's rows, always in the same order.
 
-_OT2 = open_thoughts.COLUMNS
+        Raises:
+            SourceError: A file cannot be read as documented.
+        """
+        for file in self.files:
+            yield from read_source_file(self.settings, file.path, file.revision)
 
 
-def _hub_parts(settings: SourceSettings) -> list[tuple[str | None, str]]:
-    """(config, split) pairs: OpenCodeReasoning names its splits like its configs."""
-    if settings.kind == "open_code_reasoning":
-        configs = [settings.config] if settings.config else list(ocr.CONFIGS)
-        return [(config, settings.split or config) for config in configs]
-    return [(settings.config, settings.split or "train")]
+_SYNTHESIZED = ("solution", "final_answer", "agreement", "method")
+
+
+def schema_of(settings: SourceSettings) -> Schema:
+    """The columns that a source's files have."""
+    if settings.kind == "synthesized":
+        return Schema(required=_SYNTHESIZED)
+    module = ocr if settings.kind == "open_code_reasoning" else open_thoughts
+    return Schema(columns=module.COLUMNS, required=module.REQUIRED)
 
 
 def read_source_file(settings: SourceSettings, path: Path, revision: str) -> Iterator[RawRow]:
@@ -106,14 +123,13 @@ def read_source_file(settings: SourceSettings, path: Path, revision: str) -> Ite
     Raises:
         SourceError: The file is missing, unreadable, empty or has other columns.
     """
-    if settings.kind == "synthesized":
-        required: tuple[str, ...] = ("solution", "final_answer", "agreement", "method")
-        for row in iterate_rows(path, required):
-            yield revision, row
-        return
-    module = ocr if settings.kind == "open_code_reasoning" else open_thoughts
-    for row in read_file(path, module.COLUMNS, module.REQUIRED):
-        yield revision, row
+    schema = schema_of(settings)
+    if schema.columns is None:
+        rows = iterate_rows(path, schema.required)
+    else:
+        rows = read_file(path, schema.columns, schema.required)
+    for position, values in enumerate(rows):
+        yield RawRow(revision, path.name, position, values)
 
 
 def open_source(recipe: Recipe, settings: SourceSettings, out: Path, *, plan: bool) -> OpenedSource:
@@ -131,15 +147,37 @@ def open_source(recipe: Recipe, settings: SourceSettings, out: Path, *, plan: bo
     if settings.kind == "synthesized" and not settings.paths:
         version = synthesized.find_version(recipe, out, may_synthesize=not plan)
         ref = InputRef(name=f"{settings.name}:synthesis/verified", version=version.name)
-        return OpenedSource(recipe=recipe, settings=settings, inputs=[ref], version=version)
-    if settings.hub_id:
-        parts = ",".join(f"{config or 'default'}/{split}" for config, split in _hub_parts(settings))
-        ref = InputRef(
-            name=f"{settings.name}:{settings.hub_id}:{parts}", version=settings.revision or ""
-        )
-        inputs = [ref]
-    else:
-        inputs = file_inputs(recipe, settings.name, settings.paths)
-    questions = [entry.path for entry in settings.questions]
-    inputs += file_inputs(recipe, f"{settings.name}:questions", questions)
-    return OpenedSource(recipe=recipe, settings=settings, inputs=inputs)
+        files = _version_files(version)
+        return OpenedSource(recipe=recipe, settings=settings, inputs=[ref], files=files)
+    files = _local_files(recipe, settings.name, settings.paths)
+    joined = _local_files(
+        recipe, f"{settings.name}:questions", [entry.path for entry in settings.questions]
+    )
+    inputs = [InputRef(name=f"{settings.name}:{f.name}", version=f.revision) for f in files]
+    inputs += [
+        InputRef(name=f"{settings.name}:questions:{f.name}", version=f.revision) for f in joined
+    ]
+    return OpenedSource(recipe=recipe, settings=settings, inputs=inputs, files=files)
+
+
+def _version_files(version: Version) -> tuple[SourceFile, ...]:
+    return tuple(
+        SourceFile(name=shard.path, revision=version.name, path=version.folder / shard.path)
+        for shard in version.manifest.shards
+    )
+
+
+def _local_files(
+    recipe: Recipe, name: str, paths: list[str] | tuple[str, ...]
+) -> tuple[SourceFile, ...]:
+    """Name local files by their content, so that moving them changes no version."""
+    files = []
+    for relative in paths:
+        path = recipe.file(relative)
+        if not path.is_file():
+            raise SourceError(
+                f"source {name!r}: file not found: {path}",
+                hint="check `paths` in the recipe (relative to the recipe's folder)",
+            )
+        files.append(SourceFile(name=path.name, revision=file_sha256(path), path=path))
+    return tuple(files)

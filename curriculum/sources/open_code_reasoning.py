@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from curriculum.candidates import Candidate, make_row_id, refuse
-from curriculum.sources.reading import Columns, read_file
+from curriculum.sources.parts import Columns, RawRow
+from curriculum.sources.reading import read_file
 from pipeline.errors import SourceError
 from pipeline.records import Provenance, Rejected
 from pipeline.settings.recipe import Recipe
@@ -116,9 +117,10 @@ def config_of(row: dict[str, Any]) -> str:
 
 
 def parse_row(
-    row: dict[str, Any], source: SourceSettings, revision: str, questions: QuestionTables
+    raw: RawRow, source: SourceSettings, questions: QuestionTables
 ) -> Candidate | Rejected:
     """Understand one row; a ``-`` question is joined or refused by name."""
+    row = raw.values
     config = config_of(row)
     row_id = make_row_id(config, row["id"], row["output"])
     question = row["input"]
@@ -131,7 +133,7 @@ def parse_row(
     return Candidate(
         row_id=row_id,
         source=source.name,
-        source_revision=revision,
+        source_revision=raw.revision,
         source_id=row["id"] or "",
         question=question,
         user_text=question,
@@ -144,6 +146,8 @@ def parse_row(
             source_row=row.get("index"),
             source_dataset=row["dataset"],
             source_split=row["split"],
+            source_file=raw.file,
+            source_position=raw.position,
         ),
         code_rule="strict",
     )

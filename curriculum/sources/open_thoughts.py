@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from curriculum.candidates import Candidate, make_row_id, refuse
-from curriculum.sources.reading import Columns
+from curriculum.sources.parts import Columns, RawRow
 from pipeline.records import Domain, Provenance, Rejected
 from pipeline.settings.sources import SourceSettings
 
@@ -72,8 +72,9 @@ def infer_domain(source: str | None, question: str, answer: str) -> Domain:
     return "code" if code > maths else "math"
 
 
-def parse_row(row: dict[str, Any], source: SourceSettings, revision: str) -> Candidate | Rejected:
+def parse_row(raw: RawRow, source: SourceSettings) -> Candidate | Rejected:
     """Understand one row; anything but one user and one assistant turn is refused by name."""
+    row = raw.values
     turns = row["conversations"] or []
     texts = [_text_of(turn, "value") for turn in turns]
     row_id = make_row_id("default", row["question"], *texts)
@@ -88,7 +89,7 @@ def parse_row(row: dict[str, Any], source: SourceSettings, revision: str) -> Can
     return Candidate(
         row_id=row_id,
         source=source.name,
-        source_revision=revision,
+        source_revision=raw.revision,
         source_id="" if row["id"] is None else str(row["id"]),
         question=row["question"],
         user_text=user,
@@ -96,7 +97,9 @@ def parse_row(row: dict[str, Any], source: SourceSettings, revision: str) -> Can
         licence=source.licence,
         domain=domain,
         difficulty=None,
-        provenance=Provenance(source_dataset=row["source"]),
+        provenance=Provenance(
+            source_dataset=row["source"], source_file=raw.file, source_position=raw.position
+        ),
         code_rule="lenient" if domain == "code" else "none",
     )
 

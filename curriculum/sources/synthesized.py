@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from curriculum.candidates import Candidate, make_row_id
+from curriculum.sources.parts import RawRow
 from pipeline.errors import SourceError
 from pipeline.manifest import LATEST, Version, resolve_version
 from pipeline.records import Provenance, VerifiedTrace
@@ -40,28 +39,19 @@ def find_version(recipe: Recipe, out: Path, *, may_synthesize: bool) -> Version:
     return version
 
 
-def read_traces(version: Version) -> Iterator[dict[str, Any]]:
-    """Stream the version's rows.
-
-    Raises:
-        SourceError: A shard is missing or unreadable.
-    """
-    return version.rows()
-
-
-def parse_row(row: dict[str, Any], source: SourceSettings, revision: str) -> Candidate:
+def parse_row(raw: RawRow, source: SourceSettings) -> Candidate:
     """Understand one verified trace.
 
     Its key is made of what is trained on, the statement, the reasoning and the answer, so that it
     stays the same when only provenance changed.
     """
-    trace = VerifiedTrace.model_validate(row)
+    trace = VerifiedTrace.model_validate(raw.values)
     solution, problem = trace.solution, trace.solution.problem
     response = assistant_turn(solution.thinking, solution.answer)
     return Candidate(
         row_id=make_row_id("synthesized", problem.statement, response),
         source=source.name,
-        source_revision=revision,
+        source_revision=raw.revision,
         source_id=solution.id,
         question=problem.statement,
         user_text=problem.statement,
@@ -77,6 +67,8 @@ def parse_row(row: dict[str, Any], source: SourceSettings, revision: str) -> Can
             level=problem.level,
             verdicts=[f"{vote.judge}: {vote.verdict}" for vote in solution.judgements],
             agreement=trace.agreement,
+            source_file=raw.file,
+            source_position=raw.position,
         ),
         is_verified=trace.method != "unverified",
         code_rule="strict" if problem.domain == "code" else "none",

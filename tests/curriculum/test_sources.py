@@ -25,9 +25,14 @@ from curriculum.build import build_phase
 from curriculum.candidates import Candidate, make_row_id
 from curriculum.checking import check_source_file
 from curriculum.sources.open_code_reasoning import QuestionTables, load_questions, parse_row
+from curriculum.sources.parts import RawRow
 from pipeline.errors import ConfigError, SourceError
 from pipeline.settings import load_recipe
 from pipeline.settings.sources import QuestionSource, SourceSettings
+
+def raw(row: dict[str, object]) -> RawRow:
+    return RawRow("rev", "file.parquet", 3, row)
+
 
 CODE = SourceSettings(name="c", kind="open_code_reasoning", paths=("x",), licence="cc-by-4.0")
 
@@ -38,7 +43,7 @@ def test_questions_join_by_dataset_split_and_row() -> None:
     assert tables.find("taco", "train", "0")[0] is None
     assert tables.find("taco", "test", "-1")[0] is None
     row = ocr_row("-", dataset="taco", split="test", index="1")
-    candidate = parse_row(row, CODE, "rev", tables)
+    candidate = parse_row(raw(row), CODE, tables)
     assert isinstance(candidate, Candidate)
     assert candidate.question == "one"
     assert candidate.provenance.source_split == "test"
@@ -70,8 +75,8 @@ def test_codeforces_questions_are_put_together(tmp_path: Path) -> None:
 
 def test_row_licence_wins_over_the_sources() -> None:
     tables = QuestionTables({})
-    stated = parse_row(ocr_row("Print it."), CODE, "rev", tables)
-    silent = parse_row(ocr_row("Print it.", license=None), CODE, "rev", tables)
+    stated = parse_row(raw(ocr_row("Print it.")), CODE, tables)
+    silent = parse_row(raw(ocr_row("Print it.", license=None)), CODE, tables)
     assert isinstance(stated, Candidate) and isinstance(silent, Candidate)
     assert (stated.licence, silent.licence) == ("mit", "cc-by-4.0")
 
@@ -99,7 +104,7 @@ def test_jsonl_and_parquet_give_the_same_verdicts(tmp_path: Path) -> None:
         ("a.jsonl", b'{"question": "x"}\n', "line 1: missing field.s. conversations, source, id"),
         ("a.jsonl", b"", "holds no rows"),
         ("a.jsonl", b"\xff\xfe\n", "unreadable after line 0"),
-        ("a.jsonl.gz", b"\x1f\x8b\x08\x00broken", "unreadable after line 0"),
+        ("a.jsonl.gz", b"\x1f\x8b\x08\x00broken", "a.jsonl.gz: unreadable"),
         ("a.csv", b"x", "unknown file type '.csv'"),
     ],
 )

@@ -1,0 +1,54 @@
+"""What a source hands to a worker: where some consecutive rows lie, and the rows themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+Kind = Literal["text", "integer", "turns", "any"]
+Columns = Mapping[str, Kind]
+"""Column name to what its values are; every value may be null."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFile:
+    """One file of a source."""
+
+    name: str
+    """As provenance tells it: no folder of this machine."""
+    revision: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePart:
+    """Consecutive rows of one file of a source: what one task of a worker reads by itself."""
+
+    index: int
+    """Place among the source's parts, from 0."""
+    path: Path
+    """The file to read: the source's own, or a chunk that was spooled from it."""
+    start: int
+    """Number, from 0, of the first row in the source's own file."""
+    num_rows: int
+    file: int = 0
+    """Place of that file among the source's files."""
+    first: int = 0
+    """Number, from 0, of the first row within ``path``; differs from ``start`` in a chunk."""
+    offset: int = 0
+    """JSONL: first byte."""
+    size: int = 0
+    """JSONL: bytes."""
+
+
+class RawRow(NamedTuple):
+    """One row as its source has it, and where it stands there."""
+
+    revision: str
+    """Of the file or dataset."""
+    file: str
+    position: int
+    """Row number in the file, from 0; empty lines of JSONL do not count."""
+    values: dict[str, Any]
