@@ -1,6 +1,6 @@
 """What a phase knows of each prepared row while it chooses: flat arrays, no texts.
 
-The arrays hold 53 bytes a row. A row's number is its place in the concatenation of the phase's
+The arrays hold 49 bytes a row. A row's number is its place in the concatenation of the phase's
 prepared sources (source by source, part by part, row by row), so that the same sources give the
 same numbers whoever prepared them.
 """

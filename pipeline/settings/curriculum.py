@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from pipeline.settings.base import Settings, execution_only
@@ -21,12 +23,22 @@ class CurriculumSettings(Settings):
     deduplicate: bool = True
     traces_per_question: int = Field(1, ge=1)
     """How many traces of one question survive deduplication."""
+    near_duplicates: bool = True
+    """Whether questions in nearly the same words count as one question (with ``deduplicate``)."""
+    near_duplicate_jaccard: float = Field(0.8, gt=0, le=1)
+    """Likeness of two questions' word 3-grams from which they are one; numbers are words too."""
     batch_rows: int = Field(1000, ge=1)
     """Rows read, checked and written together: bounds memory."""
     shard_rows: int = Field(5000, ge=1)
-    """Rows of one Parquet file of a version; one such file is held in memory while written."""
+    """Rows of one Parquet file of a version."""
+    executor: Literal["local", "ray"] = execution_only("local")
+    """Where batches are worked on: processes of this machine, or a Ray cluster (extra ``ray``)."""
     num_workers: int = execution_only(2, ge=1)
-    """Processes that check and tokenise batches."""
+    """Processes, or Ray workers, that work at once; 1 with ``local`` works in the command itself."""
+    ray_address: str = execution_only("")
+    """Ray cluster to join, whose machines share the output folder; empty starts one here."""
+    dedupe_memory_mb: int = execution_only(256, ge=16)
+    """What the search for near-duplicates may hold of its keys at once."""
     min_rows: int = Field(1, ge=0)
     synthesize_if_missing: bool = execution_only(False)
     """Run synthesis first when a phase needs it and there is none: cheap in the demo only."""
@@ -39,9 +51,19 @@ class CurriculumSettings(Settings):
         for phase, settings in self.phases.items():
             if phase not in {"1", "2"}:
                 raise ValueError(f"phases are named 1 and 2, got {phase!r}")
-            for entry in settings.sources:
-                if entry.source not in names:
-                    raise ValueError(
-                        f"phase {phase} names source {entry.source!r}; sources are {names}"
-                    )
+            for resolved in map(settings.resolve, (None, *settings.variants)):
+                _check_references(phase, resolved, names, sorted(self.phases))
         return self
+
+
+def _check_references(
+    phase: str, settings: PhaseSettings, names: list[str], phases: list[str]
+) -> None:
+    for entry in settings.sources:
+        if entry.source not in names:
+            raise ValueError(f"phase {phase} names source {entry.source!r}; sources are {names}")
+    others = [name for name in phases if name != phase]
+    named = [*settings.distinct_from, *([settings.replay.phase] if settings.replay else [])]
+    for name in named:
+        if name not in others:
+            raise ValueError(f"phase {phase} names phase {name!r}; other phases are {others}")
