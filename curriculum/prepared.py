@@ -1,0 +1,241 @@
+"""Prepared sources on disk: what one source's rows became, whatever phase takes them later.
+
+    <out>/prepared/<source>/<version>/part-000000.rows                 one zstd frame of JSON a row
+    <out>/prepared/<source>/<version>/part-000000.rejected.parquet     refused rows
+    <out>/prepared/<source>/<version>/part-000000.table.parquet        features; written last
+    <out>/prepared/<source>/<version>/manifest.json                    totals; ends the preparation
+
+A part whose table exists is finished. Any rows, in any order, can be gathered by their offsets
+without another pass over the texts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.json
+import pyarrow.parquet as pq
+import zstandard
+
+from pipeline.errors import ManifestMismatch
+from pipeline.manifest import Manifest
+from pipeline.records import Record, Rejected, TrainingRow, arrow_schema
+from pipeline.store import atomic_path, write_parquet
+
+ROW_SCHEMA = arrow_schema(TrainingRow)
+_LEVEL = 1
+"""Compression of rows that are read back once: half the time of level 3, 20 % larger (measured)."""
+_COUNTS = b"counts"
+"""Key of a table's metadata that holds what else its part became."""
+
+
+class Finding(Record):
+    """A benchmark item found in a row."""
+
+    benchmark: str
+    item_id: str
+    rule: str
+    score: float
+    part: str
+    span: str
+
+
+TABLE_SCHEMA = pa.schema(
+    [
+        pa.field("row_id", pa.binary(16), nullable=False),
+        pa.field("offset", pa.uint64(), nullable=False),
+        pa.field("size", pa.uint32(), nullable=False),
+        pa.field("question", pa.uint64(), nullable=False),
+        pa.field("trace", pa.uint64(), nullable=False),
+        pa.field("num_prompt_tokens", pa.uint32(), nullable=False),
+        pa.field("num_completion_tokens", pa.uint32(), nullable=False),
+        pa.field("num_chars", pa.uint32(), nullable=False),
+        pa.field("is_verified", pa.bool_(), nullable=False),
+        pa.field("domain", pa.string(), nullable=False),
+        pa.field("licence", pa.string(), nullable=False),
+        pa.field("difficulty_rank", pa.float32(), nullable=False),
+        pa.field("bands", pa.binary(), nullable=False),
+        pa.field("grams", pa.list_(pa.uint32()), nullable=False),
+    ]
+)
+"""What a phase needs to know of an accepted row; ``bands`` are 32-bit keys, one after another."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartContent:
+    """One part, prepared."""
+
+    num_in: int
+    rows: Sequence[TrainingRow]
+    columns: Mapping[str, Any]
+    """Arrays or lists of the table's columns, but for ``offset`` and ``size``."""
+    rejected: Sequence[Rejected]
+    findings: Sequence[tuple[str, Finding]] = ()
+    """Benchmark items in accepted and in rejected rows, with the row's id."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartCounts:
+    """What a part became, in numbers."""
+
+    num_in: int
+    rejected: dict[str, dict[str, int]]
+    findings: list[dict[str, Any]]
+
+
+def part_stem(index: int) -> str:
+    """Common beginning of a part's file names."""
+    return f"part-{index:06d}"
+
+
+def table_path(folder: Path, index: int) -> Path:
+    """The file that says that a part is finished."""
+    return folder / f"{part_stem(index)}.table.parquet"
+
+
+def rows_path(folder: Path, index: int) -> Path:
+    """The file that holds a part's accepted rows."""
+    return folder / f"{part_stem(index)}.rows"
+
+
+def rejected_path(folder: Path, index: int) -> Path:
+    """The file that holds a part's refused rows; absent when there are none."""
+    return folder / f"{part_stem(index)}.rejected.parquet"
+
+
+def write_part(folder: Path, index: int, content: PartContent) -> None:
+    """Write a part's files, the table last."""
+    sizes = _write_rows(rows_path(folder, index), content.rows)
+    if content.rejected:
+        write_parquet(rejected_path(folder, index), content.rejected, arrow_schema(Rejected))
+    reasons: dict[str, Counter[str]] = {}
+    for row in content.rejected:
+        reasons.setdefault(row.stage, Counter())[row.reason] += 1
+    counts = {
+        "num_in": content.num_in,
+        "rejected": {stage: dict(sorted(c.items())) for stage, c in sorted(reasons.items())},
+        "findings": [{"row_id": row_id, **f.model_dump()} for row_id, f in content.findings],
+    }
+    offsets = np.concatenate([[0], np.cumsum(sizes)])[: len(sizes)].astype(np.uint64)
+    columns = {**content.columns, "offset": offsets, "size": np.array(sizes, dtype=np.uint32)}
+    text = json.dumps(counts, sort_keys=True, ensure_ascii=False)
+    table = pa.table(
+        [_column(columns[name.name], name.type) for name in TABLE_SCHEMA],
+        schema=TABLE_SCHEMA.with_metadata({_COUNTS: text.encode()}),
+    )
+    with atomic_path(table_path(folder, index)) as temporary:
+        pq.write_table(table, temporary, version="2.6", compression="lz4", use_dictionary=False)
+
+
+def _column(values: Any, kind: pa.DataType) -> pa.Array:
+    return values if isinstance(values, pa.Array) else pa.array(values, kind)
+
+
+def _write_rows(path: Path, rows: Iterable[TrainingRow]) -> list[int]:
+    """Write one frame a row; their sizes."""
+    compressor = zstandard.ZstdCompressor(level=_LEVEL)
+    sizes = []
+    with atomic_path(path) as temporary, temporary.open("wb") as handle:
+        for row in rows:
+            frame = compressor.compress(row.model_dump_json().encode("utf-8", "surrogatepass"))
+            handle.write(frame)
+            sizes.append(len(frame))
+    return sizes
+
+
+@dataclass(frozen=True)
+class PreparedSource:
+    """A finished preparation."""
+
+    name: str
+    """The source's name in the recipe."""
+    folder: Path
+    manifest: Manifest = field(repr=False)
+
+    @cached_property
+    def num_parts(self) -> int:
+        """Parts, numbered from 0."""
+        return int(self.manifest.extra["num_parts"])
+
+    def read_table(self, index: int, columns: Sequence[str]) -> pa.Table:
+        """Some columns of a part's table."""
+        return pq.read_table(table_path(self.folder, index), columns=list(columns))
+
+    def read_counts(self, index: int) -> PartCounts:
+        """What a part became."""
+        return read_counts(self.folder, index)
+
+    def read_rejected(self, index: int) -> pa.Table:
+        """A part's refused rows."""
+        path = rejected_path(self.folder, index)
+        return pq.read_table(path) if path.is_file() else arrow_schema(Rejected).empty_table()
+
+
+def read_counts(folder: Path, index: int) -> PartCounts:
+    """What a part became, from its table's metadata."""
+    metadata = pq.read_schema(table_path(folder, index)).metadata
+    counts = json.loads(metadata[_COUNTS])
+    return PartCounts(counts["num_in"], counts["rejected"], counts["findings"])
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Rows of one part, in the order wanted."""
+
+    path: Path
+    """The part's file of rows."""
+    offsets: npt.NDArray[np.uint64]
+    sizes: npt.NDArray[np.uint32]
+    targets: npt.NDArray[np.int64]
+    """Where each row goes in the gathered table."""
+
+
+def gather_rows(places: Sequence[Place], num_rows: int) -> pa.Table:
+    """Collect rows from their parts into one table.
+
+    Raises:
+        ManifestMismatch: A file is shorter than its table says, or not what was written.
+    """
+    decompressor = zstandard.ZstdDecompressor()
+    lines: list[bytes] = [b""] * num_rows
+    for place in places:
+        with place.path.open("rb", buffering=0) as handle:
+            descriptor = handle.fileno()
+            try:
+                for offset, size, target in zip(
+                    place.offsets.tolist(),
+                    place.sizes.tolist(),
+                    place.targets.tolist(),
+                    strict=True,
+                ):
+                    lines[target] = decompressor.decompress(os.pread(descriptor, size, offset))
+            except zstandard.ZstdError as exc:
+                raise ManifestMismatch(
+                    f"{place.path} is damaged ({exc})",
+                    hint=f"delete {place.path.parent} and build again",
+                ) from exc
+    return parse_rows(lines)
+
+
+def parse_rows(lines: Sequence[bytes]) -> pa.Table:
+    """Rows as Arrow columns: five times faster than by way of Python objects (measured)."""
+    data = b"\n".join(lines)
+    table = pyarrow.json.read_json(
+        BytesIO(data),
+        read_options=pyarrow.json.ReadOptions(use_threads=False, block_size=len(data) + 1),
+        parse_options=pyarrow.json.ParseOptions(
+            explicit_schema=ROW_SCHEMA, unexpected_field_behavior="error"
+        ),
+    )
+    return table.cast(ROW_SCHEMA).combine_chunks()
