@@ -41,7 +41,8 @@ class Pool:
     """Ascending row numbers, of the phase's own sources: ``features.source`` is the place in
     ``settings.sources``."""
     replayable: Rows = field(default_factory=_no_rows)
-    """Ascending row numbers that the replayed phase chose, each once."""
+    """Ascending row numbers that the replayed phase chose, each once. Sources that only that phase
+    has are numbered after this one's."""
     taken_questions: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
     """Questions of the phases that this one must be distinct from."""
 
@@ -65,7 +66,8 @@ class Choice:
 
     rows: Rows
     copies: npt.NDArray[np.uint16]
-    """Beside ``rows``: 0 for a row's first occurrence, then 1, 2 and so on."""
+    """Beside ``rows``: 0 for a row's first occurrence, then 1, 2 and so on; see
+    :func:`make_copy_id`. Copies count among the rows that come in."""
     refused: Rows
     """Ascending candidates that are not in ``rows``."""
     reasons: npt.NDArray[np.uint8]
@@ -73,7 +75,8 @@ class Choice:
     mix: tuple[SourceMix, ...]
     """In the order of the phase's sources."""
     num_replayed: int
-    """How many of ``rows`` come from the replayed phase."""
+    """How many of ``rows`` come from the replayed phase. They count among the rows that come in;
+    what was not drawn of that phase does not, and is not among ``refused``."""
 
 
 def choose(pool: Pool, settings: PhaseSettings, *, seed: int, phase: str) -> Choice:
@@ -125,6 +128,11 @@ def choose(pool: Pool, settings: PhaseSettings, *, seed: int, phase: str) -> Cho
         mix=tuple(mix),
         num_replayed=len(replayed),
     )
+
+
+def make_copy_id(row_id: str, copy: int) -> str:
+    """The id of a row's copy: unique, and found by the row's own id as its beginning."""
+    return row_id if copy == 0 else f"{row_id}-{copy + 1}"
 
 
 def describe_refusal(settings: PhaseSettings, source: int, reason: int) -> str:
