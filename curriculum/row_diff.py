@@ -1,0 +1,174 @@
+"""Which rows two versions share, and why the others are in one of them only.
+
+Held in memory: 40 bytes a row of each version (hashes of its id and of its parts), no texts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from xxhash import xxh3_64_intdigest
+
+from pipeline.hashing import canonical_json
+from pipeline.manifest import Version
+from pipeline.store import read_rows
+
+Keys = npt.NDArray[np.uint64]
+
+PARTS: dict[str, tuple[str, ...]] = {
+    "text": ("prompt", "completion", "question"),
+    "labels": ("source", "source_revision", "source_id", "licence", "domain", "difficulty"),
+    "tokens": ("num_prompt_tokens", "num_completion_tokens"),
+    "provenance": ("provenance",),
+}
+"""What of a row can change while its id stays."""
+MAX_EXAMPLES = 5
+_UNKNOWN = ("", "not among the inputs")
+_COPIES = ("mix", "fewer copies")
+_BLOCK = 100_000
+"""Rows read before they become arrays."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowKeys:
+    """The rows of a version, in their order."""
+
+    version: Version
+    ids: Keys
+    base_ids: Keys
+    """Ids without the number of a copy."""
+    sources: npt.NDArray[np.uint16]
+    parts: npt.NDArray[np.uint32]
+    """Shape (n, number of parts): a hash of each part."""
+    source_names: tuple[str, ...]
+
+    def find(self, keys: Keys) -> npt.NDArray[np.int64]:
+        """The place of each key, or -1."""
+        order = np.argsort(self.ids, kind="stable")
+        ranks = np.searchsorted(self.ids, keys, sorter=order)
+        places = order[np.minimum(ranks, max(0, len(order) - 1))] if len(order) else ranks
+        is_found = (self.ids[places] == keys) if len(order) else np.zeros(len(keys), np.bool_)
+        found: npt.NDArray[np.int64] = np.where(is_found, places, -1)
+        return found
+
+
+def compare_rows(a: Version, b: Version) -> dict[str, Any]:
+    """Rows in both, added, removed and changed, by source and reason."""
+    old, new = read_keys(a), read_keys(b)
+    in_new, in_old = new.find(old.ids), old.find(new.ids)
+    common = np.flatnonzero(in_new >= 0)
+    differs = old.parts[common] != new.parts[in_new[common]]
+    changed = common[differs.any(axis=1)]
+    return {
+        "rows": {
+            "in_both": len(common),
+            "only_in_a": int((in_new < 0).sum()),
+            "only_in_b": int((in_old < 0).sum()),
+        },
+        "changed": {
+            "rows": len(changed),
+            **{name: int(differs[:, number].sum()) for number, name in enumerate(PARTS)},
+            "examples": _examples(a, old, changed),
+        },
+        "same_order": bool((np.diff(in_new[common]) > 0).all()),
+        "removed": _account(old, np.flatnonzero(in_new < 0), new),
+        "added": _account(new, np.flatnonzero(in_old < 0), old),
+    }
+
+
+def read_keys(version: Version) -> RowKeys:
+    """Hash a version's rows, in one pass over its shards."""
+    names: dict[str, int] = {}
+    blocks = [_read_block(block, names) for block in _blocks(version)]
+    columns = zip(*blocks, strict=True) if blocks else iter([(), (), (), ()])
+    ids, base_ids, sources, parts = (np.concatenate(c) if c else np.zeros(0) for c in columns)
+    return RowKeys(
+        version=version,
+        ids=ids.astype(np.uint64),
+        base_ids=base_ids.astype(np.uint64),
+        sources=sources.astype(np.uint16),
+        parts=parts.reshape(-1, len(PARTS)).astype(np.uint32),
+        source_names=tuple(names),
+    )
+
+
+def _blocks(version: Version) -> Iterator[Iterator[dict[str, Any]]]:
+    rows = version.rows(["id", *(name for names in PARTS.values() for name in names)])
+    for first in rows:
+        yield chain([first], islice(rows, _BLOCK - 1))
+
+
+def _read_block(
+    rows: Iterator[dict[str, Any]], names: dict[str, int]
+) -> tuple[npt.NDArray[Any], ...]:
+    ids, base_ids, sources, parts = [], [], [], []
+    for row in rows:
+        ids.append(_key(row["id"]))
+        base_ids.append(_key(_base(row["id"])))
+        sources.append(names.setdefault(row["source"], len(names)))
+        parts.append(
+            [
+                _key(canonical_json([row[name] for name in columns])) & 0xFFFFFFFF
+                for columns in PARTS.values()
+            ]
+        )
+    return (
+        np.array(ids, np.uint64),
+        np.array(base_ids, np.uint64),
+        np.array(sources, np.uint16),
+        np.array(parts, np.uint32),
+    )
+
+
+def _base(row_id: str) -> str:
+    return row_id.partition("-")[0]
+
+
+def _key(text: str) -> int:
+    return xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"))
+
+
+def _account(have: RowKeys, missing: npt.NDArray[np.int64], lack: RowKeys) -> dict[str, Any]:
+    """Rows that ``have`` holds and ``lack`` does not, by source and by what became of them."""
+    reasons = _find_reasons(lack, have.base_ids[missing])
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for place in missing.tolist():
+        source = have.source_names[have.sources[place]]
+        counts[source, *reasons.get(int(have.base_ids[place]), _UNKNOWN)] += 1
+    return {
+        "by_reason": [
+            {"source": source, "stage": stage, "reason": reason, "rows": rows}
+            for (source, stage, reason), rows in sorted(counts.items())
+        ],
+        "examples": _examples(have.version, have, missing),
+    }
+
+
+def _find_reasons(lack: RowKeys, wanted: Keys) -> dict[int, tuple[str, str]]:
+    """Stage and reason for which a version refused rows; copies of what it kept are known too."""
+    wanted = np.unique(wanted)
+    kept = np.intersect1d(wanted, lack.base_ids)
+    found = {int(key): _COPIES for key in kept}
+    open_keys = {int(key) for key in wanted} - found.keys()
+    if not open_keys:
+        return found
+    for path in sorted((lack.version.folder / "rejected").glob("*.parquet")):
+        for row in read_rows(path, ["row_id", "stage", "reason"]):
+            key = _key(row["row_id"])
+            if key in open_keys:
+                found.setdefault(key, (row["stage"], row["reason"]))
+    return found
+
+
+def _examples(version: Version, keys: RowKeys, places: npt.NDArray[np.int64]) -> list[str]:
+    wanted: set[int] = set(places[:MAX_EXAMPLES].tolist())
+    if not wanted:
+        return []
+    rows = islice(version.rows(["id"]), max(wanted) + 1)
+    return [row["id"] for place, row in enumerate(rows) if place in wanted]
