@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
 from pathlib import Path
 
 from curriculum.candidates import Candidate
 from curriculum.sources import open_code_reasoning as ocr
 from curriculum.sources import open_thoughts, synthesized
+from curriculum.sources.hub import HubSource, hub_patterns
 from curriculum.sources.parts import RawRow, SourceFile, SourcePart
 from curriculum.sources.reading import Schema, iterate_rows, read_file, read_part, split_file
 from pipeline.errors import SourceError
@@ -52,7 +52,9 @@ class OpenedSource:
     recipe: Recipe
     settings: SourceSettings
     inputs: list[InputRef]
-    files: tuple[SourceFile, ...]
+    files: tuple[SourceFile, ...] = ()
+    hub: HubSource | None = None
+    """Where the rows come from instead of ``files``."""
 
     @property
     def name(self) -> str:
@@ -71,11 +73,18 @@ class OpenedSource:
             SourceError: A file cannot be read as documented.
         """
         schema = schema_of(self.settings)
-        numbers = count()
-        for file_number, file in enumerate(self.files):
-            folder = spool / f"{file_number:04d}-{file.revision[:16]}"
+        if self.hub is not None:
+            parts = self.hub.parts(schema, batch_rows, spool)
+        else:
+            parts = self._local_parts(schema, batch_rows, spool)
+        for index, part in enumerate(parts):
+            yield replace(part, index=index)
+
+    def _local_parts(self, schema: Schema, batch_rows: int, spool: Path) -> Iterator[SourcePart]:
+        for number, file in enumerate(self.files):
+            folder = spool / f"{number:04d}-{file.revision[:16]}-{batch_rows}"
             for part in split_file(file.path, schema, batch_rows, folder):
-                yield replace(part, index=next(numbers), file=file_number)
+                yield replace(part, file=file)
 
     def read(self, part: SourcePart) -> Iterator[RawRow]:
         """The rows of a part; any process that sees the files may read them.
@@ -83,13 +92,23 @@ class OpenedSource:
         Raises:
             SourceError: A file changed or cannot be read as documented.
         """
-        file = self.files[part.file]
+        file = part.file
+        if file is None:
+            raise ValueError("a part of no source")
+        if self.hub is not None:
+            self.hub.ensure(part)
         rows = read_part(part, schema_of(self.settings), file.path)
         for position, values in enumerate(rows, start=part.start):
             yield RawRow(file.revision, file.name, position, values)
 
     def release(self, part: SourcePart) -> None:
-        """Say that a part's rows are stored, so that what was downloaded for it may go."""
+        """Say that a part's rows are stored: what was downloaded for it may go.
+
+        Whoever iterates over :meth:`parts` calls this for every part, in any order, those that a
+        former run stored included.
+        """
+        if self.hub is not None:
+            self.hub.release(part)
 
     def parser(self) -> Parser:
         """The source's parser, with the join's questions loaded."""
@@ -97,7 +116,7 @@ class OpenedSource:
         return Parser(settings=self.settings, questions=questions)
 
     def rows(self) -> Iterator[RawRow]:
-        """Stream the source's rows, always in the same order.
+        """Stream the rows of a local source, always in the same order.
 
         Raises:
             SourceError: A file cannot be read as documented.
@@ -149,27 +168,29 @@ def open_source(recipe: Recipe, settings: SourceSettings, out: Path, *, plan: bo
         ref = InputRef(name=f"{settings.name}:synthesis/verified", version=version.name)
         files = _version_files(version)
         return OpenedSource(recipe=recipe, settings=settings, inputs=[ref], files=files)
+    hub = HubSource(settings) if settings.hub_id else None
     files = _local_files(recipe, settings.name, settings.paths)
+    inputs = [InputRef(name=f"{settings.name}:{f.name}", version=f.revision) for f in files]
+    if hub is not None:
+        name = f"{settings.name}:{settings.hub_id}:{','.join(hub_patterns(settings))}"
+        inputs = [InputRef(name=name, version=settings.revision or "")]
     joined = _local_files(
         recipe, f"{settings.name}:questions", [entry.path for entry in settings.questions]
     )
-    inputs = [InputRef(name=f"{settings.name}:{f.name}", version=f.revision) for f in files]
     inputs += [
         InputRef(name=f"{settings.name}:questions:{f.name}", version=f.revision) for f in joined
     ]
-    return OpenedSource(recipe=recipe, settings=settings, inputs=inputs, files=files)
+    return OpenedSource(recipe=recipe, settings=settings, inputs=inputs, files=files, hub=hub)
 
 
 def _version_files(version: Version) -> tuple[SourceFile, ...]:
     return tuple(
-        SourceFile(name=shard.path, revision=version.name, path=version.folder / shard.path)
+        SourceFile(shard.path, version.name, version.folder / shard.path)
         for shard in version.manifest.shards
     )
 
 
-def _local_files(
-    recipe: Recipe, name: str, paths: list[str] | tuple[str, ...]
-) -> tuple[SourceFile, ...]:
+def _local_files(recipe: Recipe, name: str, paths: Sequence[str]) -> tuple[SourceFile, ...]:
     """Name local files by their content, so that moving them changes no version."""
     files = []
     for relative in paths:
@@ -179,5 +200,5 @@ def _local_files(
                 f"source {name!r}: file not found: {path}",
                 hint="check `paths` in the recipe (relative to the recipe's folder)",
             )
-        files.append(SourceFile(name=path.name, revision=file_sha256(path), path=path))
+        files.append(SourceFile(path.name, file_sha256(path), path))
     return tuple(files)

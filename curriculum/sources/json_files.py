@@ -95,7 +95,7 @@ def _load_array(path: Path, data: bytes) -> list[Any]:
     return rows
 
 
-def _open(path: Path) -> IO[bytes]:
+def _open(path: Path) -> IO[bytes] | gzip.GzipFile:
     if path.suffix == ".gz":
         return gzip.open(path, "rb")
     return path.open("rb")

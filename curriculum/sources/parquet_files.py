@@ -80,7 +80,8 @@ def read(part: SourcePart, columns: Columns | None, origin: Path) -> Iterator[di
 
 def _overlapping(file: pq.ParquetFile, first: int, num_rows: int) -> tuple[list[int], int]:
     """Row groups that hold a range of rows, and how many rows to skip in the first of them."""
-    groups, begin, skip = [], 0, 0
+    groups: list[int] = []
+    begin = skip = 0
     for number in range(file.num_row_groups):
         end = begin + file.metadata.row_group(number).num_rows
         if begin < first + num_rows and end > first:

@@ -12,7 +12,7 @@ Columns = Mapping[str, Kind]
 """Column name to what its values are; every value may be null."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class SourceFile:
     """One file of a source."""
 
@@ -33,8 +33,8 @@ class SourcePart:
     start: int
     """Number, from 0, of the first row in the source's own file."""
     num_rows: int
-    file: int = 0
-    """Place of that file among the source's files."""
+    file: SourceFile | None = None
+    """The source's own file; set by whoever opened the source."""
     first: int = 0
     """Number, from 0, of the first row within ``path``; differs from ``start`` in a chunk."""
     offset: int = 0

@@ -30,6 +30,11 @@ class SourceSettings(Settings):
     """Commit of the hub dataset; required with ``hub_id``."""
     config: str | None = None
     split: str | None = None
+    hub_files: tuple[str, ...] = ()
+    """Patterns of the dataset's files; by default ``<config or data>/<split or train>-*.parquet``,
+    which is how ``datasets`` uploads them."""
+    hub_endpoint: str | None = execution_only(None)
+    """Address of a hub or mirror other than the usual one."""
     licence: str = ""
     """Licence of rows that state none."""
     expected_rows: int | None = execution_only(None)

@@ -30,6 +30,7 @@ from pipeline.errors import ConfigError, SourceError
 from pipeline.settings import load_recipe
 from pipeline.settings.sources import QuestionSource, SourceSettings
 
+
 def raw(row: dict[str, object]) -> RawRow:
     return RawRow("rev", "file.parquet", 3, row)
 
@@ -136,19 +137,6 @@ def test_empty_and_missing_sources_publish_nothing(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="file not found"):
         build_phase(recipe, "1", tmp_path / "out")
     assert not list((tmp_path / "out").rglob("manifest.json"))
-
-
-def test_an_unreachable_hub_is_explained(tmp_path: Path) -> None:
-    path = tmp_path / "hub.toml"
-    path.write_text(
-        'name = "hub"\n[[curriculum.sources]]\nname = "h"\nkind = "open_thoughts2"\n'
-        'hub_id = "nobody/nothing-here"\nrevision = "0123456789"\n'
-        '[curriculum.phases.1]\nsources = [{ source = "h" }]\nmax_tokens = 400\n',
-        encoding="utf-8",
-    )
-    with pytest.raises(SourceError, match=r"nobody/nothing-here@0123456789") as error:
-        build_phase(load_recipe(str(path)), "1", tmp_path / "out")
-    assert "paths" in error.value.hint
 
 
 def test_missing_traces_name_the_command(tmp_path: Path) -> None:
