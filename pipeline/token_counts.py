@@ -1,0 +1,175 @@
+"""Exact numbers of the student's token ids, several times faster than making the ids.
+
+Texts go through a compiled kernel that merges as SentencePiece does and keeps the counts of short
+chunks; what it does not know (a user-defined symbol, a chunk of more than 512 characters) goes
+through the tokenizer itself. Tests compare both on random texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.student import processor
+
+if TYPE_CHECKING:
+    from pipeline.kernels.pieces import Kept, Vocabulary
+
+Int32s = npt.NDArray[np.int32]
+Int64s = npt.NDArray[np.int64]
+
+_GROUP_BYTES = 1 << 22
+"""Texts that are worked on together."""
+_KEPT_CHUNKS = 1 << 20
+"""Slots for chunks, at 18 bytes; emptied when half full."""
+_SPACE = "▁"
+"""What SentencePiece writes for a blank."""
+_CUT = "\n"
+"""Part of no piece, so that nothing merges across it."""
+
+
+class AmbiguousBoundary(ValueError):
+    """A prompt's tokens change when the completion follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleCounts:
+    """What :func:`pipeline.student.encode_example` gives, in numbers, row by row."""
+
+    num_prompt_tokens: Int64s
+    """``<s>`` included."""
+    num_completion_tokens: Int64s
+    """``</s>`` included."""
+    is_ambiguous: npt.NDArray[np.bool_]
+    """Where the prompt's ids are not the first of the whole: such a row has no counts."""
+
+
+class TokenCounter:
+    """Counts ids; keeps what it learned of chunks, so one is made per process (0.5 s, 25 MB)."""
+
+    def __init__(self) -> None:
+        self._vocabulary, self._special = _load_vocabulary()
+        self._kept: Kept = (
+            np.zeros((_KEPT_CHUNKS, 2), np.uint64),
+            np.zeros(_KEPT_CHUNKS, np.uint16),
+            np.zeros(1, np.int64),
+        )
+
+    def count(self, texts: Sequence[str]) -> Int64s:
+        """Number of ids of each text: ``len(processor().encode(text))``."""
+        return self._count(texts, is_start=True)
+
+    def count_after_cut(self, texts: Sequence[str]) -> Int64s:
+        """Number of ids that each text adds to one that ends with a line break."""
+        return self._count(texts, is_start=False)
+
+    def count_examples(self, prompts: Sequence[str], completions: Sequence[str]) -> ExampleCounts:
+        """Counts of rendered prompts and completions, each pair encoded as one text."""
+        num_prompt = self.count(prompts)
+        num_completion = self.count_after_cut(completions)
+        is_ambiguous = np.zeros(len(prompts), bool)
+        for row, prompt in enumerate(prompts):
+            if not prompt.endswith(_CUT):
+                counts = _count_jointly(prompt, completions[row])
+                is_ambiguous[row] = counts is None
+                num_prompt[row], num_completion[row] = counts or (0, 0)
+        # <s> and </s>.
+        return ExampleCounts(num_prompt + 1, num_completion + 1, is_ambiguous)
+
+    def _count(self, texts: Sequence[str], *, is_start: bool) -> Int64s:
+        from pipeline.kernels.pieces import TOO_LONG, count_ids
+
+        counts = np.empty(len(texts), np.int64)
+        for first, last, data, sizes in _encoded(texts):
+            ends = np.cumsum(np.array(sizes, np.int64) + 1)
+            starts = ends - sizes
+            if is_start:
+                # The blank before a text is the one that the tokenizer puts there.
+                starts -= np.array(sizes, np.int64) > 0
+            spans = np.stack([starts, ends], axis=1)
+            group = counts[first:last]
+            count_ids(np.frombuffer(data, np.uint8), spans, self._vocabulary, self._kept, group)
+            for symbol in self._special:
+                if symbol in data:
+                    is_special = [symbol.decode() in text for text in texts[first:last]]
+                    group[np.array(is_special)] = TOO_LONG
+            for row in np.flatnonzero(group == TOO_LONG).tolist():
+                group[row] = _count_slowly(texts[first + row], is_start=is_start)
+        return counts
+
+
+@cache
+def token_counter() -> TokenCounter:
+    """This process's counter."""
+    return TokenCounter()
+
+
+def _count_slowly(text: str, *, is_start: bool) -> int:
+    if is_start:
+        return len(processor().encode(text))
+    return len(processor().encode(_CUT + text)) - len(processor().encode(_CUT))
+
+
+def _count_jointly(prompt: str, completion: str) -> tuple[int, int] | None:
+    own, joint = processor().encode(prompt), processor().encode(prompt + completion)
+    return (len(own), len(joint) - len(own)) if joint[: len(own)] == own else None
+
+
+def _encoded(texts: Sequence[str]) -> Iterator[tuple[int, int, bytes, list[int]]]:
+    """Groups of texts: first, last, their bytes with a blank before each, and their sizes."""
+    first, pieces, total = 0, [b""], 0
+    for row, text in enumerate(texts):
+        pieces.append(text.encode())
+        total += len(pieces[-1])
+        if total >= _GROUP_BYTES or row + 1 == len(texts):
+            yield first, row + 1, b" ".join(pieces), [len(piece) for piece in pieces[1:]]
+            first, pieces, total = row + 1, [b""], 0
+
+
+def _load_vocabulary() -> tuple[Vocabulary, list[bytes]]:
+    """The tokenizer's pieces as tables, and the texts that it never splits."""
+    model = processor()
+    pieces: dict[str, float] = {}
+    special = []
+    for index in range(model.get_piece_size()):
+        piece = model.id_to_piece(index)
+        if model.is_control(index) or model.is_unknown(index) or model.is_byte(index):
+            continue
+        if piece.startswith("[") and piece.endswith("]") and model.get_score(index) == 0:
+            special.append(piece.encode())
+        else:
+            pieces[piece] = model.get_score(index)
+    return _tabulate(pieces), special
+
+
+def _tabulate(pieces: dict[str, float]) -> Vocabulary:
+    from pipeline.kernels.pieces import fill_pairs
+
+    letters = sorted({char for piece in pieces for char in piece})
+    symbols = {char: number for number, char in enumerate(letters, start=1)}
+    for piece in pieces:
+        symbols.setdefault(piece, len(symbols) + 1)
+    alphabet = np.zeros(0x110000, np.uint16)
+    alphabet[[ord(char) for char in letters]] = np.arange(1, len(letters) + 1)
+    alphabet[ord(" ")] = symbols[_SPACE]
+    joined = np.zeros((len(letters) + 1, len(letters) // 8 + 1), np.uint8)
+    merges = []
+    for piece in pieces:
+        for place in range(1, len(piece)):
+            left, right = symbols[piece[place - 1]], symbols[piece[place]]
+            joined[left, right >> 3] |= 1 << (right & 7)
+            halves = symbols.get(piece[:place]), symbols.get(piece[place:])
+            if halves[0] and halves[1]:
+                merges.append((halves[0], halves[1], symbols[piece]))
+    scores = np.array(list(pieces.values()))
+    ranks = np.full(len(symbols) + 1, -1, np.int32)
+    ranks[[symbols[piece] for piece in pieces]] = np.unique(-scores, return_inverse=True)[1]
+    size = 1 << (2 * len(merges)).bit_length()
+    pairs, merged = np.zeros(size, np.uint64), np.zeros(size, np.int32)
+    fill_pairs(pairs, merged, np.array(merges, np.int32))
+    return alphabet, joined, pairs, merged, ranks
