@@ -9,8 +9,6 @@ Batches are read as they are needed and several can be worked on at once, so mem
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -22,25 +20,29 @@ from typing import Any
 from pydantic import BaseModel
 
 from pipeline import console
-from pipeline.errors import StoreError, TooManyRejected, WorkPending
-from pipeline.hashing import code_version, content_hash, file_sha256
+from pipeline.errors import StoreError, WorkPending
+from pipeline.hashing import code_version, content_hash
 from pipeline.manifest import (
     MANIFEST,
     InputRef,
     Manifest,
-    ShardRef,
     Version,
-    check_balance,
     load_version,
     mark_latest,
+)
+from pipeline.publishing import (
+    assemble_manifest,
+    publish,
+    receipt_path,
+    require_rows,
+    sum_counts,
+    write_manifest,
 )
 from pipeline.records import Rejected, arrow_schema
 from pipeline.store import (
     exclusive_lock,
-    explain_disk_errors,
     write_json,
     write_parquet,
-    write_text,
 )
 
 CardWriter = Callable[[Manifest], str | Mapping[str, str]]
@@ -104,6 +106,22 @@ class BatchResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenBatch:
+    """What a batch became whose files the stage wrote itself, under :func:`staged_path`."""
+
+    num_in: int
+    num_out: int
+    rejected: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Stage to reason to rows."""
+    tokens: Mapping[str, int] = field(default_factory=dict)
+    licences: Mapping[str, int] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+Process = Callable[[Batch], BatchResult | WrittenBatch]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchStream(Collection[Batch]):
     """Batches cut from rows while these are read; may be iterated more than once."""
 
@@ -127,9 +145,23 @@ class BatchStream(Collection[Batch]):
             yield Batch(id=content_hash([self.key(row) for row in piece]), rows=piece)
 
 
+def staging_folder(stage: Stage) -> Path:
+    """Where a version grows before it is published."""
+    return stage.root / f".staging-{stage.version}"
+
+
+def staged_path(stage: Stage, kind: str, index: int, batch: Batch) -> Path:
+    """Where the file of the ``index``-th batch goes in a folder such as ``data``."""
+    return staging_folder(stage) / kind / f"part-{_stem(index, batch)}.parquet"
+
+
+def _stem(index: int, batch: Batch) -> str:
+    return f"{index:05d}-{batch.id}"
+
+
 def staged_shards(stage: Stage) -> list[Path]:
     """Shards of the batches finished so far, in output order: what ``extra`` may summarise."""
-    return sorted((stage.root / f".staging-{stage.version}" / "data").glob("part-*.parquet"))
+    return sorted((staging_folder(stage) / "data").glob("part-*.parquet"))
 
 
 def split_batches(rows: Sequence[Any], size: int, key: Callable[[Any], str]) -> list[Batch]:
@@ -141,7 +173,7 @@ def split_batches(rows: Sequence[Any], size: int, key: Callable[[Any], str]) -> 
 def run_stage(
     stage: Stage,
     batches: Collection[Batch],
-    process: Callable[[Batch], BatchResult],
+    process: Process,
     *,
     card: CardWriter | None = None,
     extra: Callable[[Mapping[str, int]], Mapping[str, Any]] | None = None,
@@ -166,18 +198,18 @@ def run_stage(
     if (final / MANIFEST).is_file():
         mark_latest(stage.root, stage.version)
         return Version(folder=final, manifest=load_version(final).manifest, reused=True)
-    staging = stage.root / f".staging-{stage.version}"
+    staging = staging_folder(stage)
     with exclusive_lock(stage.root / f".lock-{stage.version}", f"stage {stage.name}"):
         # A manifest in the staging folder means that only the rename was cut off.
         if not (staging / MANIFEST).is_file():
             stems = _process_missing(stage, staging, batches, process)
-            counts = _sum_counts(staging, stems)
+            counts = sum_counts(staging, stems)
             figures: dict[str, Any] = {"counts": counts} if counts else {}
             figures |= dict(extra(counts)) if extra else {}
-            manifest = _assemble(stage, staging, stems, figures)
-            _require_rows(stage, manifest)
-            _write_manifest(staging, manifest, card)
-        _publish(staging, final)
+            manifest = assemble_manifest(stage, staging, stems, figures)
+            require_rows(stage, manifest)
+            write_manifest(staging, manifest, card)
+        publish(staging, final)
     mark_latest(stage.root, stage.version)
     return load_version(final)
 
@@ -186,7 +218,7 @@ def _process_missing(
     stage: Stage,
     staging: Path,
     batches: Collection[Batch],
-    process: Callable[[Batch], BatchResult],
+    process: Process,
 ) -> list[str]:
     """Do what has no receipt yet; the stems of all batches' files, in order."""
     stems: list[str] = []
@@ -194,8 +226,8 @@ def _process_missing(
         window = _Window(stage, staging, process, advance=advance)
         with window:
             for index, batch in enumerate(batches):
-                stems.append(f"{index:05d}-{batch.id}")
-                if _receipt_path(staging, stems[-1]).is_file():
+                stems.append(_stem(index, batch))
+                if receipt_path(staging, stems[-1]).is_file():
                     advance(1)
                 else:
                     window.add(stems[-1], batch)
@@ -215,7 +247,7 @@ class _Window:
         self,
         stage: Stage,
         staging: Path,
-        process: Callable[[Batch], BatchResult],
+        process: Process,
         *,
         advance: Callable[[int], None],
     ) -> None:
@@ -224,7 +256,7 @@ class _Window:
         self._process = process
         self._advance = advance
         self._pool = ThreadPoolExecutor(stage.concurrency, thread_name_prefix=stage.name)
-        self._running: dict[Future[BatchResult], tuple[str, str]] = {}
+        self._running: dict[Future[BatchResult | WrittenBatch], tuple[str, str]] = {}
         self.pending: list[WorkPending] = []
 
     def __enter__(self) -> _Window:
@@ -260,46 +292,36 @@ class _Window:
             self._advance(1)
 
 
-def _receipt_path(staging: Path, stem: str) -> Path:
-    return staging / "receipts" / f"{stem}.json"
-
-
 def _write_batch(
-    stage: Stage, staging: Path, stem: str, batch_id: str, result: BatchResult
+    stage: Stage, staging: Path, stem: str, batch_id: str, result: BatchResult | WrittenBatch
 ) -> None:
     """Write a batch's shard and rejects, then its receipt."""
-    if result.num_in != len(result.rows) + len(result.rejected):
+    if isinstance(result, BatchResult):
+        num_out, rejected = len(result.rows), _count_rejected(result.rejected)
+    else:
+        num_out, rejected = result.num_out, {s: dict(r) for s, r in result.rejected.items()}
+    num_rejected = sum(sum(reasons.values()) for reasons in rejected.values())
+    if result.num_in != num_out + num_rejected:
         raise StoreError(
-            f"stage {stage.name}, batch {batch_id}: {result.num_in} in, {len(result.rows)} out, "
-            f"{len(result.rejected)} rejected",
+            f"stage {stage.name}, batch {batch_id}: {result.num_in} in, {num_out} out, "
+            f"{num_rejected} rejected",
             hint="report this with the recipe; nothing was published",
         )
-    name = f"part-{stem}.parquet"
-    if result.rows:
-        write_parquet(staging / "data" / name, result.rows, arrow_schema(stage.record))
-    if result.rejected:
-        write_parquet(staging / "rejected" / name, result.rejected, arrow_schema(Rejected))
+    if isinstance(result, BatchResult):
+        name = f"part-{stem}.parquet"
+        if result.rows:
+            write_parquet(staging / "data" / name, result.rows, arrow_schema(stage.record))
+        if result.rejected:
+            write_parquet(staging / "rejected" / name, result.rejected, arrow_schema(Rejected))
     receipt = {
         "num_in": result.num_in,
-        "num_out": len(result.rows),
-        "rejected": _count_rejected(result.rejected),
+        "num_out": num_out,
+        "rejected": rejected,
         "tokens": dict(result.tokens),
         "licences": dict(result.licences),
         "counts": dict(result.counts),
     }
-    write_json(_receipt_path(staging, stem), receipt)
-
-
-def _read_receipt(staging: Path, stem: str) -> dict[str, Any]:
-    receipt: dict[str, Any] = json.loads(_receipt_path(staging, stem).read_text(encoding="utf-8"))
-    return receipt
-
-
-def _sum_counts(staging: Path, stems: Iterable[str]) -> dict[str, int]:
-    counts: Counter[str] = Counter()
-    for stem in stems:
-        counts.update(_read_receipt(staging, stem)["counts"])
-    return dict(sorted(counts.items()))
+    write_json(receipt_path(staging, stem), receipt)
 
 
 def _count_rejected(rejected: Sequence[Rejected]) -> dict[str, dict[str, int]]:
@@ -307,82 +329,3 @@ def _count_rejected(rejected: Sequence[Rejected]) -> dict[str, dict[str, int]]:
     for row in rejected:
         counts.setdefault(row.stage, Counter())[row.reason] += 1
     return {name: dict(sorted(reasons.items())) for name, reasons in sorted(counts.items())}
-
-
-def _assemble(
-    stage: Stage, staging: Path, stems: Sequence[str], extra: Mapping[str, Any]
-) -> Manifest:
-    """Build the manifest from the receipts, in batch order."""
-    rejected: dict[str, Counter[str]] = {}
-    tokens: Counter[str] = Counter()
-    licences: Counter[str] = Counter()
-    rows_in = rows_out = 0
-    shards = []
-    for stem in stems:
-        receipt = _read_receipt(staging, stem)
-        rows_in += receipt["num_in"]
-        rows_out += receipt["num_out"]
-        tokens.update(receipt["tokens"])
-        licences.update(receipt["licences"])
-        for name, reasons in receipt["rejected"].items():
-            rejected.setdefault(name, Counter()).update(reasons)
-        if receipt["num_out"]:
-            shards.append(_shard(staging, stem, receipt["num_out"]))
-    manifest = Manifest(
-        version=stage.version,
-        inputs=list(stage.inputs),
-        settings=dict(stage.settings),
-        code_version=code_version(*stage.packages),
-        rows_in=rows_in,
-        rows_out=rows_out,
-        rejected={name: dict(sorted(c.items())) for name, c in sorted(rejected.items())},
-        shards=shards,
-        licences=dict(sorted(licences.items())),
-        tokens=dict(sorted(tokens.items())),
-        extra={"stage": stage.name, "unit": stage.unit, **extra},
-    )
-    check_balance(manifest)
-    return manifest
-
-
-def _shard(staging: Path, stem: str, num_rows: int) -> ShardRef:
-    path = staging / "data" / f"part-{stem}.parquet"
-    return ShardRef(
-        path=path.relative_to(staging).as_posix(),
-        sha256=file_sha256(path),
-        rows=num_rows,
-        bytes=path.stat().st_size,
-    )
-
-
-def _require_rows(stage: Stage, manifest: Manifest) -> None:
-    if manifest.rows_out >= stage.min_rows:
-        return
-    reasons = Counter(
-        {f"{s}: {r}": n for s, rs in manifest.rejected.items() for r, n in rs.items()}
-    )
-    top = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(4))
-    raise TooManyRejected(
-        f"stage {stage.name} accepted {manifest.rows_out} of {manifest.rows_in} {stage.unit} "
-        f"(at least {stage.min_rows} wanted); rejected: {top or 'nothing came in'}",
-        hint="look at the reasons above; give it more or better input, or relax the gate "
-        "in the recipe",
-    )
-
-
-def _write_manifest(staging: Path, manifest: Manifest, card: CardWriter | None) -> None:
-    documents = card(manifest) if card is not None else {}
-    if isinstance(documents, str):
-        documents = {"README.md": documents}
-    for name, text in documents.items():
-        write_text(staging / name, text)
-    write_json(staging / MANIFEST, manifest.model_dump(mode="json"))
-
-
-def _publish(staging: Path, final: Path) -> None:
-    """Drop receipts and orphans of killed writes, then rename the folder into place."""
-    with explain_disk_errors(final):
-        shutil.rmtree(staging / "receipts", ignore_errors=True)
-        for orphan in staging.rglob(".tmp-*"):
-            orphan.unlink()
-        staging.replace(final)
