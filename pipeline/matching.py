@@ -63,20 +63,20 @@ _UP_TO_TWENTY = (
     "seventeen eighteen nineteen twenty"
 )
 _TENS = "thirty forty fifty sixty seventy eighty ninety hundred"
-_NUMBER_WORDS = {
+NUMBER_WORDS = {
     **{word: str(value) for value, word in enumerate(_UP_TO_TWENTY.split(), start=2)},
     **{word: str(10 * value) for value, word in enumerate(_TENS.split(), start=3)},
     "thousand": "1000",
 }
-"""Written numbers; "one" is left out because it is mostly a pronoun."""
+"""Written numbers as digits; "one" is left out because it is mostly a pronoun."""
 
 
 def numbers_of(tokens: list[str]) -> list[str]:
     """The numbers among tokens, written ones as digits, sorted."""
     return sorted(
-        _NUMBER_WORDS.get(token, token)
+        NUMBER_WORDS.get(token, token)
         for token in tokens
-        if token[0].isdigit() or token in _NUMBER_WORDS
+        if token[0].isdigit() or token in NUMBER_WORDS
     )
 
 
