@@ -18,7 +18,7 @@ from pipeline.settings.concepts import ConceptSettings
 from pipeline.student import THINK_CLOSE, THINK_OPEN
 from promptcot.canonical import clean_name, identity
 from promptcot.parsing import Defect
-from promptcot.statement_text import find_foreign
+from promptcot.statement_language import find_foreign
 
 ReplyForm = Literal["json", "lines"]
 

@@ -17,7 +17,7 @@ from promptcot.forms import rationale_form
 from promptcot.parsing import Defect, parse_rationale
 from promptcot.prompting import numbered, one_line, render_prompt
 from promptcot.statement_checks import StatementContext, check_rationale, check_statement
-from promptcot.statement_text import share_of, shingles
+from promptcot.statement_language import share_of, shingles
 from promptcot.triple_text import (
     DOMAIN_NAMES,
     holds_marker,
@@ -133,7 +133,7 @@ def read_rationale(seed: Seed, answer: Answer, form: Form) -> str | Defect:
     if (defect := check_rationale(parsed)) is not None:
         return defect
     own = shingles(seed.problem or "")
-    if len(own) >= _MIN_QUOTED and (share := share_of(own, parsed)) > _MAX_QUOTED:
+    if len(own) >= _MIN_QUOTED and (share := share_of(own, shingles(parsed))) > _MAX_QUOTED:
         return Defect("quotes_problem", f"it holds {share:.0%} of the problem's words in order")
     return parsed
 

@@ -25,7 +25,7 @@ from promptcot.parsing import Defect, Reply, parse_solution
 from promptcot.prompting import one_line, render_prompt
 from promptcot.recommended import Sampling, choose_sampling
 from promptcot.run_context import SynthesisRun, count_tokens, input_of, refuse_reply
-from promptcot.statement_checks import find_loop
+from promptcot.statement_language import find_loop
 from promptcot.verification.code_tests import extract_python
 from promptcot.verification.math_answers import extract_boxed
 
@@ -184,7 +184,7 @@ def _find_loop(tail: str) -> str | None:
     # A sentence or a word said again and again leaves fewer distinct triples than this.
     if len(distinct) >= 0.9 * len(triples) and not any(a == b == c for a, b, c in distinct):
         return None
-    return find_loop(tail, min_distinct=0.5)
+    return find_loop(tail)
 
 
 def _solution(ask: _Ask, reply: Reply, answer: Answer, model: str) -> Solution:

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pipeline.records import Domain
 from pipeline.settings.synthesis import ProblemSettings
 from promptcot.parsing import Defect, ProblemText
+from promptcot.statement_language import (
+    find_foreign,
+    find_loop,
+    find_repeat,
+    share_of,
+    shingles,
+)
+from promptcot.statement_outside import find_chatter, find_injection, find_reference
 from promptcot.statement_tasks import (
     find_answer,
-    find_chatter,
-    find_injection,
     find_no_question,
     find_parts,
     find_proof,
-    find_reference,
     find_unfinished,
 )
-from promptcot.statement_text import find_foreign, find_loop, share_of, shingles
-
-__all__ = [
-    "CHECKS",
-    "StatementContext",
-    "check_problem",
-    "check_rationale",
-    "check_statement",
-    "find_loop",
-]
 
 _MIN_RATIONALE_CHARS = 20
 _MAX_COPIED = 0.5
@@ -94,10 +90,21 @@ def _find_too_long(text: str, context: StatementContext) -> str | None:
     return f"{len(text)} characters" if len(text) > context.settings.max_statement_chars else None
 
 
+def _find_repetition(text: str, context: StatementContext) -> str | None:
+    """Notes to the examples of a task in code repeat whole sentences rightly."""
+    if (loop := find_loop(text)) is not None:
+        return loop
+    return find_repeat(text) if context.domain != "code" else None
+
+
+# The few examples of a bank come in many prompts.
+_shingles_of_example = lru_cache(maxsize=64)(shingles)
+
+
 def _find_copy(text: str, context: StatementContext) -> str | None:
-    own = shingles(text)
+    own = shingles(text) if context.examples else frozenset()
     for example in context.examples:
-        if (share := share_of(own, example)) > _MAX_COPIED:
+        if (share := share_of(own, _shingles_of_example(example))) > _MAX_COPIED:
             return f"{share:.0%} of its runs of four words are an example's"
     return None
 
@@ -114,7 +121,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("too_short", _find_too_short),
     ("too_long", _find_too_long),
     ("not_english", _of_text(find_foreign)),
-    ("repetitive", _of_text(find_loop)),
+    ("repetitive", _find_repetition),
     ("injection", _of_domain(find_injection)),
     ("addresses_reader", _of_domain(find_chatter)),
     ("unfinished", _of_domain(find_unfinished)),

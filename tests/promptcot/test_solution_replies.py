@@ -16,7 +16,7 @@ from promptcot.engines.protocol import Answer
 from promptcot.parsing import Defect, ProgramTest, Reply, parse_test
 from promptcot.recommended import choose_sampling
 from promptcot.solutions import read_reply
-from promptcot.statement_checks import find_loop
+from promptcot.statement_language import find_loop
 from promptcot.verification.math_answers import MathGrader
 from promptcot.voting import count_votes
 
@@ -195,4 +195,4 @@ def test_the_quick_look_for_loops_misses_none(
     sentences: list[list[str]], again: list[str], times: int, stop: str
 ) -> None:
     text = stop.join(" ".join(words) for words in [*sentences, *[again] * times])
-    assert (solutions._find_loop(text) is None) == (find_loop(text, min_distinct=0.5) is None)
+    assert (solutions._find_loop(text) is None) == (find_loop(text) is None)
