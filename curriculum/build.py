@@ -20,13 +20,14 @@ app = cli.make_app(
 )
 
 
-def build_phase(recipe: Recipe, phase: str, out: Path) -> Version:
+def build_phase(recipe: Recipe, phase: str, out: Path, variant: str | None = None) -> Version:
     """Build one phase's dataset version, or return it when it exists.
 
     Args:
         recipe: The experiment.
         phase: ``1`` or ``2``.
         out: Run folder; the version goes to ``datasets/phase-<phase>/<version>``.
+        variant: An ablation of the phase; its versions go to ``datasets/phase-<phase>-<variant>``.
 
     Raises:
         ConfigError: The recipe has no such phase, or a share rounds to no rows.
@@ -37,12 +38,15 @@ def build_phase(recipe: Recipe, phase: str, out: Path) -> Version:
     """
     from curriculum.phases import build_version
 
-    return build_version(recipe, phase, out)
+    return build_version(recipe, phase, out, variant)
 
 
 @app.command()
 def build(
     phase: Annotated[str, typer.Option("--phase", help="1 or 2.")],
+    variant: Annotated[
+        str | None, typer.Option("--variant", help="An ablation that the recipe describes.")
+    ] = None,
     recipe: cli.RecipeOption = "demo",
     overrides: cli.SetOption = None,
     out: cli.OutOption = None,
@@ -62,25 +66,25 @@ def build(
     folder = loaded.out(out)
     console.say(f"recipe {loaded.name} ({loaded.path.name}), output {folder}")
     if dry_run:
-        report = _describe_plan(loaded, phase, folder)
+        report = _describe_plan(loaded, phase, folder, variant)
     else:
-        report = _describe_version(build_phase(loaded, phase, folder))
+        report = _describe_version(build_phase(loaded, phase, folder, variant))
     if as_json:
         console.print_json(report)
 
 
-def _describe_plan(recipe: Recipe, phase: str, out: Path) -> dict[str, Any]:
+def _describe_plan(recipe: Recipe, phase: str, out: Path, variant: str | None) -> dict[str, Any]:
     """Show what a build would read and how its version is called; write nothing."""
     from curriculum.planning import awaits_synthesis, make_plan
     from pipeline import console
 
-    if awaits_synthesis(recipe, phase, out):
+    if awaits_synthesis(recipe, phase, out, variant):
         console.say(
             f"phase {phase} would run synthesis first: there are no verified traces under {out} "
             "yet, and its version is named by theirs"
         )
         return {"phase": phase, "version": None, "exists": False, "runs_synthesis": True}
-    plan = make_plan(recipe, phase, out, may_synthesize=False)
+    plan = make_plan(recipe, phase, out, variant=variant, may_synthesize=False)
     console.table(
         f"phase {phase} would read",
         ["input", "version"],

@@ -2,68 +2,98 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
-from curriculum.measure import histogram_of
+import numpy as np
+
+from curriculum.features import DOMAINS, Rows
+from curriculum.measure import HISTOGRAM_BINS
 from curriculum.planning import Plan
+from curriculum.prepared import PreparedSource
 from curriculum.selection import Selection
-from curriculum.surveying import Survey
-from pipeline.contamination import BenchmarkIndex
+
+MAX_LISTED_FINDINGS = 500
+"""Matches listed in the manifest; all of them are counted."""
 
 
-def describe_phase(
-    plan: Plan, survey: Survey, selection: Selection, index: BenchmarkIndex
-) -> dict[str, Any]:
+def describe_phase(plan: Plan, selection: Selection) -> dict[str, Any]:
     """The manifest's ``extra``."""
-    sizes = sorted(row.num_tokens for row in selection.rows)
+    features, rows = selection.corpus.features, selection.choice.rows
+    sizes = np.sort(features.num_tokens[rows])
+    domains = np.bincount(features.domain[rows], minlength=len(DOMAINS)).tolist()
     return {
         "phase": plan.phase,
+        **({"variant": plan.variant} if plan.variant is not None else {}),
         "max_tokens": plan.settings.max_tokens,
-        "sources": _describe_sources(plan, survey, selection),
-        "domains": dict(sorted(Counter(row.domain for row in selection.rows).items())),
-        "token_histogram": histogram_of(sizes),
+        "sources": _describe_sources(plan, selection),
+        "replayed_rows": selection.choice.num_replayed,
+        "domains": {name: n for name, n in sorted(zip(DOMAINS, domains, strict=True)) if n},
+        "token_histogram": make_histogram(sizes),
         "token_quantiles": _quantiles(sizes),
-        "decontamination": _describe_decontamination(plan, survey, index),
+        "decontamination": _describe_decontamination(plan, selection),
     }
 
 
-def _describe_sources(plan: Plan, survey: Survey, selection: Selection) -> dict[str, Any]:
+def _describe_sources(plan: Plan, selection: Selection) -> dict[str, Any]:
+    """Per source: what came in, went out and was refused; copies count on both sides."""
+    features, choice = selection.corpus.features, selection.choice
     described = {}
-    for number, source in enumerate(plan.sources):
-        rows_in = sum(b.num_rows for b in survey.batches if b.source == number)
-        rows = [row for row in selection.rows if row.entry.priority == number]
+    for number, source in enumerate(selection.corpus.sources):
+        kind = {p.source.name: p.source.settings.kind for p in plan.preparations}[source.name]
+        mine = features.source[choice.rows] == number
+        rows = choice.rows[mine]
+        is_own = number < len(plan.settings.sources)
+        rejected = _count_refused(selection, source, number) if is_own else 0
         described[source.name] = {
-            "kind": source.settings.kind,
-            "rows_in": rows_in,
+            "kind": kind,
+            "rows_in": len(rows) + rejected,
             "rows_out": len(rows),
-            "rejected": rows_in - len(rows),
-            "tokens": sum(row.num_tokens for row in rows),
-            "verified": sum(row.entry.is_verified for row in rows),
+            "rejected": rejected,
+            "copies": int((choice.copies[mine] > 0).sum()),
+            "tokens": int(features.num_tokens[rows].sum()),
+            "verified": int(features.is_verified[rows].sum()),
         }
     return described
 
 
-def _quantiles(sizes: list[int]) -> dict[str, int]:
+def _count_refused(selection: Selection, source: PreparedSource, number: int) -> int:
+    """Rows of a source that are not in the phase, for whatever reason."""
+    of_row = selection.corpus.features.source
+    late = (selection.over, selection.duplicates.removed, selection.choice.refused)
+    return source.manifest.rows_rejected + sum(int((of_row[r] == number).sum()) for r in late)
+
+
+def make_histogram(sizes: Rows) -> list[dict[str, int | None]]:
+    """Rows per fixed bin: ``{"up_to": 64, "rows": 3}``; ``up_to`` is null in the open bin."""
+    places = np.searchsorted(HISTOGRAM_BINS, sizes)
+    counts = np.bincount(places, minlength=len(HISTOGRAM_BINS) + 1).tolist()
+    bounds: list[int | None] = [*HISTOGRAM_BINS, None]
+    return [{"up_to": bound, "rows": count} for bound, count in zip(bounds, counts, strict=True)]
+
+
+def _quantiles(sizes: Rows) -> dict[str, int]:
     """Nearest-rank quantiles of sorted sizes; empty without rows."""
-    if not sizes:
+    if not len(sizes):
         return {}
     picks = {"min": 0.0, "p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
-    return {name: sizes[round(share * (len(sizes) - 1))] for name, share in picks.items()}
+    return {name: int(sizes[round(share * (len(sizes) - 1))]) for name, share in picks.items()}
 
 
-def _describe_decontamination(plan: Plan, survey: Survey, index: BenchmarkIndex) -> dict[str, Any]:
+def _describe_decontamination(plan: Plan, selection: Selection) -> dict[str, Any]:
     """Per-benchmark counts, and the matched spans."""
-    items = index.items_per_benchmark()
+    own = selection.corpus.sources[: len(plan.settings.sources)]
+    extras = [source.manifest.extra for source in own]
+    matches = [match for extra in extras for match in extra["matches"]]
+    items: dict[str, int] = extras[0]["benchmarks"] if extras else {}
     return {
         "enabled": plan.recipe.settings.curriculum.decontamination.enabled,
         "benchmarks": {
             name: {
                 "items": items[name],
-                "rows_flagged": survey.flagged[name],
-                "template_twins": survey.twins[name],
+                "rows_flagged": sum(extra["contaminations"].get(name, 0) for extra in extras),
+                "template_twins": sum(extra["twins"].get(name, 0) for extra in extras),
             }
             for name in sorted(items)
         },
-        "matches": survey.findings,
+        "matches": matches[:MAX_LISTED_FINDINGS],
     }

@@ -1,23 +1,25 @@
-"""A phase version from its sources, in two passes over the rows and bounded memory.
+"""A phase version from its sources, in two stages and bounded memory.
 
-Pass one judges each row alone and stores verdicts (:mod:`curriculum.surveying`); survivors are
-chosen and ordered from hashes and counts (:mod:`curriculum.selection`); pass two streams the
-sources again, scatters chosen rows by shard and writes shard after shard
-(:mod:`curriculum.writing`). Each batch of either pass is a file of its own, so that a kill loses at
-most one batch and the same bytes come out.
+First every source is prepared, once for all phases: what one row decides by itself, part by part
+(:mod:`curriculum.preparing`). Then the phase chooses among all prepared rows by flat arrays
+(:mod:`curriculum.selection`), gathers their texts and writes shard after shard
+(:mod:`curriculum.writing`). Each part and each shard is a file of its own, so a kill loses what is
+in flight and the same bytes come out.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from pathlib import Path
 
 from curriculum.cards import write_documents
+from curriculum.executors import Executor, open_executor
 from curriculum.figures import describe_phase
 from curriculum.planning import Plan, make_plan
-from curriculum.selection import select_rows
-from curriculum.surveying import Survey, survey_sources
+from curriculum.prepared import PreparedSource
+from curriculum.preparing import find_prepared, prepare_source
+from curriculum.refusals import count_refused
+from curriculum.selection import Selection, select_rows
 from curriculum.writing import PhaseWriter
 from pipeline import console
 from pipeline.errors import TooManyRejected
@@ -25,73 +27,97 @@ from pipeline.manifest import MANIFEST, Version, load_version, mark_latest
 from pipeline.run_folder import append_log, prepare_run_folder
 from pipeline.settings.recipe import Recipe
 from pipeline.stages import run_stage
-from pipeline.store import exclusive_lock, explain_disk_errors, read_rows
 
 
-def build_version(recipe: Recipe, phase: str, out: Path) -> Version:
+def build_version(recipe: Recipe, phase: str, out: Path, variant: str | None = None) -> Version:
     """Build one phase's dataset version, or return it when it exists.
 
     Raises:
         PipelineError: See :func:`curriculum.build.build_phase`.
     """
-    plan = make_plan(recipe, phase, out)
+    plan = make_plan(recipe, phase, out, variant=variant)
     prepare_run_folder(recipe, out)
     final = plan.stage.root / plan.stage.version
     if (final / MANIFEST).is_file():
-        shutil.rmtree(plan.work, ignore_errors=True)
         mark_latest(plan.stage.root, plan.stage.version)
         return Version(folder=final, manifest=load_version(final).manifest, reused=True)
-    lock = plan.stage.root / f".lock-build-{plan.stage.version}"
-    with exclusive_lock(lock, f"phase {phase}"), explain_disk_errors(plan.work):
-        version = _build(plan)
-        shutil.rmtree(plan.work)
-    append_log(out, "curriculum", {"phase": phase, "version": version.name})
+    prepared = prepare_all(plan)
+    version = _build(plan, prepared)
+    append_log(out, "curriculum", {"phase": phase, "variant": variant, "version": version.name})
     return version
 
 
-def _build(plan: Plan) -> Version:
-    index = plan.benchmark_index()
-    if plan.recipe.settings.curriculum.decontamination.enabled and not len(index):
-        console.warn("the recipe lists no [[benchmarks]]: nothing is decontaminated against")
-    judges = plan.judges(index)
-    console.say(f"phase {plan.phase}: checking rows of {_names(plan)}")
-    survey = survey_sources(plan, judges)
-    selection = select_rows(plan, survey.survivors)
-    if len(selection.rows) < max(1, plan.stage.min_rows):
-        _refuse_empty(plan, survey)
-    writer = PhaseWriter(plan, survey, selection)
-    writer.scatter(judges)
+def prepare_all(plan: Plan) -> dict[str, PreparedSource]:
+    """Every source of a plan, prepared; by name.
+
+    Raises:
+        SourceError: A source cannot be read as documented.
+        StoreError: The disk is full, or another process prepares the same source.
+    """
+    found = {p.source.name: find_prepared(p) for p in plan.preparations}
+    missing = [p for p in plan.preparations if found[p.source.name] is None]
+    if missing:
+        decontamination = plan.recipe.settings.curriculum.decontamination
+        if decontamination.enabled and not plan.recipe.settings.benchmarks:
+            console.warn("the recipe lists no [[benchmarks]]: nothing is decontaminated against")
+        with open_executor(plan.recipe.settings.curriculum) as executor:
+            for preparation in missing:
+                found[preparation.source.name] = prepare_source(preparation, executor)
+    return {name: source for name, source in found.items() if source is not None}
+
+
+def _build(plan: Plan, prepared: dict[str, PreparedSource]) -> Version:
+    settings = plan.recipe.settings.curriculum
+    _require_rows(plan, prepared, None)
+    # The pool of preparation has ended: its memory is free before the arrays are read.
+    selection = select_rows(
+        settings,
+        prepared,
+        seed=plan.recipe.settings.seed,
+        phase=plan.phase,
+        variant=plan.variant,
+    )
+    _require_rows(plan, prepared, selection)
+    with open_executor(settings) as executor:
+        return _write(plan, selection, executor)
+
+
+def _write(plan: Plan, selection: Selection, executor: Executor) -> Version:
+    shard_rows = plan.recipe.settings.curriculum.shard_rows
+    writer = PhaseWriter(plan.stage, selection, executor, shard_rows=shard_rows)
     return run_stage(
         plan.stage,
         writer.batches(),
         writer.process,
         card=write_documents,
-        extra=lambda _: describe_phase(plan, survey, selection, index),
+        extra=lambda _: describe_phase(plan, selection),
     )
 
 
-def _names(plan: Plan) -> str:
-    return ", ".join(source.name for source in plan.sources)
-
-
-def _refuse_empty(plan: Plan, survey: Survey) -> None:
+def _require_rows(
+    plan: Plan, prepared: dict[str, PreparedSource], selection: Selection | None
+) -> None:
     """Stop before anything is written.
 
     Raises:
-        TooManyRejected: Always; names the most frequent reasons.
+        TooManyRejected: Fewer rows than the phase wants; names the most frequent reasons.
     """
+    own = [prepared[entry.source].manifest for entry in plan.settings.sources]
+    num_rows = sum(m.rows_out for m in own) if selection is None else selection.num_rows
+    least = max(1, plan.stage.min_rows) if selection is not None else 1
+    if num_rows >= least:
+        return
     reasons: Counter[str] = Counter()
-    rows_in = 0
-    for batch in survey.batches:
-        rows_in += batch.num_rows
-        for row in read_rows(batch.path, ["stage", "reason"]):
-            if row["reason"]:
-                reasons[f"{row['stage']}: {row['reason']}"] += 1
+    for manifest in own:
+        for stage, counts in manifest.rejected.items():
+            reasons.update({f"{stage}: {reason}": count for reason, count in counts.items()})
+    if selection is not None:
+        reasons.update(count_refused(selection))
     top = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(4))
-    shutil.rmtree(plan.work)
+    names = ", ".join(entry.source for entry in plan.settings.sources)
     raise TooManyRejected(
-        f"phase {plan.phase} accepted fewer than {max(1, plan.stage.min_rows)} of {rows_in} rows "
-        f"of {_names(plan)}; rejected: {top or 'nothing came in'}",
+        f"phase {plan.phase} accepted fewer than {max(1, plan.stage.min_rows)} of "
+        f"{sum(m.rows_in for m in own)} rows of {names}; rejected: {top or 'nothing came in'}",
         hint="look at the reasons above (`python -m curriculum ingest` shows each row's), give it "
         "better input, or relax the gate in the recipe",
     )

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import curriculum
+from curriculum.preparing import PACKAGES, Preparation, plan_preparation
+from curriculum.selection import referred_phases, require_no_circle
 from curriculum.sources.catalog import CARDS, OpenedSource, open_source
-from curriculum.survey import Judge
-from pipeline.benchmarks import benchmark_inputs, load_benchmark_index
-from pipeline.contamination import BenchmarkIndex
+from pipeline.benchmarks import benchmark_inputs
 from pipeline.errors import ConfigError, SourceError
 from pipeline.hashing import file_sha256
 from pipeline.manifest import LATEST, InputRef
@@ -18,83 +18,94 @@ from pipeline.records import TrainingRow
 from pipeline.settings.base import determining
 from pipeline.settings.phases import PhaseSettings
 from pipeline.settings.recipe import Recipe
+from pipeline.settings.sources import SourceSettings
 from pipeline.stages import Stage
 
 DATA_CARDS = Path(next(iter(curriculum.__path__))).parent / "data_cards"
 """Hand-written facts about the sources."""
-PACKAGES = ("pipeline", "curriculum")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """One phase, its opened sources and the stage that will hold its version."""
+    """One phase, the sources it needs prepared, and the stage that will hold its version."""
 
     recipe: Recipe
     phase: str
+    variant: str | None
     settings: PhaseSettings
-    sources: list[OpenedSource]
+    """The variant's changes are in it."""
+    preparations: list[Preparation]
+    """Of the phase's own sources, then of those that only phases it refers to have."""
     stage: Stage
 
-    @property
-    def work(self) -> Path:
-        """Where verdicts and scattered rows wait; deleted once the version is published."""
-        return self.stage.root / f".work-{self.stage.version}"
 
-    def benchmark_index(self) -> BenchmarkIndex:
-        """All benchmark items of the recipe."""
-        return load_benchmark_index(self.recipe)
-
-    def judges(self, index: BenchmarkIndex) -> list[Judge]:
-        """One judge per source, in the phase's order."""
-        return [
-            Judge(
-                parser=source.parser(),
-                settings=self.recipe.settings.curriculum,
-                max_tokens=self.settings.max_tokens,
-                benchmarks=index,
-            )
-            for source in self.sources
-        ]
+def phase_root(out: Path, phase: str, variant: str | None = None) -> Path:
+    """Folder of the versions of a phase, or of a variant of it."""
+    name = f"phase-{phase}" if variant is None else f"phase-{phase}-{variant}"
+    return out / "datasets" / name
 
 
-def phase_root(out: Path, phase: str) -> Path:
-    """Folder of a phase's versions."""
-    return out / "datasets" / f"phase-{phase}"
-
-
-def make_plan(recipe: Recipe, phase: str, out: Path, *, may_synthesize: bool = True) -> Plan:
+def make_plan(
+    recipe: Recipe,
+    phase: str,
+    out: Path,
+    *,
+    variant: str | None = None,
+    may_synthesize: bool = True,
+) -> Plan:
     """Open a phase's sources and name the version that they determine.
 
     Raises:
-        ConfigError: The recipe has no such phase, or it names no source.
+        ConfigError: The recipe has no such phase or variant, or it names no source.
         SourceError: An input is missing.
     """
-    settings = find_phase(recipe, phase)
-    by_name = {source.name: source for source in recipe.settings.curriculum.sources}
+    settings = find_phase(recipe, phase).resolve(variant)
+    curriculum_settings = recipe.settings.curriculum
+    require_no_circle(curriculum_settings, phase, settings)
+    by_name = {source.name: source for source in curriculum_settings.sources}
     sources = [
-        open_source(recipe, by_name[entry.source], out, plan=not may_synthesize)
-        for entry in settings.sources
+        open_source(recipe, by_name[name], out, plan=not may_synthesize)
+        for name in _needed_sources(recipe, settings)
     ]
+    preparations = [plan_preparation(source, out) for source in sources]
     inputs = [ref for source in sources for ref in source.inputs]
     inputs += benchmark_inputs(recipe)
     inputs += _card_inputs(sources)
+    inputs += [InputRef(name=f"prepared:{p.source.name}", version=p.version) for p in preparations]
     stage = Stage(
         name=f"phase-{phase}",
-        root=phase_root(out, phase),
+        root=phase_root(out, phase, variant),
         record=TrainingRow,
-        settings=_determining_settings(recipe, phase, settings),
+        settings=_determining_settings(recipe, phase, settings, by_name=by_name),
         inputs=inputs,
         packages=PACKAGES,
-        min_rows=recipe.settings.curriculum.min_rows,
+        min_rows=curriculum_settings.min_rows,
+        concurrency=curriculum_settings.num_workers,
     )
-    return Plan(recipe=recipe, phase=phase, settings=settings, sources=sources, stage=stage)
+    return Plan(
+        recipe=recipe,
+        phase=phase,
+        variant=variant,
+        settings=settings,
+        preparations=preparations,
+        stage=stage,
+    )
 
 
-def awaits_synthesis(recipe: Recipe, phase: str, out: Path) -> bool:
+def _needed_sources(recipe: Recipe, settings: PhaseSettings) -> list[str]:
+    """A phase's own sources, then those of the phases it refers to; each once."""
+    names = [entry.source for entry in settings.sources]
+    for phase in referred_phases(settings):
+        names += _needed_sources(recipe, recipe.settings.curriculum.phases[phase])
+    return list(dict.fromkeys(names))
+
+
+def awaits_synthesis(recipe: Recipe, phase: str, out: Path, variant: str | None = None) -> bool:
     """Whether a build of this phase would run synthesis first."""
     curriculum_settings = recipe.settings.curriculum
     kinds = {source.name: source for source in curriculum_settings.sources}
-    used = [kinds[entry.source] for entry in find_phase(recipe, phase).sources]
+    settings = find_phase(recipe, phase).resolve(variant)
+    used = [kinds[name] for name in _needed_sources(recipe, settings)]
     needs = any(source.kind == "synthesized" and not source.paths for source in used)
     is_missing = not (out / "synthesis" / "verified" / LATEST).is_file()
     return needs and is_missing and curriculum_settings.synthesize_if_missing
@@ -135,16 +146,28 @@ def _card_inputs(sources: list[OpenedSource]) -> list[InputRef]:
     return refs
 
 
-def _determining_settings(recipe: Recipe, phase: str, settings: PhaseSettings) -> dict[str, Any]:
+def _determining_settings(
+    recipe: Recipe, phase: str, settings: PhaseSettings, *, by_name: dict[str, SourceSettings]
+) -> dict[str, Any]:
     """Everything in the recipe that changes this phase's bytes, and nothing of other phases."""
     values = determining(recipe.settings.curriculum)
-    used = [entry.source for entry in settings.sources]
     values.pop("phases")
-    values["sources"] = [entry for entry in values["sources"] if entry["name"] in used]
+    names = _needed_sources(recipe, settings)
+    values["sources"] = [determining(by_name[name]) for name in names]
     values["benchmarks"] = [determining(entry) for entry in recipe.settings.benchmarks]
     return {
         "phase": phase,
         "seed": recipe.settings.seed,
         "phase_settings": determining(settings),
+        "referred_phases": _referred_settings(recipe, settings),
         **values,
     }
+
+
+def _referred_settings(recipe: Recipe, settings: PhaseSettings) -> dict[str, Any]:
+    """Settings of the phases that this one replays or is distinct from."""
+    found: dict[str, Any] = {}
+    for name in referred_phases(settings):
+        resolved = recipe.settings.curriculum.phases[name].resolve()
+        found |= {name: determining(resolved), **_referred_settings(recipe, resolved)}
+    return found

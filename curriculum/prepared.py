@@ -15,11 +15,11 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,8 @@ import pyarrow.json
 import pyarrow.parquet as pq
 import zstandard
 
-from pipeline.errors import ManifestMismatch
+from curriculum.question_hashes import BANDS
+from pipeline.errors import ManifestMismatch, StoreError
 from pipeline.manifest import Manifest
 from pipeline.records import Record, Rejected, TrainingRow, arrow_schema
 from pipeline.store import atomic_path, write_parquet
@@ -65,7 +66,7 @@ TABLE_SCHEMA = pa.schema(
         pa.field("domain", pa.string(), nullable=False),
         pa.field("licence", pa.string(), nullable=False),
         pa.field("difficulty_rank", pa.float32(), nullable=False),
-        pa.field("bands", pa.binary(), nullable=False),
+        pa.field("bands", pa.binary(4 * BANDS), nullable=False),
         pa.field("grams", pa.list_(pa.uint32()), nullable=False),
     ]
 )
@@ -73,8 +74,8 @@ TABLE_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PartContent:
-    """One part, prepared."""
+class Slice:
+    """A few rows of a part, prepared: what is in memory together."""
 
     num_in: int
     rows: Sequence[TrainingRow]
@@ -114,44 +115,61 @@ def rejected_path(folder: Path, index: int) -> Path:
     return folder / f"{part_stem(index)}.rejected.parquet"
 
 
-def write_part(folder: Path, index: int, content: PartContent) -> None:
-    """Write a part's files, the table last."""
-    sizes = _write_rows(rows_path(folder, index), content.rows)
-    if content.rejected:
-        write_parquet(rejected_path(folder, index), content.rejected, arrow_schema(Rejected))
+def write_part(folder: Path, index: int, slices: Iterable[Slice]) -> PartCounts:
+    """Write a part's files as its slices come, the table last.
+
+    Raises:
+        StoreError: Rows do not add up, or the disk is full.
+    """
+    tables, rejected, findings, num_in = [TABLE_SCHEMA.empty_table()], [], [], 0
+    with atomic_path(rows_path(folder, index)) as temporary, temporary.open("wb") as handle:
+        for piece in slices:
+            tables.append(_write_slice(piece, handle))
+            rejected += piece.rejected
+            findings += [{"row_id": row_id, **f.model_dump()} for row_id, f in piece.findings]
+            num_in += piece.num_in
     reasons: dict[str, Counter[str]] = {}
-    for row in content.rejected:
+    for row in rejected:
         reasons.setdefault(row.stage, Counter())[row.reason] += 1
-    counts = {
-        "num_in": content.num_in,
-        "rejected": {stage: dict(sorted(c.items())) for stage, c in sorted(reasons.items())},
-        "findings": [{"row_id": row_id, **f.model_dump()} for row_id, f in content.findings],
-    }
-    offsets = np.concatenate([[0], np.cumsum(sizes)])[: len(sizes)].astype(np.uint64)
-    columns = {**content.columns, "offset": offsets, "size": np.array(sizes, dtype=np.uint32)}
-    text = json.dumps(counts, sort_keys=True, ensure_ascii=False)
-    table = pa.table(
-        [_column(columns[name.name], name.type) for name in TABLE_SCHEMA],
-        schema=TABLE_SCHEMA.with_metadata({_COUNTS: text.encode()}),
+    counts = PartCounts(
+        num_in, {stage: dict(sorted(c.items())) for stage, c in sorted(reasons.items())}, findings
     )
-    with atomic_path(table_path(folder, index)) as temporary:
-        pq.write_table(table, temporary, version="2.6", compression="lz4", use_dictionary=False)
+    if rejected:
+        write_parquet(rejected_path(folder, index), rejected, arrow_schema(Rejected))
+    _write_table(table_path(folder, index), pa.concat_tables(tables), counts)
+    return counts
+
+
+def _write_slice(piece: Slice, handle: BinaryIO) -> pa.Table:
+    """Append the rows' frames; their features."""
+    if piece.num_in != len(piece.rows) + len(piece.rejected):
+        raise StoreError(
+            f"{piece.num_in} rows in, {len(piece.rows)} accepted, {len(piece.rejected)} rejected",
+            hint="report this with the recipe; nothing was published",
+        )
+    compressor = zstandard.ZstdCompressor(level=_LEVEL)
+    frames = [compressor.compress(row.model_dump_json().encode()) for row in piece.rows]
+    start = handle.tell()
+    handle.writelines(frames)
+    sizes = np.array([len(frame) for frame in frames], dtype=np.int64)
+    columns = {
+        **piece.columns,
+        "offset": (start + np.cumsum(sizes) - sizes).astype(np.uint64),
+        "size": sizes.astype(np.uint32),
+    }
+    arrays = [_column(columns[column.name], column.type) for column in TABLE_SCHEMA]
+    return pa.table(arrays, schema=TABLE_SCHEMA)
 
 
 def _column(values: Any, kind: pa.DataType) -> pa.Array:
     return values if isinstance(values, pa.Array) else pa.array(values, kind)
 
 
-def _write_rows(path: Path, rows: Iterable[TrainingRow]) -> list[int]:
-    """Write one frame a row; their sizes."""
-    compressor = zstandard.ZstdCompressor(level=_LEVEL)
-    sizes = []
-    with atomic_path(path) as temporary, temporary.open("wb") as handle:
-        for row in rows:
-            frame = compressor.compress(row.model_dump_json().encode("utf-8", "surrogatepass"))
-            handle.write(frame)
-            sizes.append(len(frame))
-    return sizes
+def _write_table(path: Path, table: pa.Table, counts: PartCounts) -> None:
+    text = json.dumps(asdict(counts), sort_keys=True, ensure_ascii=False)
+    table = table.replace_schema_metadata({_COUNTS: text.encode()})
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, version="2.6", compression="lz4", use_dictionary=False)
 
 
 @dataclass(frozen=True)
@@ -185,8 +203,7 @@ class PreparedSource:
 def read_counts(folder: Path, index: int) -> PartCounts:
     """What a part became, from its table's metadata."""
     metadata = pq.read_schema(table_path(folder, index)).metadata
-    counts = json.loads(metadata[_COUNTS])
-    return PartCounts(counts["num_in"], counts["rejected"], counts["findings"])
+    return PartCounts(**json.loads(metadata[_COUNTS]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,100 +1,156 @@
-"""From the survivors of pass one to the rows of a phase: duplicates, licences, shares, order."""
+"""From all prepared rows to the rows of a phase: length, duplicates, mix, licences, order."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from curriculum.dedupe import STAGE as DEDUPE
-from curriculum.dedupe import remove_duplicates
-from curriculum.mixing import STAGE as MIX
-from curriculum.mixing import Survivor, draw_share, order_rows
-from curriculum.planning import Plan
-from pipeline.errors import LicenceRefused
+import numpy as np
+import numpy.typing as npt
+
+from curriculum.dedupe import Duplicates, NearPairs, find_duplicates
+from curriculum.features import Features, Rows
+from curriculum.licences import check_licences
+from curriculum.loading import Corpus, find_near_questions, load_corpus
+from curriculum.mixing import Choice, Pool, choose
+from curriculum.prepared import PreparedSource
+from pipeline.errors import ConfigError
+from pipeline.settings.curriculum import CurriculumSettings
+from pipeline.settings.phases import PhaseSettings
+
+MEASURE = "measure"
+OVER_MAX_TOKENS = "over_max_tokens"
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a row that was well formed is not in the phase."""
-
-    stage: str
-    reason: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """A phase's rows in output order, and what became of the other well-formed rows."""
+    """A phase's rows in output order, and what became of the other prepared rows."""
 
-    rows: list[Survivor]
-    refused: dict[int, Refusal]
-    """By position over the whole phase."""
-    shard_rows: int
+    settings: PhaseSettings
+    corpus: Corpus
+    """The rows of the phase's own sources, then of those that only the replayed phase has."""
+    num_own: int
+    """Rows of the phase's own sources: all before this number."""
+    over: Rows
+    """Ascending rows over the phase's length limit."""
+    duplicates: Duplicates
+    choice: Choice
 
     @property
-    def num_shards(self) -> int:
-        """Parquet files of the version."""
-        return -(-len(self.rows) // self.shard_rows)
+    def num_rows(self) -> int:
+        """Rows of the phase, copies and replayed ones counted."""
+        return len(self.choice.rows)
 
 
-def select_rows(plan: Plan, survivors: Sequence[Survivor]) -> Selection:
+def select_rows(
+    curriculum: CurriculumSettings,
+    prepared: dict[str, PreparedSource],
+    *,
+    seed: int,
+    phase: str,
+    variant: str | None = None,
+) -> Selection:
     """Choose and order a phase's rows.
+
+    Args:
+        curriculum: Phases and limits.
+        prepared: By name, the sources of this phase and of those it refers to.
+        seed: The recipe's seed.
+        phase: The phase to choose for.
+        variant: An ablation of it.
 
     Raises:
         LicenceRefused: A chosen row's licence is not among the phase's.
-        ConfigError: A share rounds to no rows.
+        ConfigError: A share or weight leaves nothing or has no effect.
     """
-    settings = plan.recipe.settings.curriculum
-    refused: dict[int, Refusal] = {}
-    if settings.deduplicate:
-        entries = [row.entry for row in survivors]
-        for pair in remove_duplicates(entries, settings.traces_per_question):
-            detail = f"kept {pair.kept.row_id} instead"
-            refused[pair.removed.position] = Refusal(DEDUPE, pair.reason, detail)
-    unique = [row for row in survivors if row.entry.position not in refused]
-    drawn = _draw(plan, unique, refused)
-    check_licences(plan, drawn)
-    ordered = order_rows(
-        drawn, plan.settings.order, seed=plan.recipe.settings.seed, phase=plan.phase
+    settings = curriculum.phases[phase].resolve(variant)
+    others = {
+        name: select_rows(curriculum, prepared, seed=seed, phase=name)
+        for name in referred_phases(settings)
+    }
+    own = [prepared[entry.source] for entry in settings.sources]
+    replayed = others[settings.replay.phase] if settings.replay else None
+    added = [s for s in replayed.corpus.sources if s not in own] if replayed else []
+    corpus = load_corpus([*own, *added])
+    features = corpus.features
+    num_own = int(np.searchsorted(features.source, len(own)))
+    tokens = features.num_tokens[:num_own]
+    fitting = np.flatnonzero(tokens <= settings.max_tokens)
+    duplicates = _deduplicate(curriculum, corpus, fitting)
+    pool = Pool(
+        features=features,
+        candidates=np.setdiff1d(fitting, duplicates.removed, assume_unique=True),
+        replayable=_translate(replayed, corpus) if replayed else np.zeros(0, np.int64),
+        taken_questions=_questions([others[name] for name in settings.distinct_from]),
     )
-    return Selection(rows=ordered, refused=refused, shard_rows=settings.shard_rows)
+    choice = choose(pool, settings, seed=seed, phase=phase)
+    check_licences(features, choice.rows, settings, phase=phase)
+    return Selection(
+        settings=settings,
+        corpus=corpus,
+        num_own=num_own,
+        over=np.flatnonzero(tokens > settings.max_tokens),
+        duplicates=duplicates,
+        choice=choice,
+    )
 
 
-def _draw(plan: Plan, rows: Sequence[Survivor], refused: dict[int, Refusal]) -> list[Survivor]:
-    """Each source's share; rows left out are added to ``refused``."""
-    by_source: dict[int, list[Survivor]] = defaultdict(list)
-    for row in rows:
-        by_source[row.entry.priority].append(row)
-    chosen = []
-    for number, entry in enumerate(plan.settings.sources):
-        drawn, left = draw_share(
-            by_source[number], entry.share, seed=plan.recipe.settings.seed, phase=plan.phase
-        )
-        chosen += drawn
-        for row in left:
-            detail = f"share {entry.share:g} of source {entry.source}"
-            refused[row.entry.position] = Refusal(MIX, "not_drawn", detail)
-    return chosen
+def referred_phases(settings: PhaseSettings) -> list[str]:
+    """Phases whose choice this one depends on."""
+    replayed = [settings.replay.phase] if settings.replay else []
+    return sorted({*settings.distinct_from, *replayed})
 
 
-def check_licences(plan: Plan, rows: Sequence[Survivor]) -> None:
-    """Hold the phase to its allowed licences; nothing is written when one is outside.
+def require_no_circle(
+    curriculum: CurriculumSettings, phase: str, settings: PhaseSettings, above: tuple[str, ...] = ()
+) -> None:
+    """Hold phases to referring to each other in one direction.
 
     Raises:
-        LicenceRefused: With the number of rows per licence and source.
+        ConfigError: A phase depends on itself.
     """
-    allowed = {licence.lower() for licence in plan.settings.allowed_licences}
-    if not allowed:
-        return
-    outside: Counter[tuple[str, str]] = Counter()
-    for row in rows:
-        if not set(row.licence.replace(",-", ",").split(",")) <= allowed:
-            outside[row.licence, plan.sources[row.entry.priority].name] += 1
-    if outside:
-        found = ", ".join(f"{n} rows {lic!r} ({src})" for (lic, src), n in sorted(outside.items()))
-        raise LicenceRefused(
-            f"phase {plan.phase} allows the licences {', '.join(sorted(allowed))}; found {found}",
-            hint=f"add the licence to curriculum.phases.{plan.phase}.allowed_licences after "
-            "reading it, or drop the source",
+    for name in referred_phases(settings):
+        if name in (*above, phase):
+            raise ConfigError(
+                f"phase {phase} and phase {name} refer to each other (replay, distinct_from)",
+                hint="drop one of the two references",
+            )
+        require_no_circle(curriculum, name, curriculum.phases[name], (*above, phase))
+
+
+def _deduplicate(curriculum: CurriculumSettings, corpus: Corpus, rows: Rows) -> Duplicates:
+    if not curriculum.deduplicate:
+        nothing = np.zeros(0, np.int64)
+        return Duplicates(
+            removed=nothing,
+            kept=nothing,
+            reasons=np.zeros(0, np.uint8),
+            jaccard=np.zeros(0, np.float32),
         )
+    search = partial(_search_near, corpus, curriculum) if curriculum.near_duplicates else None
+    return find_duplicates(corpus.features, rows, curriculum.traces_per_question, find_near=search)
+
+
+def _search_near(corpus: Corpus, curriculum: CurriculumSettings, rows: Rows) -> NearPairs:
+    return find_near_questions(corpus, rows, threshold=curriculum.near_duplicate_jaccard)
+
+
+def _translate(other: Selection, corpus: Corpus) -> Rows:
+    """The rows that another phase chose, as numbers of this phase's corpus, each once."""
+    chosen = np.unique(other.choice.rows)
+    theirs = _source_starts(other.corpus.features, len(other.corpus.sources))
+    ours = _source_starts(corpus.features, len(corpus.sources))
+    place = [corpus.sources.index(source) for source in other.corpus.sources]
+    source = other.corpus.features.source[chosen]
+    rows: Rows = chosen - theirs[source] + ours[np.array(place)][source]
+    return np.sort(rows)
+
+
+def _source_starts(features: Features, num_sources: int) -> npt.NDArray[np.int64]:
+    starts: npt.NDArray[np.int64] = np.searchsorted(features.source, np.arange(num_sources))
+    return starts
+
+
+def _questions(others: list[Selection]) -> npt.NDArray[np.uint64]:
+    taken = [other.corpus.features.question[other.choice.rows] for other in others]
+    return np.unique(np.concatenate(taken)) if taken else np.zeros(0, np.uint64)

@@ -1,187 +1,148 @@
-"""Pass two: stream the sources again, scatter chosen rows by shard, write shard after shard.
+"""Write a selection: refused rows with their reasons, then shard after shard of chosen rows.
 
-A scattered batch is one Parquet file with one row group per output shard that it feeds, so that
-writing a shard reads exactly its own rows from each batch, and memory holds one batch or one shard.
+A shard's rows are gathered from the prepared sources by their places, a row group at a time, by
+whoever works on it; so memory holds one row group, and nothing large passes between processes.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from curriculum.candidates import PreparedRow
-from curriculum.measure import Size, make_training_row
-from curriculum.mixing import Survivor
-from curriculum.planning import Plan
+from curriculum.executors import Executor
+from curriculum.features import Rows
+from curriculum.mixing import make_copy_id
+from curriculum.prepared import ROW_SCHEMA, Place, gather_rows
+from curriculum.refusals import RefusalWriter
 from curriculum.selection import Selection
-from curriculum.sources.catalog import RawRow
-from curriculum.survey import Judge
-from curriculum.surveying import InputBatch, Survey, split_rows
-from pipeline.errors import SourceError
+from pipeline.errors import ManifestMismatch
 from pipeline.hashing import content_hash
-from pipeline.records import Rejected, TrainingRow, arrow_schema
-from pipeline.stages import Batch, BatchResult
-from pipeline.store import atomic_path, read_rows
+from pipeline.stages import Batch, Stage, WrittenBatch, staged_path
+from pipeline.store import ROW_GROUP_ROWS, open_parquet
 
-SCATTER_SCHEMA = pa.schema(
-    [pa.field("place", pa.int64(), nullable=False), *arrow_schema(TrainingRow)]
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """A row of the phase and its place in the output."""
-
-    place: int
-    row: Survivor
+PARTS_PER_FILE = 64
+"""Prepared parts whose refused rows share a file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A unit of the last stage: one input batch's refusals, or one output shard."""
+    """A unit of the last stage: the refusals of some parts, or one output shard."""
 
     kind: Literal["refusals", "shard"]
     index: int
+    """Among all units."""
+    start: int
+    """First part, or first place in the output."""
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardTask:
+    """What a worker needs to write a shard."""
+
+    path: Path
+    groups: tuple[tuple[Place, ...], ...]
+    """Where the rows of each row group lie."""
+    ids: tuple[tuple[str, ...], ...]
+    """The rows' ids, group by group."""
+    copies: npt.NDArray[np.uint16]
 
 
 class PhaseWriter:
-    """Writes a selection; knows which batch feeds which shard."""
+    """Writes a selection, unit by unit."""
 
-    def __init__(self, plan: Plan, survey: Survey, selection: Selection) -> None:
-        self._plan, self._survey, self._selection = plan, survey, selection
-        self._by_batch: dict[int, list[Chosen]] = defaultdict(list)
-        for place, row in enumerate(selection.rows):
-            self._by_batch[row.batch].append(Chosen(place, row))
-        self._feeds: dict[int, list[tuple[int, int]]] = defaultdict(list)
-        """Shard to (batch, row group of the batch's scattered file)."""
-        for batch, chosen in sorted(self._by_batch.items()):
-            shards = dict.fromkeys(map(self._shard_of, chosen))
-            for group, shard in enumerate(shards):
-                self._feeds[shard].append((batch, group))
-
-    def scatter(self, judges: list[Judge]) -> None:
-        """Stream the sources a second time and store chosen rows by shard.
-
-        Raises:
-            SourceError: A source changed since pass one.
-        """
-        batches = iter(self._survey.batches)
-        size = self._plan.recipe.settings.curriculum.batch_rows
-        missing = {b for b in self._by_batch if not self._scatter_path(b).is_file()}
-        for number, (source, judge) in enumerate(zip(self._plan.sources, judges, strict=True)):
-            if not any(self._survey.batches[b].source == number for b in missing):
-                for _ in range(sum(b.source == number for b in self._survey.batches)):
-                    next(batches)
-                continue
-            for rows, batch in zip(split_rows(source.rows(), size), batches, strict=False):
-                if batch.index in missing:
-                    self._scatter_batch(judge, rows, batch)
-                if self._is_last_of_source(batch):
-                    break
-
-    def _is_last_of_source(self, batch: InputBatch) -> bool:
-        following = self._survey.batches[batch.index + 1 : batch.index + 2]
-        return not following or following[0].source != batch.source
-
-    def _scatter_path(self, batch: int) -> Path:
-        return self._plan.work / "scatter" / f"part-{batch:06d}.parquet"
-
-    def _scatter_batch(self, judge: Judge, rows: list[RawRow], batch: InputBatch) -> None:
-        chosen = self._by_batch[batch.index]
-        with (
-            atomic_path(self._scatter_path(batch.index)) as temporary,
-            pq.ParquetWriter(temporary, SCATTER_SCHEMA, compression="zstd") as writer,
-        ):
-            for _, group in groupby(chosen, key=self._shard_of):
-                table = [self._scattered(judge, rows, batch, one) for one in group]
-                writer.write_table(
-                    pa.Table.from_pylist(table, schema=SCATTER_SCHEMA), row_group_size=len(table)
-                )
-
-    def _shard_of(self, chosen: Chosen) -> int:
-        return chosen.place // self._selection.shard_rows
-
-    def _scattered(
-        self, judge: Judge, rows: list[RawRow], batch: InputBatch, chosen: Chosen
-    ) -> dict[str, Any]:
-        entry = chosen.row.entry
-        offset = entry.position - batch.start
-        prepared = judge.prepare(rows[offset]) if offset < len(rows) else None
-        if not isinstance(prepared, PreparedRow) or prepared.candidate.row_id != entry.row_id:
-            raise SourceError(
-                f"source {self._plan.sources[batch.source].name!r} changed while it was read "
-                f"(row {offset} of batch {batch.index})",
-                hint="run the same command again",
-            )
-        prompt_tokens = chosen.row.num_prompt_tokens
-        size = Size(prompt_tokens, entry.num_tokens - prompt_tokens)
-        row = make_training_row(prepared, size, chosen.row.licence)
-        return {"place": chosen.place, **row.model_dump(mode="json")}
+    def __init__(
+        self, stage: Stage, selection: Selection, executor: Executor, *, shard_rows: int
+    ) -> None:
+        self._stage, self._selection, self._executor = stage, selection, executor
+        self._shard_rows = shard_rows
+        self._refusals = RefusalWriter(selection)
 
     def batches(self) -> list[Batch]:
-        """Units of the final stage: refusals of each input batch, then the shards in order."""
-        refusals = [
-            Batch(
-                id=content_hash([self._plan.stage.version, "refusals", batch.index]),
-                rows=(Work("refusals", batch.index),),
-            )
-            for batch in self._survey.batches
+        """Refusals, then the shards in order."""
+        ranges: list[tuple[Literal["refusals", "shard"], int, int]] = []
+        num_parts, num_rows = self._refusals.num_parts, self._selection.num_rows
+        for start in range(0, num_parts, PARTS_PER_FILE):
+            ranges.append(("refusals", start, min(start + PARTS_PER_FILE, num_parts)))
+        for start in range(0, num_rows, self._shard_rows):
+            ranges.append(("shard", start, min(start + self._shard_rows, num_rows)))
+        return [
+            Batch(id=self._name(kind, start, end), rows=(Work(kind, index, start, end),))
+            for index, (kind, start, end) in enumerate(ranges)
         ]
-        rows, size = self._selection.rows, self._selection.shard_rows
-        shards = [
-            Batch(
-                id=content_hash([r.entry.row_id for r in rows[index * size : (index + 1) * size]]),
-                rows=(Work("shard", index),),
-            )
-            for index in range(self._selection.num_shards)
-        ]
-        return refusals + shards
 
-    def process(self, batch: Batch) -> BatchResult:
+    def process(self, batch: Batch) -> WrittenBatch:
         """Write one unit."""
-        work = batch.rows[0]
-        return self._refusals(work.index) if work.kind == "refusals" else self._shard(work.index)
+        work: Work = batch.rows[0]
+        if work.kind == "refusals":
+            return self._refusals.write(self._stage, batch)
+        return self._write_shard(batch, work)
 
-    def _refusals(self, index: int) -> BatchResult:
-        batch = self._survey.batches[index]
-        rejected = []
-        for offset, row in enumerate(read_rows(batch.path)):
-            late = self._selection.refused.get(batch.start + offset)
-            if row["reason"]:
-                stage, reason, detail = row["stage"], row["reason"], row["detail"]
-            elif late is not None:
-                stage, reason, detail = late.stage, late.reason, late.detail
-            else:
-                continue
-            rejected.append(
-                Rejected(row_id=row["row_id"], stage=stage, reason=reason, detail=detail)
-            )
-        return BatchResult(num_in=len(rejected), rows=[], rejected=rejected)
+    def _name(self, kind: str, start: int, end: int) -> str:
+        if kind == "refusals":
+            return content_hash([self._stage.version, kind, start, end])
+        choice = self._selection.choice
+        digest = hashlib.sha256(self._selection.corpus.features.row_id[choice.rows[start:end]])
+        digest.update(choice.copies[start:end])
+        return digest.hexdigest()[:16]
 
-    def _shard(self, index: int) -> BatchResult:
-        gathered = []
-        for batch, group in self._feeds[index]:
-            with pq.ParquetFile(self._scatter_path(batch)) as file:
-                gathered += file.read_row_group(group).to_pylist()
-        gathered.sort(key=_place)
-        rows = [
-            TrainingRow.model_validate({k: v for k, v in row.items() if k != "place"})
-            for row in gathered
-        ]
-        tokens: Counter[str] = Counter()
-        for row in rows:
-            tokens["prompt"] += row.num_prompt_tokens
-            tokens["completion"] += row.num_completion_tokens
-            tokens["total"] += row.num_tokens
-        licences = Counter(row.licence for row in rows)
-        return BatchResult(num_in=len(rows), rows=rows, tokens=tokens, licences=licences)
+    def _write_shard(self, batch: Batch, work: Work) -> WrittenBatch:
+        choice, corpus = self._selection.choice, self._selection.corpus
+        rows = choice.rows[work.start : work.end]
+        groups = [rows[at : at + ROW_GROUP_ROWS] for at in range(0, len(rows), ROW_GROUP_ROWS)]
+        task = ShardTask(
+            path=staged_path(self._stage, "data", work.index, batch),
+            groups=tuple(tuple(corpus.places(group)) for group in groups),
+            ids=tuple(tuple(map(corpus.features.hex_id, group.tolist())) for group in groups),
+            copies=choice.copies[work.start : work.end],
+        )
+        self._executor.run(write_shard, task)
+        return self._describe(rows)
+
+    def _describe(self, rows: Rows) -> WrittenBatch:
+        features = self._selection.corpus.features
+        prompt = int(features.num_prompt_tokens[rows].sum(dtype=np.int64))
+        completion = int(features.num_completion_tokens[rows].sum(dtype=np.int64))
+        licences = Counter(features.licences[code] for code in features.licence[rows].tolist())
+        return WrittenBatch(
+            num_in=len(rows),
+            num_out=len(rows),
+            tokens={"prompt": prompt, "completion": completion, "total": prompt + completion},
+            licences=licences,
+        )
 
 
-def _place(row: dict[str, Any]) -> int:
-    return int(row["place"])
+def write_shard(task: ShardTask) -> None:
+    """Gather a shard's rows and write them; what a worker does.
+
+    Raises:
+        ManifestMismatch: A prepared source holds other rows than its tables say.
+    """
+    start = 0
+    with open_parquet(task.path, ROW_SCHEMA) as writer:
+        for places, ids in zip(task.groups, task.ids, strict=True):
+            table = gather_rows(places, len(ids))
+            found = table["id"].to_pylist()
+            if found != list(ids):
+                raise ManifestMismatch(
+                    f"prepared rows under {places[0].path.parent} are not those of their tables",
+                    hint=f"delete {places[0].path.parent} and build again",
+                )
+            copies = task.copies[start : start + len(ids)].tolist()
+            writer.write_table(_with_copy_ids(table, ids, copies))
+            start += len(ids)
+
+
+def _with_copy_ids(table: pa.Table, ids: Sequence[str], copies: Sequence[int]) -> pa.Table:
+    if not any(copies):
+        return table
+    named = [make_copy_id(row_id, copy) for row_id, copy in zip(ids, copies, strict=True)]
+    return table.set_column(0, ROW_SCHEMA.field(0), pa.array(named, pa.string()))

@@ -96,17 +96,26 @@ def write_parquet(path: Path, rows: Sequence[BaseModel], schema: pa.Schema) -> N
 
 def write_table(path: Path, table: pa.Table) -> None:
     """Write an Arrow table as one Parquet file with the project's fixed options."""
-    with atomic_path(path) as temporary:
-        pq.write_table(
-            table,
+    with open_parquet(path, table.schema) as writer:
+        writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+
+
+@contextmanager
+def open_parquet(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """Write one Parquet file with the project's fixed options, table after table."""
+    with (
+        atomic_path(path) as temporary,
+        pq.ParquetWriter(
             temporary,
+            schema,
             version="2.6",
             compression="zstd",
             compression_level=3,
-            row_group_size=ROW_GROUP_ROWS,
             write_statistics=True,
             store_schema=True,
-        )
+        ) as writer,
+    ):
+        yield writer
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,173 @@
+"""What one row decides by itself: accepted with its features, or refused by name.
+
+Rows are judged in slices, because searching benchmarks, counting tokens and hashing are several
+times faster for many texts at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from curriculum.candidates import PreparedRow, refuse
+from curriculum.dedupe import trace_key
+from curriculum.measure import Size, make_training_row, measure_row
+from curriculum.mixing import rank_difficulty
+from curriculum.normalize import normalize_row
+from curriculum.prepared import Finding, Slice
+from curriculum.question_hashes import BANDS, hash_questions
+from curriculum.sources.catalog import Parser, RawRow
+from curriculum.validate import validate_row
+from pipeline.benchmarks import load_benchmark_index
+from pipeline.contamination import STAGE as DECONTAMINATE
+from pipeline.contamination import BenchmarkIndex, Match, find_in_row
+from pipeline.questions import question_key
+from pipeline.records import Rejected
+from pipeline.settings.curriculum import CurriculumSettings
+from pipeline.settings.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A well-formed row."""
+
+    row: PreparedRow
+    size: Size
+    licence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What became of one row."""
+
+    outcome: Accepted | Rejected
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def row_id(self) -> str:
+        """The row's id, whatever became of it."""
+        if isinstance(self.outcome, Rejected):
+            return self.outcome.row_id
+        return self.outcome.row.candidate.row_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judge:
+    """Everything that a row's outcome depends on, besides the row."""
+
+    parser: Parser
+    settings: CurriculumSettings
+    benchmarks: BenchmarkIndex
+
+    def judge(self, rows: Sequence[RawRow]) -> list[Judged]:
+        """The outcome of every row, in order."""
+        return [self._judge(raw) for raw in rows]
+
+    def prepare(self, rows: Sequence[RawRow]) -> Slice:
+        """Judge rows; what is stored of them."""
+        judged = self.judge(rows)
+        accepted = [one.outcome for one in judged if isinstance(one.outcome, Accepted)]
+        return Slice(
+            num_in=len(rows),
+            rows=[make_training_row(one.row, one.size, one.licence) for one in accepted],
+            columns=make_columns(accepted),
+            rejected=[one.outcome for one in judged if isinstance(one.outcome, Rejected)],
+            findings=[(one.row_id, finding) for one in judged for finding in one.findings],
+        )
+
+    def _judge(self, raw: RawRow) -> Judged:
+        candidate = self.parser.parse(raw)
+        if isinstance(candidate, Rejected):
+            return Judged(candidate)
+        row = normalize_row(candidate, self.settings.validation.max_chars)
+        if isinstance(row, Rejected):
+            return Judged(row)
+        broken = validate_row(row, self.settings.validation)
+        if broken is not None:
+            return Judged(broken)
+        findings = self._search_benchmarks(row)
+        if findings and findings[0].rule != "twin":
+            return Judged(_contaminated(row, findings[0]), findings)
+        size = measure_row(row, None)
+        if isinstance(size, Rejected):
+            return Judged(size, findings)
+        return Judged(Accepted(row, size, normalize_licence(candidate.licence)), findings)
+
+    def _search_benchmarks(self, row: PreparedRow) -> tuple[Finding, ...]:
+        if not self.settings.decontamination.enabled:
+            return ()
+        limit = self.settings.decontamination.thinking_chars
+        hit, twin = find_in_row(
+            self.benchmarks,
+            user_text=row.user_text,
+            question=row.question,
+            thinking=row.thinking[:limit],
+        )
+        return tuple(_finding(match) for match in (hit, twin) if match is not None)
+
+
+def open_judge(recipe: Recipe, parser: Parser) -> Judge:
+    """The judge of one source's rows, its benchmarks loaded.
+
+    Raises:
+        SourceError: A benchmark's file cannot be read.
+    """
+    return Judge(
+        parser=parser,
+        settings=recipe.settings.curriculum,
+        benchmarks=load_benchmark_index(recipe),
+    )
+
+
+def normalize_licence(text: str) -> str:
+    """A licence as the hub spells it: lower case, hyphens; ``unknown`` when nothing is stated."""
+    return "-".join(text.strip().lower().split()) or "unknown"
+
+
+def make_columns(accepted: Sequence[Accepted]) -> dict[str, Any]:
+    """The features of accepted rows, as columns of a prepared part's table."""
+    rows = [one.row for one in accepted]
+    candidates = [row.candidate for row in rows]
+    bands, grams, counts = hash_questions([row.question for row in rows])
+    ends = np.cumsum(counts, dtype=np.int32)
+    return {
+        "row_id": [bytes.fromhex(candidate.row_id) for candidate in candidates],
+        "question": [int(question_key(row.question)[:16], 16) for row in rows],
+        "trace": [int(trace_key(row.thinking, row.answer), 16) for row in rows],
+        "num_prompt_tokens": [one.size.num_prompt_tokens for one in accepted],
+        "num_completion_tokens": [one.size.num_completion_tokens for one in accepted],
+        "num_chars": [len(r.user_text) + len(r.thinking) + len(r.answer) for r in rows],
+        "is_verified": [candidate.is_verified for candidate in candidates],
+        "domain": [candidate.domain for candidate in candidates],
+        "licence": [one.licence for one in accepted],
+        "difficulty_rank": [rank_difficulty(candidate.difficulty) for candidate in candidates],
+        "bands": pa.FixedSizeBinaryArray.from_buffers(
+            pa.binary(4 * BANDS), len(rows), [None, pa.py_buffer(np.ascontiguousarray(bands))]
+        ),
+        "grams": pa.ListArray.from_arrays(
+            pa.array(np.concatenate([[0], ends]).astype(np.int32)), pa.array(grams)
+        ),
+    }
+
+
+def _finding(match: Match) -> Finding:
+    return Finding(
+        benchmark=match.benchmark,
+        item_id=match.item_id,
+        rule=match.rule,
+        score=match.score,
+        part=match.part,
+        span=match.span[:300],
+    )
+
+
+def _contaminated(row: PreparedRow, finding: Finding) -> Rejected:
+    detail = (
+        f"{finding.benchmark}/{finding.item_id} by {finding.rule} {finding.score:g} "
+        f"in the {finding.part}: {finding.span}"
+    )
+    return refuse(row.candidate.row_id, DECONTAMINATE, "benchmark_item", detail)

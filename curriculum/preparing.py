@@ -1,0 +1,233 @@
+"""Prepare sources: everything that one row decides by itself, once, whatever phase takes it.
+
+Read, parse, normalise, validate, decontaminate, count tokens, hash. A part is a few hundred rows
+that one task reads, works on slice by slice and stores (:mod:`curriculum.prepared`), so memory is
+bounded by a slice, and a kill loses the parts in flight.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from curriculum.executors import Executor
+from curriculum.judging import Judge, open_judge
+from curriculum.prepared import PreparedSource, read_counts, table_path, write_part
+from curriculum.sources.catalog import OpenedSource, RawRow, SourcePart
+from pipeline import console
+from pipeline.benchmarks import benchmark_inputs, load_benchmark_index
+from pipeline.hashing import code_version, content_hash
+from pipeline.manifest import MANIFEST, InputRef, Manifest, check_balance, load_version
+from pipeline.settings.base import determining
+from pipeline.store import exclusive_lock, explain_disk_errors, write_json
+from pipeline.student import TOKENIZER_SHA256
+
+PACKAGES = ("pipeline", "curriculum")
+SLICE_ROWS = 250
+"""Rows in memory together: large enough for batch functions, a few MB of text."""
+MAX_LISTED_FINDINGS = 500
+"""Matches listed in a manifest; all of them are counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preparation:
+    """One source to prepare, and the name that follows from what determines the result."""
+
+    source: OpenedSource
+    root: Path
+    """Folder of all prepared sources."""
+    inputs: tuple[InputRef, ...]
+    settings: dict[str, Any]
+    version: str
+
+    @property
+    def folder(self) -> Path:
+        """Where the result lives."""
+        return self.root / self.source.name / self.version
+
+    @property
+    def staging(self) -> Path:
+        """Where finished parts wait for the others."""
+        return self.root / self.source.name / f".staging-{self.version}"
+
+    @property
+    def spool(self) -> Path:
+        """What must be unpacked or downloaded before it can be read in parts."""
+        return self.root / self.source.name / f".spool-{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class PartTask:
+    """One part to prepare."""
+
+    preparation: Preparation
+    part: SourcePart
+
+
+def plan_preparation(source: OpenedSource, out: Path) -> Preparation:
+    """Name a source's preparation.
+
+    Raises:
+        SourceError: A benchmark's file is missing.
+        GateRefused: A benchmark's file is not what the recipe was written for.
+    """
+    recipe = source.recipe
+    curriculum = determining(recipe.settings.curriculum)
+    settings = {
+        "source": determining(source.settings),
+        **{name: curriculum[name] for name in ("validation", "decontamination", "batch_rows")},
+        "benchmarks": [determining(entry) for entry in recipe.settings.benchmarks],
+        "tokenizer": TOKENIZER_SHA256,
+    }
+    inputs = (*source.inputs, *benchmark_inputs(recipe))
+    version = content_hash(
+        {
+            "stage": "prepared",
+            "settings": settings,
+            "inputs": [ref.model_dump() for ref in inputs],
+            "code": code_version(*PACKAGES),
+        }
+    )
+    return Preparation(
+        source=source, root=out / "prepared", inputs=inputs, settings=settings, version=version
+    )
+
+
+def find_prepared(preparation: Preparation) -> PreparedSource | None:
+    """The finished preparation, if there is one."""
+    if not (preparation.folder / MANIFEST).is_file():
+        return None
+    version = load_version(preparation.folder)
+    return PreparedSource(preparation.source.name, preparation.folder, version.manifest)
+
+
+def prepare_source(preparation: Preparation, executor: Executor) -> PreparedSource:
+    """Prepare a source, or return it when it is prepared.
+
+    Raises:
+        SourceError: It cannot be read as documented.
+        StoreError: The disk is full, or another process is at it.
+    """
+    found = find_prepared(preparation)
+    if found is not None:
+        return found
+    name, staging = preparation.source.name, preparation.staging
+    lock = staging.with_name(f".lock-{preparation.version}")
+    with exclusive_lock(lock, f"source {name}"), explain_disk_errors(staging):
+        if (found := find_prepared(preparation)) is not None:
+            return found
+        if not (staging / MANIFEST).is_file():
+            num_parts = _prepare_parts(preparation, executor)
+            manifest = _describe(preparation, num_parts)
+            write_json(staging / MANIFEST, manifest.model_dump(mode="json"))
+        for orphan in staging.glob(".tmp-*"):
+            orphan.unlink()
+        staging.replace(preparation.folder)
+        shutil.rmtree(preparation.spool, ignore_errors=True)
+    manifest = load_version(preparation.folder).manifest
+    return PreparedSource(name, preparation.folder, manifest)
+
+
+def _prepare_parts(preparation: Preparation, executor: Executor) -> int:
+    """Do what has no table yet; the number of parts."""
+    source, staging = preparation.source, preparation.staging
+    title, num_parts = f"preparing {source.name}", 0
+
+    def list_missing() -> Iterator[PartTask]:
+        nonlocal num_parts
+        for part in source.parts(source.recipe.settings.curriculum.batch_rows, preparation.spool):
+            num_parts += 1
+            # The total grows as files are cut, which for a hub source means downloaded.
+            with console.meter(title, 1, "batches"):
+                is_done = table_path(staging, part.index).is_file()
+            if is_done:
+                source.release(part)
+                advance(1)
+            else:
+                yield PartTask(preparation, part)
+
+    with console.meter(title, 0, "batches") as advance:
+        for task, _ in executor.map(prepare_part, list_missing()):
+            source.release(task.part)
+            advance(1)
+    return num_parts
+
+
+def prepare_part(task: PartTask) -> None:
+    """Prepare and store one part; what a worker does."""
+    preparation = task.preparation
+    judge = _judge_of(preparation)
+    slices = map(judge.prepare, _cut(preparation.source.read(task.part)))
+    write_part(preparation.staging, task.part.index, slices)
+
+
+def _cut(rows: Iterator[RawRow]) -> Iterator[list[RawRow]]:
+    while piece := list(islice(rows, SLICE_ROWS)):
+        yield piece
+
+
+_judges: dict[str, Judge] = {}
+
+
+def _judge_of(preparation: Preparation) -> Judge:
+    """This process's judge: loading benchmarks, questions and tokenizer takes a second."""
+    if preparation.version not in _judges:
+        # One at a time: sources are prepared one after another.
+        _judges.clear()
+        _judges[preparation.version] = open_judge(
+            preparation.source.recipe, preparation.source.parser()
+        )
+    return _judges[preparation.version]
+
+
+def _describe(preparation: Preparation, num_parts: int) -> Manifest:
+    """Totals over all parts."""
+    rejected: dict[str, Counter[str]] = {}
+    findings: dict[str, Counter[str]] = {"contaminations": Counter(), "twins": Counter()}
+    listed: list[dict[str, Any]] = []
+    rows_in = 0
+    for index in range(num_parts):
+        counts = read_counts(preparation.staging, index)
+        rows_in += counts.num_in
+        for stage, reasons in counts.rejected.items():
+            rejected.setdefault(stage, Counter()).update(reasons)
+        for finding in counts.findings:
+            kind = "twins" if finding["rule"] == "twin" else "contaminations"
+            findings[kind][finding["benchmark"]] += 1
+        listed += counts.findings[: MAX_LISTED_FINDINGS - len(listed)]
+    num_rejected = sum(reasons.total() for reasons in rejected.values())
+    _warn_of_count(preparation.source, rows_in)
+    manifest = Manifest(
+        version=preparation.version,
+        inputs=list(preparation.inputs),
+        settings=preparation.settings,
+        code_version=code_version(*PACKAGES),
+        rows_in=rows_in,
+        rows_out=rows_in - num_rejected,
+        rejected={stage: dict(sorted(c.items())) for stage, c in sorted(rejected.items())},
+        shards=[],
+        licences={},
+        tokens={},
+        extra={
+            "stage": "prepared",
+            "source": preparation.source.name,
+            "kind": preparation.source.settings.kind,
+            "num_parts": num_parts,
+            "benchmarks": load_benchmark_index(preparation.source.recipe).items_per_benchmark(),
+            **{kind: dict(sorted(counter.items())) for kind, counter in findings.items()},
+            "matches": listed,
+        },
+    )
+    check_balance(manifest)
+    return manifest
+
+
+def _warn_of_count(source: OpenedSource, count: int) -> None:
+    expected = source.settings.expected_rows
+    if expected is not None and expected != count:
+        console.warn(f"source {source.name!r} has {count:,} rows; the recipe expects {expected:,}")

@@ -1,0 +1,141 @@
+"""Rows that are not in a phase: each with stage and reason, and what stands for removed ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curriculum.dedupe import REASONS as DUPLICATE_REASONS
+from curriculum.dedupe import STAGE as DEDUPE
+from curriculum.features import Rows
+from curriculum.mixing import REASONS as MIX_REASONS
+from curriculum.mixing import STAGE as MIX
+from curriculum.mixing import describe_refusal
+from curriculum.selection import MEASURE, OVER_MAX_TOKENS, Selection
+from pipeline.records import Rejected, arrow_schema
+from pipeline.stages import Batch, Stage, WrittenBatch, staged_path
+from pipeline.store import write_table
+
+REJECTED_SCHEMA = arrow_schema(Rejected)
+DUPLICATES_SCHEMA = pa.schema(
+    [
+        pa.field("removed_id", pa.string(), nullable=False),
+        pa.field("kept_id", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("jaccard", pa.float32(), nullable=False),
+    ]
+)
+"""Which row stands for a removed one; the Jaccard similarity is that of the two questions."""
+
+
+class RefusalWriter:
+    """Writes the refused rows of some prepared parts at a time."""
+
+    def __init__(self, selection: Selection) -> None:
+        self._selection = selection
+        own = len(selection.settings.sources)
+        self._parts = [
+            (number, source, index)
+            for number, source, index in selection.corpus.parts()
+            if source in selection.corpus.sources[:own]
+        ]
+
+    @property
+    def num_parts(self) -> int:
+        """Parts of the phase's own sources."""
+        return len(self._parts)
+
+    def write(self, stage: Stage, batch: Batch) -> WrittenBatch:
+        """Write the refusals of a range of parts."""
+        work = batch.rows[0]
+        starts = self._selection.corpus.starts
+        low, high = int(starts[work.start]), int(starts[work.end])
+        tables = [source.read_rejected(i) for _, source, i in self._parts[work.start : work.end]]
+        duplicates = self._duplicates(low, high)
+        tables += [self._over_limit(low, high), self._as_refusals(duplicates)]
+        tables.append(self._not_chosen(low, high))
+        table = pa.concat_tables(tables).combine_chunks()
+        if len(table):
+            write_table(staged_path(stage, "rejected", work.index, batch), table)
+        if len(duplicates):
+            write_table(staged_path(stage, "duplicates", work.index, batch), duplicates)
+        rejected: dict[str, Counter[str]] = {}
+        grouped = table.group_by(["stage", "reason"]).aggregate([([], "count_all")])
+        for row in grouped.to_pylist():
+            rejected.setdefault(row["stage"], Counter())[row["reason"]] += row["count_all"]
+        return WrittenBatch(
+            num_in=len(table),
+            num_out=0,
+            rejected={name: dict(sorted(c.items())) for name, c in sorted(rejected.items())},
+        )
+
+    def _over_limit(self, low: int, high: int) -> pa.Table:
+        rows = _within(self._selection.over, low, high)
+        limit = self._selection.settings.max_tokens
+        sizes = self._selection.corpus.features.num_tokens[rows].tolist()
+        details = [f"{size} tokens, limit {limit}" for size in sizes]
+        return self._table(rows, MEASURE, [OVER_MAX_TOKENS] * len(rows), details)
+
+    def _duplicates(self, low: int, high: int) -> pa.Table:
+        found = self._selection.duplicates
+        span = slice(*np.searchsorted(found.removed, [low, high]).tolist())
+        reasons = pa.array(DUPLICATE_REASONS).take(pa.array(found.reasons[span]))
+        return pa.table(
+            [
+                pa.array(self._ids(found.removed[span]), pa.string()),
+                pa.array(self._ids(found.kept[span]), pa.string()),
+                reasons,
+                pa.array(found.jaccard[span]),
+            ],
+            schema=DUPLICATES_SCHEMA,
+        )
+
+    def _as_refusals(self, duplicates: pa.Table) -> pa.Table:
+        details = pc.binary_join_element_wise("kept", duplicates["kept_id"], "instead", " ")
+        return _refusals(duplicates["removed_id"], DEDUPE, duplicates["reason"], details)
+
+    def _not_chosen(self, low: int, high: int) -> pa.Table:
+        choice, settings = self._selection.choice, self._selection.settings
+        span = slice(*np.searchsorted(choice.refused, [low, high]).tolist())
+        rows, reasons = choice.refused[span], choice.reasons[span].tolist()
+        sources = self._selection.corpus.features.source[rows].tolist()
+        pairs = list(zip(sources, reasons, strict=True))
+        texts = {pair: describe_refusal(settings, *pair) for pair in set(pairs)}
+        names = [MIX_REASONS[reason] for reason in reasons]
+        return self._table(rows, MIX, names, [texts[pair] for pair in pairs])
+
+    def _table(self, rows: Rows, stage: str, reasons: list[str], details: list[str]) -> pa.Table:
+        ids = pa.array(self._ids(rows), pa.string())
+        return _refusals(ids, stage, pa.array(reasons, pa.string()), pa.array(details, pa.string()))
+
+    def _ids(self, rows: Rows) -> list[str]:
+        return list(map(self._selection.corpus.features.hex_id, rows.tolist()))
+
+
+def count_refused(selection: Selection) -> dict[str, int]:
+    """Prepared rows that a phase left out, by stage and reason."""
+    counts = {f"{MEASURE}: {OVER_MAX_TOKENS}": len(selection.over)}
+    for stage, names, reasons in (
+        (DEDUPE, DUPLICATE_REASONS, selection.duplicates.reasons),
+        (MIX, MIX_REASONS, selection.choice.reasons),
+    ):
+        for name, count in zip(names, np.bincount(reasons, minlength=len(names)), strict=True):
+            counts[f"{stage}: {name}"] = int(count)
+    return {name: count for name, count in counts.items() if count}
+
+
+def _within(rows: Rows, low: int, high: int) -> Rows:
+    start, end = np.searchsorted(rows, [low, high])
+    return rows[start:end]
+
+
+def _refusals(ids: Any, stage: str, reasons: Any, details: Any) -> pa.Table:
+    """Refused rows in the schema of all stages."""
+    length = len(ids)
+    stages = pa.repeat(pa.scalar(stage), length)
+    texts = pa.repeat(pa.scalar(""), length)
+    return pa.table([ids, stages, reasons, details, texts], schema=REJECTED_SCHEMA)
