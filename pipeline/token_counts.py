@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
 
-_GROUP_BYTES = 1 << 22
+_GROUP_BYTES = 1 << 20
 """Texts that are worked on together."""
 _KEPT_CHUNKS = 1 << 20
 """Slots for chunks, at 18 bytes; emptied when half full."""
 _SPACE = "▁"
 """What SentencePiece writes for a blank."""
+_PADDING = bytes(16)
+"""What the kernel may read beyond the last text."""
 _CUT = "\n"
 """Part of no piece, so that nothing merges across it."""
 
@@ -127,7 +129,12 @@ def _encoded(texts: Sequence[str]) -> Iterator[tuple[int, int, bytes, list[int]]
         pieces.append(text.encode())
         total += len(pieces[-1])
         if total >= _GROUP_BYTES or row + 1 == len(texts):
-            yield first, row + 1, b" ".join(pieces), [len(piece) for piece in pieces[1:]]
+            yield (
+                first,
+                row + 1,
+                b" ".join([*pieces, _PADDING]),
+                [len(piece) for piece in pieces[1:]],
+            )
             first, pieces, total = row + 1, [b""], 0
 
 
@@ -148,7 +155,7 @@ def _load_vocabulary() -> tuple[Vocabulary, list[bytes]]:
 
 
 def _tabulate(pieces: dict[str, float]) -> Vocabulary:
-    from pipeline.kernels.pieces import fill_pairs
+    from pipeline.kernels.pieces import fill_pairs, find_cuts
 
     letters = sorted({char for piece in pieces for char in piece})
     symbols = {char: number for number, char in enumerate(letters, start=1)}
@@ -172,4 +179,6 @@ def _tabulate(pieces: dict[str, float]) -> Vocabulary:
     size = 1 << (2 * len(merges)).bit_length()
     pairs, merged = np.zeros(size, np.uint64), np.zeros(size, np.int32)
     fill_pairs(pairs, merged, np.array(merges, np.int32))
-    return alphabet, joined, pairs, merged, ranks
+    cuts = np.zeros(1 << 16, np.uint8)
+    find_cuts(alphabet, joined, cuts)
+    return alphabet, joined, pairs, merged, ranks, cuts

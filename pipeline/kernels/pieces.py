@@ -6,8 +6,13 @@ crosses there, so the chunks between are independent and their counts can be kep
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
 
 from pipeline.kernels.compiling import compiled
 
@@ -24,12 +29,13 @@ KEY_BYTES = 16
 """Longest chunk whose count is kept: it is its own key, so that nothing is ever mistaken."""
 TOO_LONG = -1
 _NONE = 2**31 - 1
+_ALL = np.uint64(2**64 - 1)
 
-Vocabulary = tuple[UInt16s, UInt8s, UInt64s, Int32s, Int32s]
+Vocabulary = tuple[UInt16s, UInt8s, UInt64s, Int32s, Int32s, UInt8s]
 """Place of every code point in the alphabet (0 outside); bits of the pairs of the alphabet that
 occur in pieces; pairs of symbols that merge, by hash; the symbol that each makes; rank of every
-symbol (lower merges first), -1 for one that is no piece. The alphabet's characters are the first
-symbols, in their order."""
+symbol (lower merges first), -1 for one that is no piece; whether two bytes are cut apart, see
+:func:`find_cuts`. The alphabet's characters are the first symbols, in their order."""
 
 Kept = tuple[UInt64s, UInt16s, Int64s]
 """Chunks and their counts, by hash, and how many there are."""
@@ -97,10 +103,12 @@ def _merge_result(vocabulary: Vocabulary, left: int, right: int) -> tuple[int, i
 
 @compiled
 def _read_symbols(data: UInt8s, start: int, end: int, alphabet: UInt16s, work: Int32s) -> int:
-    """Write the characters of a chunk as symbols, and their widths; returns how many."""
+    """Write a chunk's characters as symbols, and their widths; how many, or ``TOO_LONG``."""
     num = 0
     while start < end:
         width = _width(data[start])
+        if num == MAX_CHUNK:
+            return TOO_LONG
         work[0, num] = _letter(data, start, width, alphabet)
         work[3, num] = width
         start += width
@@ -116,6 +124,8 @@ def _merge_chunk(data: UInt8s, start: int, end: int, vocabulary: Vocabulary, wor
     does. ``work`` has rows for symbols, for what each makes with the next, its rank, and widths.
     """
     num = _read_symbols(data, start, end, vocabulary[0], work)
+    if num < 0:
+        return TOO_LONG
     for place in range(num - 1):
         work[1, place], work[2, place] = _merge_result(
             vocabulary, work[0, place], work[0, place + 1]
@@ -153,69 +163,107 @@ def _merge_chunk(data: UInt8s, start: int, end: int, vocabulary: Vocabulary, wor
 def _find_kept(keys: UInt64s, low: np.uint64, high: np.uint64) -> int:
     """Slot of a chunk, or the free one where it belongs; no chunk is empty."""
     mask = np.uint64(len(keys) - 1)
-    slot = _mix(low ^ (_mix(high) + high)) & mask
+    product = (low * np.uint64(0x9E3779B97F4A7C15)) ^ (high * np.uint64(0xC2B2AE3D27D4EB4F))
+    slot = (product ^ (product >> np.uint64(29))) & mask
     while keys[slot, 0] != np.uint64(0) and (keys[slot, 0] != low or keys[slot, 1] != high):
         slot = (slot + np.uint64(1)) & mask
     return int(slot)
 
 
 @compiled
-def _next_chunk(
-    data: UInt8s, place: int, end: int, vocabulary: Vocabulary
-) -> tuple[int, int, np.uint64, np.uint64]:
-    """Where the chunk that begins here ends, its characters, and its first 16 bytes as numbers."""
-    alphabet, joined = vocabulary[0], vocabulary[1]
-    low, high = np.uint64(0), np.uint64(0)
-    start, num, before = place, 0, 0
-    while place < end:
-        width = _width(data[place])
-        letter = _letter(data, place, width, alphabet)
-        if num:
-            bit = joined[before, letter >> 3] >> np.uint8(letter & 7)
-            if not bit & np.uint8(1):
-                break
-        for _ in range(width):
-            offset = place - start
-            if offset < 8:
-                low |= np.uint64(data[place]) << np.uint64(8 * offset)
-            elif offset < KEY_BYTES:
-                high |= np.uint64(data[place]) << np.uint64(8 * (offset - 8))
-            place += 1
-        before = letter
-        num += 1
-    return place, num, low, high
+def _is_cut(data: UInt8s, place: int, alphabet: UInt16s, joined: UInt8s) -> bool:
+    """Whether no piece holds the character that begins here after the one before it."""
+    start = place - 1
+    while data[start] & 0xC0 == 0x80:
+        start -= 1
+    before = _letter(data, start, _width(data[start]), alphabet)
+    letter = _letter(data, place, _width(data[place]), alphabet)
+    return not (joined[before, letter >> 3] >> (letter & 7)) & 1
 
 
 @compiled
-def _count_chunk(
-    data: UInt8s,
-    span: tuple[int, int, np.uint64, np.uint64],
-    vocabulary: Vocabulary,
-    kept: Kept,
-    work: Int32s,
-) -> int:
-    """Number of ids of a chunk from ``span[0]`` to ``span[1]``, looked up where it is short."""
-    start, end, low, high = span
-    if end - start > KEY_BYTES:
-        return _merge_chunk(data, start, end, vocabulary, work)
-    keys, counts, used = kept
-    slot = _find_kept(keys, low, high)
-    if keys[slot, 0] != np.uint64(0):
-        return int(counts[slot])
+def find_cuts(alphabet: UInt16s, joined: UInt8s, cuts: UInt8s) -> None:
+    """Fill the table of two bytes: 0 no cut between them, 1 a cut, 2 look at the characters."""
+    for before in range(256):
+        for byte in range(256):
+            if 0x80 <= byte < 0xC0:
+                cuts[before << 8 | byte] = 0
+            elif before >= 0x80 or byte >= 0x80:
+                cuts[before << 8 | byte] = 2
+            else:
+                left, right = np.int64(alphabet[before]), np.int64(alphabet[byte])
+                is_joined = (joined[left, right >> 3] >> (right & 7)) & 1
+                cuts[before << 8 | byte] = 1 - is_joined
+
+
+@compiled
+def _cut_text(data: UInt8s, span: Int64s, vocabulary: Vocabulary, stops: Int32s) -> int:
+    """Write where the chunks of a text end; returns how many there are.
+
+    Every place is written and then kept or not: without a branch that guesses chunk by chunk.
+    """
+    alphabet, joined, cuts = vocabulary[0], vocabulary[1], vocabulary[5]
+    num = 0
+    before = np.int64(data[span[0]])
+    for place in range(span[0] + 1, span[1]):
+        byte = np.int64(data[place])
+        cut = np.int64(cuts[before << 8 | byte])
+        if cut == 2:
+            cut = np.int64(_is_cut(data, place, alphabet, joined))
+        stops[num] = place
+        num += cut
+        before = byte
+    stops[num] = span[1]
+    return num + 1
+
+
+@intrinsic
+def _load(typing: Any, data: Any, place: Any) -> Any:
+    """Eight bytes of an array from a place on, as one little-endian number."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        address = builder.gep(array.data, [arguments[1]])
+        wide = builder.bitcast(address, ir.IntType(64).as_pointer())
+        return builder.load(wide, align=1)
+
+    return types.uint64(data, types.int64), generate
+
+
+@compiled
+def _key_of(data: UInt8s, start: int, end: int) -> tuple[np.uint64, np.uint64]:
+    """The bytes of a chunk of at most 16 as two numbers; 16 bytes must follow the last chunk."""
+    size = end - start
+    if size < 8:
+        return _load(data, start) & (
+            (np.uint64(1) << np.uint64(8 * size)) - np.uint64(1)
+        ), np.uint64(0)
+    low = _load(data, start)
+    if size == 8:
+        return low, np.uint64(0)
+    return low, _load(data, start + 8) & (_ALL >> np.uint64(8 * (16 - size)))
+
+
+@compiled
+def _count_chunk(data: UInt8s, start: int, end: int, vocabulary: Vocabulary, kept: Kept) -> int:
+    """Number of ids of a chunk, kept if it is short."""
+    work = np.empty((4, MAX_CHUNK + 1), np.int32)
     count = _merge_chunk(data, start, end, vocabulary, work)
-    if used[0] * 2 > len(keys):
-        keys[:] = np.uint64(0)
-        used[0] = 0
+    if end - start <= KEY_BYTES and count > 0:
+        low, high = _key_of(data, start, end)
+        keys, counts, used = kept
+        if used[0] * 2 > len(keys):
+            keys[:], counts[:], used[0] = np.uint64(0), np.uint16(0), 0
         slot = _find_kept(keys, low, high)
-    keys[slot, 0], keys[slot, 1] = low, high
-    counts[slot] = count
-    used[0] += 1
+        keys[slot, 0], keys[slot, 1] = low, high
+        counts[slot] = count
+        used[0] += 1
     return count
 
 
 @compiled
 def count_ids(
-    data: UInt8s, spans: Int64s, vocabulary: Vocabulary, kept: Kept, counts: Int64s
+    data: UInt8s, spans: Int64s, vocabulary: Vocabulary, kept: Kept, totals: Int64s
 ) -> None:
     """Number of ids of every text, or :data:`TOO_LONG` where a chunk is.
 
@@ -224,21 +272,28 @@ def count_ids(
         spans: Where each text begins and ends.
         vocabulary: What is merged.
         kept: Counts of chunks met before; more are added.
-        counts: Written, one of each text.
+        totals: Written, one of each text.
     """
-    work = np.zeros((4, MAX_CHUNK + 1), np.int32)
+    keys, counts = kept[0], kept[1]
+    longest = 1
     for text in range(len(spans)):
-        place, end, total = spans[text, 0], spans[text, 1], 0
-        while place < end:
-            start = place
-            place, num, low, high = _next_chunk(data, start, end, vocabulary)
-            if num == 1:
-                width = place - start
-                letter = _letter(data, start, width, vocabulary[0])
-                total += 1 if vocabulary[4][letter] >= 0 else width
-            elif num <= MAX_CHUNK:
-                total += _count_chunk(data, (start, place, low, high), vocabulary, kept, work)
-            else:
-                total = TOO_LONG
-                break
-        counts[text] = total
+        longest = max(longest, spans[text, 1] - spans[text, 0])
+    stops = np.empty(longest, np.int32)
+    for text in range(len(spans)):
+        start, total = spans[text, 0], 0
+        num = _cut_text(data, spans[text], vocabulary, stops) if start < spans[text, 1] else 0
+        for chunk in range(num):
+            stop, count = np.int64(stops[chunk]), 0
+            if stop - start <= KEY_BYTES:
+                low, high = _key_of(data, start, stop)
+                slot = _find_kept(keys, low, high)
+                if keys[slot, 0] == low:
+                    count = np.int64(counts[slot])
+            if count == 0:
+                count = _count_chunk(data, start, stop, vocabulary, kept)
+                if count < 0:
+                    total = TOO_LONG
+                    break
+            total += count
+            start = stop
+        totals[text] = total
