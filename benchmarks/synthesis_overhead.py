@@ -61,6 +61,7 @@ def main() -> int:
     embedded.add_argument("--max-tokens", type=int, default=160)
     embedded.add_argument("--group-size", type=int, nargs="+", default=[_default("group_size")])
     embedded.add_argument("--kv-cache-gib", type=int, default=_default("kv_cache_gib"))
+    embedded.add_argument("--num-threads", type=int, default=_default("num_threads"))
     embedded.add_argument("--batch-size", type=int, default=64)
     embedded.add_argument("--repeats", type=int, default=3)
     http = parts.add_parser("http")
@@ -131,7 +132,7 @@ def measure_embedded(options: argparse.Namespace) -> list[dict[str, Any]]:
     speeds: dict[int, list[Speed]] = {size: [] for size in [0, *options.group_size]}
     requests = [_request(i, max_tokens=options.max_tokens) for i in range(options.prompts)]
     for _ in range(options.repeats):
-        speeds[0].append(offline_speed(requests, options.kv_cache_gib))
+        speeds[0].append(offline_speed(requests, options))
         for size in options.group_size:
             speeds[size].append(_stage_speed(requests, size, options))
     median = {
@@ -166,7 +167,7 @@ def _stage_speed(
         out = Path(folder)
         teacher = (
             f'engine = "embedded"\ngroup_size = {group_size}\n'
-            f"kv_cache_gib = {options.kv_cache_gib}\n"
+            f"kv_cache_gib = {options.kv_cache_gib}\nnum_threads = {options.num_threads}\n"
         )
         recipe = _recipe(out, teacher, max(options.batch_size, group_size))
         with SynthesisRun(recipe, out) as run:
@@ -179,7 +180,7 @@ def _stage_speed(
     return Speed(tokens / seconds, tokens / cpu)
 
 
-def offline_speed(requests: Sequence[Request], kv_cache_gib: int) -> Speed:
+def offline_speed(requests: Sequence[Request], options: argparse.Namespace) -> Speed:
     """Generated tokens/s of the engine by itself: all prompts added, then steps until done."""
     import openvino_genai as genai
 
@@ -187,10 +188,9 @@ def offline_speed(requests: Sequence[Request], kv_cache_gib: int) -> Speed:
 
     scheduler = genai.SchedulerConfig()
     scheduler.max_num_batched_tokens = 4096
-    scheduler.cache_size = kv_cache_gib
-    pipeline = genai.ContinuousBatchingPipeline(
-        str(find_weights()), scheduler, "CPU", {}, {"INFERENCE_NUM_THREADS": 2}
-    )
+    scheduler.cache_size = options.kv_cache_gib
+    threads = {"INFERENCE_NUM_THREADS": options.num_threads}
+    pipeline = genai.ContinuousBatchingPipeline(str(find_weights()), scheduler, "CPU", {}, threads)
     handles: list[Any] = []
 
     def add(request: Request) -> None:

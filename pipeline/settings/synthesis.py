@@ -108,8 +108,9 @@ class SynthesisSettings(Settings):
     empty."""
     seeds: tuple[SeedSourceSettings, ...] = ()
     """Files of problems from which the bank is made first (stage ``concepts``)."""
-    batch_size: int = Field(64, ge=1)
-    """Rows of one unit of work and of resume."""
+    batch_size: int = Field(96, ge=1)
+    """Rows of one unit of work and of resume. Groups of the embedded engine are cut from a batch,
+    so below ``teachers.NAME.group_size`` it works slower."""
     max_batches_in_flight: int = execution_only(0, ge=0)
     """Batches worked on at once; 0: as many as keep the stage's teacher full."""
     min_rows: int = Field(1, ge=0)

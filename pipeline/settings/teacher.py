@@ -25,8 +25,9 @@ class TeacherSettings(Settings):
     goes to the healthy one with the fewest in flight."""
     api_key_env: str = execution_only("PROMPTCOT_API_KEY")
     """``http`` only: environment variable that holds the key, when the server wants one."""
-    group_size: int = Field(32, ge=1)
-    """``embedded`` only: requests answered together. It changes sampled text, so it is part of
+    group_size: int = Field(96, ge=1)
+    """``embedded`` only: requests of one batch answered together. A group is stored whole, so a
+    smaller one loses less in a kill, but works slower. It changes sampled text, so it is part of
     the version's name."""
     num_threads: int = Field(2, ge=1)
     """CPU threads of the embedded engine."""
