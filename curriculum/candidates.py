@@ -33,6 +33,12 @@ class Candidate:
     provenance: Provenance
     is_verified: bool = False
     code_rule: CodeRule = "none"
+    language: str = "python"
+    """Programming language that a strict code row's program is in."""
+    gold: str | None = None
+    """The final answer that the source knows to be right."""
+    tests: str | None = None
+    """Tests of the program, as JSON text: ``[{"input": …, "output": …}]``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +60,12 @@ def make_row_id(*parts: str | None) -> str:
     digest = hashlib.sha256()
     for part in parts:
         data = b"\x00" if part is None else b"\x01" + part.encode("utf-8", "surrogatepass")
-        digest.update(len(data).to_bytes(8, "big") + data)
+        digest.update(len(data).to_bytes(8, "big"))
+        digest.update(data)
     return digest.hexdigest()[:32]
 
 
 def refuse(row_id: str, stage: str, reason: str, detail: str = "") -> Rejected:
     """A named refusal; the detail is cut to one readable line."""
-    line = " ".join(detail.split())
+    line = " ".join(detail[:1000].split())
     return Rejected(row_id=row_id, stage=stage, reason=reason, detail=line[:300])

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from curriculum.dedupe import STAGE as DEDUPE
 from curriculum.dedupe import Entry, remove_duplicates
 from curriculum.sources.catalog import Parser, read_source_file
-from curriculum.sources.open_code_reasoning import load_questions
+from curriculum.sources.questions import load_questions
 from curriculum.sources.reading import iterate_rows
 from curriculum.survey import Judge, Verdict
 from pipeline import console

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from curriculum.candidates import Candidate
+from curriculum.sources import mapping, open_thoughts, openr1_math, synthesized
 from curriculum.sources import open_code_reasoning as ocr
-from curriculum.sources import open_thoughts, synthesized
 from curriculum.sources.hub import HubSource, hub_patterns
 from curriculum.sources.parts import RawRow, SourceFile, SourcePart
+from curriculum.sources.questions import QuestionTables, load_questions
 from curriculum.sources.reading import Schema, iterate_rows, read_file, read_part, split_file
 from pipeline.errors import SourceError
 from pipeline.hashing import file_sha256
@@ -23,8 +24,15 @@ __all__ = ["CARDS", "OpenedSource", "Parser", "RawRow", "SourcePart", "open_sour
 
 CARDS = {
     "open_code_reasoning": "open_code_reasoning",
+    "open_code_reasoning2": "open_code_reasoning2",
     "open_thoughts2": "open_thoughts2",
+    "open_thoughts": "open_thoughts",
+    "open_thoughts_metadata": "open_thoughts",
+    "openr1_math": "openr1_math",
+    "mixture_of_thoughts": "mixture_of_thoughts",
+    "promptcot_release": "promptcot_release",
     "synthesized": "promptcot",
+    "mapping": "mapping",
 }
 """Source kind to its hand-written card in ``data_cards/``."""
 
@@ -34,15 +42,22 @@ class Parser:
     """Turns raw rows of one source into candidates; small enough to send to a process."""
 
     settings: SourceSettings
-    questions: ocr.QuestionTables = field(default_factory=lambda: ocr.QuestionTables({}))
+    questions: QuestionTables = field(default_factory=lambda: QuestionTables({}))
 
     def parse(self, raw: RawRow) -> Candidate | Rejected:
         """Understand one row by its source's schema."""
-        if self.settings.kind == "open_code_reasoning":
-            return ocr.parse_row(raw, self.settings, self.questions)
-        if self.settings.kind == "open_thoughts2":
+        kind = self.settings.kind
+        if kind == "open_thoughts2":
             return open_thoughts.parse_row(raw, self.settings)
-        return synthesized.parse_row(raw, self.settings)
+        if kind == "open_code_reasoning":
+            return ocr.parse_row(raw, self.settings, self.questions)
+        if kind == "open_code_reasoning2":
+            return ocr.parse_row_2(raw, self.settings, self.questions)
+        if kind == "synthesized":
+            return synthesized.parse_row(raw, self.settings)
+        if kind == "openr1_math":
+            return openr1_math.parse_row(raw, self.settings)
+        return mapping.parse_row(raw, self.settings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +127,7 @@ class OpenedSource:
 
     def parser(self) -> Parser:
         """The source's parser, with the join's questions loaded."""
-        questions = ocr.load_questions(self.recipe, self.settings.questions)
+        questions = load_questions(self.recipe, self.settings.questions)
         return Parser(settings=self.settings, questions=questions)
 
     def rows(self) -> Iterator[RawRow]:
@@ -125,6 +140,12 @@ class OpenedSource:
             yield from read_source_file(self.settings, file.path, file.revision)
 
 
+_SCHEMAS = {
+    "open_code_reasoning": Schema(columns=ocr.COLUMNS, required=ocr.REQUIRED),
+    "open_code_reasoning2": Schema(columns=ocr.COLUMNS_2, required=ocr.REQUIRED_2),
+    "open_thoughts2": Schema(columns=open_thoughts.COLUMNS, required=open_thoughts.REQUIRED),
+    "openr1_math": Schema(columns=openr1_math.COLUMNS, required=openr1_math.REQUIRED),
+}
 _SYNTHESIZED = ("solution", "final_answer", "agreement", "method")
 
 
@@ -132,8 +153,10 @@ def schema_of(settings: SourceSettings) -> Schema:
     """The columns that a source's files have."""
     if settings.kind == "synthesized":
         return Schema(required=_SYNTHESIZED)
-    module = ocr if settings.kind == "open_code_reasoning" else open_thoughts
-    return Schema(columns=module.COLUMNS, required=module.REQUIRED)
+    if settings.kind in _SCHEMAS:
+        return _SCHEMAS[settings.kind]
+    spec = mapping.mapping_of(settings)
+    return Schema(columns=mapping.columns_of(spec), required=mapping.required_of(spec))
 
 
 def read_source_file(settings: SourceSettings, path: Path, revision: str) -> Iterator[RawRow]:

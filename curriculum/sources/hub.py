@@ -168,12 +168,11 @@ class HubSource:
         from huggingface_hub.errors import HfHubHTTPError
 
         # The HTTP library below it changed with 2.0; its errors are named by their ancestor.
-        transport: list[type[BaseException]] = [
-            kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError"
-        ]
+        transport = [kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError"]
+        problems: tuple[type[Exception], ...] = (OSError, ValueError, *transport)  # type: ignore[arg-type]
         try:
             yield
-        except (OSError, ValueError, *transport) as exc:
+        except problems as exc:
             if isinstance(exc, OSError) and exc.errno in _DISK_PROBLEMS:
                 raise
             reason = next(iter(str(exc).strip().splitlines()), type(exc).__name__)

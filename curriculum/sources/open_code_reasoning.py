@@ -1,22 +1,20 @@
-"""nvidia/OpenCodeReasoning: reasoning traces of R1 for programming contest problems.
+"""nvidia/OpenCodeReasoning and its successor: reasoning for programming contest problems.
 
-Its config and split names are ``split_0`` and ``split_1`` (there is no ``train``); every column is
-text. In split_1 the question is the single character ``-`` and must be fetched from the original
-dataset by its row number. ``id`` names the question and recurs on every sample of it.
+Config and split names of the first are ``split_0`` and ``split_1`` (there is no ``train``); every
+column is text. In split_1, and on every row of OpenCodeReasoning-2, the question is the single
+character ``-`` and must be fetched from the original dataset. ``id`` names the question in the
+first and recurs on every sample of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from curriculum.candidates import Candidate, make_row_id, refuse
 from curriculum.sources.parts import Columns, RawRow
-from curriculum.sources.reading import read_file
-from pipeline.errors import SourceError
+from curriculum.sources.questions import QuestionTables, overlap
 from pipeline.records import Provenance, Rejected
-from pipeline.settings.recipe import Recipe
-from pipeline.settings.sources import QuestionSource, SourceSettings
+from pipeline.settings.sources import SourceSettings
 
 REQUIRED = (
     "id",
@@ -29,86 +27,14 @@ REQUIRED = (
     "difficulty",
     "solution",
 )
-COLUMNS: Columns = {name: "text" for name in (*REQUIRED, "index")}
-CONFIGS = ("split_0", "split_1")
+_TAKEN = ("id", "input", "output", "license", "dataset", "split", "difficulty", "index")
+COLUMNS: Columns = dict.fromkeys(_TAKEN, "text")
+REQUIRED_2 = ("question", "r1_generation", "dataset", "split", "index", "id", "question_id")
+COLUMNS_2: Columns = dict.fromkeys(
+    (*REQUIRED_2, "license", "difficulty", "judgement", "pass_rate"), "text"
+)
 MISSING_QUESTION = "-"
-
-
-class QuestionTables:
-    """The questions that ``-`` rows point to, by (dataset, split)."""
-
-    def __init__(self, tables: dict[tuple[str, str], list[str | None]]) -> None:
-        self._tables = tables
-
-    def find(self, datasets: str, split: str, index: str) -> tuple[str | None, str]:
-        """The question, or ``None`` and why there is none.
-
-        Args:
-            datasets: One name, or several separated by commas as on older cards.
-            split: Split of the original dataset.
-            index: Row number as text.
-        """
-        names = [name.strip() for name in datasets.split(",")]
-        tables = [self._tables[name, split] for name in names if (name, split) in self._tables]
-        if not tables:
-            return None, f"no question file for dataset {datasets!r}, split {split!r}"
-        if not index.strip().isdigit():
-            return None, f"index {index!r} is no row number"
-        row = int(index)
-        for table in tables:
-            if row < len(table) and (table[row] or "").strip():
-                return table[row], ""
-        return None, f"row {row} of {datasets!r}/{split!r} does not exist or is empty"
-
-
-def load_questions(recipe: Recipe, sources: Sequence[QuestionSource]) -> QuestionTables:
-    """Read the join's question files; only their texts stay in memory.
-
-    Raises:
-        SourceError: A file is missing, unreadable or lacks its text column.
-    """
-    tables: dict[tuple[str, str], list[str | None]] = {}
-    for entry in sources:
-        column = "description" if entry.dataset == "code_contests" else "question"
-        if entry.dataset == "open-r1/codeforces":
-            rows = read_file(recipe.file(entry.path), _CODEFORCES, ["description"])
-            texts: list[str | None] = [_compose_codeforces(row) for row in rows]
-        else:
-            rows = read_file(recipe.file(entry.path), {column: "text"}, [column])
-            texts = [row[column] for row in rows]
-        if (entry.dataset, entry.split) in tables:
-            raise SourceError(
-                f"two question files for dataset {entry.dataset!r}, split {entry.split!r}",
-                hint="give one file per dataset and split",
-            )
-        tables[entry.dataset, entry.split] = texts
-    return QuestionTables(tables)
-
-
-_CODEFORCES: Columns = {
-    "description": "text",
-    "input_format": "text",
-    "output_format": "text",
-    "examples": "turns",
-    "note": "text",
-}
-
-
-def _compose_codeforces(row: dict[str, Any]) -> str | None:
-    """The statement as the dataset's authors put it together from its parts."""
-    if not row["description"]:
-        return None
-    parts = [row["description"]]
-    if row["input_format"]:
-        parts.append(f"Input\n\n{row['input_format']}")
-    if row["output_format"]:
-        parts.append(f"Output\n\n{row['output_format']}")
-    if row["examples"]:
-        shown = [f"Input\n\n{e['input']}\n\nOutput\n\n{e['output']}" for e in row["examples"]]
-        parts.append("Examples\n\n" + "\n\n".join(shown))
-    if row["note"]:
-        parts.append(f"Note\n\n{row['note']}")
-    return "\n\n".join(parts)
+_LANGUAGES = {"cpp": "cpp", "python": "python"}
 
 
 def config_of(row: dict[str, Any]) -> str:
@@ -121,33 +47,78 @@ def parse_row(
 ) -> Candidate | Rejected:
     """Understand one row; a ``-`` question is joined or refused by name."""
     row = raw.values
-    config = config_of(row)
-    row_id = make_row_id(config, row["id"], row["output"])
-    question = row["input"]
+    row_id = make_row_id(config_of(row), row["id"], row["output"])
+    return _parse(raw, source, questions, _Parts(row_id, row["id"], row["input"], row["output"]))
+
+
+def parse_row_2(
+    raw: RawRow, source: SourceSettings, questions: QuestionTables
+) -> Candidate | Rejected:
+    """Understand one row of OpenCodeReasoning-2."""
+    row = raw.values
+    row_id = make_row_id(source.kind, row["question_id"], row["r1_generation"])
+    parts = _Parts(row_id, row["question_id"], row["question"], row["r1_generation"])
+    return _parse(raw, source, questions, parts)
+
+
+class _Parts:
+    """What the two datasets name differently."""
+
+    __slots__ = ("question", "response", "row_id", "source_id")
+
+    def __init__(
+        self, row_id: str, source_id: str | None, question: str | None, response: str | None
+    ) -> None:
+        self.row_id, self.source_id = row_id, source_id
+        self.question, self.response = question, response
+
+
+def _parse(
+    raw: RawRow, source: SourceSettings, questions: QuestionTables, parts: _Parts
+) -> Candidate | Rejected:
+    row, question = raw.values, parts.question
     if question is not None and question.strip() == MISSING_QUESTION:
+        trace = parts.response or ""
         question, why = questions.find(
-            row["dataset"] or "", row["split"] or "", row.get("index") or ""
+            row["dataset"] or "",
+            row["split"] or "",
+            row.get("index") or "",
+            key=parts.source_id or "",
+            trace=trace,
         )
         if question is None:
-            return refuse(row_id, "join", "question_not_joined", why)
+            return refuse(parts.row_id, "join", "question_not_joined", why)
+        if source.min_join_overlap and overlap(question, trace) < source.min_join_overlap:
+            share = f"{overlap(question, trace):.0%} of its words in the reasoning"
+            return refuse(parts.row_id, "join", "joined_to_another_question", share)
     return Candidate(
-        row_id=row_id,
+        row_id=parts.row_id,
         source=source.name,
         source_revision=raw.revision,
-        source_id=row["id"] or "",
+        source_id=parts.source_id or "",
         question=question,
         user_text=question,
-        response=row["output"],
+        response=parts.response,
         licence=row["license"] or source.licence,
         domain="code",
         difficulty=row["difficulty"] or None,
         provenance=Provenance(
-            teacher="DeepSeek-R1",
+            teacher=source.teacher or "DeepSeek-R1",
             source_row=row.get("index"),
             source_dataset=row["dataset"],
             source_split=row["split"],
             source_file=raw.file,
             source_position=raw.position,
         ),
-        code_rule="strict",
+        is_verified=_passed_all(row.get("pass_rate")),
+        code_rule=source.code_rule or "strict",
+        language=_LANGUAGES.get(source.split or "", "python"),
     )
+
+
+def _passed_all(rate: str | None) -> bool:
+    """Whether a pass rate, which is text and may be ``-1``, says that all tests passed."""
+    try:
+        return float(rate or "nan") == 1.0
+    except ValueError:
+        return False

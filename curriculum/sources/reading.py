@@ -84,7 +84,7 @@ def read_file(path: Path, columns: Columns, required: Sequence[str]) -> Iterator
     Raises:
         SourceError: As :func:`read_part`.
     """
-    return _stream(path, Schema(columns=columns, required=required))
+    return stream_file(path, Schema(columns=columns, required=required))
 
 
 def iterate_rows(path: Path, required: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -93,10 +93,15 @@ def iterate_rows(path: Path, required: Sequence[str]) -> Iterator[dict[str, Any]
     Raises:
         SourceError: Missing, unreadable or empty file, or a required column is absent.
     """
-    return _stream(path, Schema(required=required))
+    return stream_file(path, Schema(required=required))
 
 
-def _stream(path: Path, schema: Schema) -> Iterator[dict[str, Any]]:
+def stream_file(path: Path, schema: Schema) -> Iterator[dict[str, Any]]:
+    """Stream one file's rows.
+
+    Raises:
+        SourceError: As :func:`read_part`.
+    """
     require_file(path)
     if path.name.endswith(json_files.SPOOLED):
         is_empty = True

@@ -9,7 +9,7 @@ from curriculum_rows import GOOD_CODE, GOOD_MATH, make_recipe, ocr_row, ot2_row,
 
 from curriculum.build import build_phase
 from curriculum.normalize import normalize_text, split_response
-from curriculum.sources.open_thoughts import infer_domain
+from curriculum.sources.open_thoughts import find_domain
 from pipeline.manifest import Version
 
 THINK = "Read the line and print it, nothing more is asked."
@@ -103,7 +103,7 @@ def test_pass_in_code_and_answers_that_start_with_a_symbol_are_fine(tmp_path: Pa
 def test_domain_of_rows_without_a_source(
     source: str | None, question: str, answer: str, domain: str
 ) -> None:
-    assert infer_domain(source, question, answer) == domain
+    assert find_domain(source, question, answer) == domain
 
 
 def _build(folder: Path, **rows: list[dict[str, object]]) -> Version:

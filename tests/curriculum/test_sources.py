@@ -24,7 +24,8 @@ from curriculum_rows import (
 from curriculum.build import build_phase
 from curriculum.candidates import Candidate, make_row_id
 from curriculum.checking import check_source_file
-from curriculum.sources.open_code_reasoning import QuestionTables, load_questions, parse_row
+from curriculum.sources.open_code_reasoning import parse_row
+from curriculum.sources.questions import QuestionTable, QuestionTables, load_questions
 from curriculum.sources.parts import RawRow
 from pipeline.errors import ConfigError, SourceError
 from pipeline.settings import load_recipe
@@ -39,7 +40,12 @@ CODE = SourceSettings(name="c", kind="open_code_reasoning", paths=("x",), licenc
 
 
 def test_questions_join_by_dataset_split_and_row() -> None:
-    tables = QuestionTables({("taco", "test"): ["zero", "one"], ("apps", "test"): ["a", ""]})
+    tables = QuestionTables(
+        {
+            ("taco", "test"): QuestionTable("row", ["zero", "one"]),
+            ("apps", "test"): QuestionTable("row", ["a", ""]),
+        }
+    )
     assert tables.find("apps, taco", "test", "1") == ("one", "")
     assert tables.find("taco", "train", "0")[0] is None
     assert tables.find("taco", "test", "-1")[0] is None
