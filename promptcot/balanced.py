@@ -25,24 +25,23 @@ import numpy as np
 
 from pipeline.settings.concepts import CombinationSettings
 from promptcot.bank import Bank
-from promptcot.envelope import NextConcept, Pressure
 from promptcot.links import Links
 from promptcot.near_concepts import NearConcepts
 from promptcot.portable import (
     UNIT,
-    Exponential,
     Floats,
     Int32s,
     Int64s,
     Keys,
     below,
-    draw_keys,
     stream_key,
     uniform,
 )
-from promptcot.sampling import BLOCK, Draws, extend, level_chances, require_concepts
+from promptcot.sampling import BLOCK, FIRST, Drawing, Draws
 
 _MOST_PRESSURE = 8.0
+_ORDER = 2
+"""Counter of the random numbers that order unused concepts."""
 _ROUNDED = 1_000_000
 """Logarithms are rounded to this part before they count: the last bits of a library's ``log`` may
 differ between machines."""
@@ -59,24 +58,21 @@ class BalancedSampler:
         near: NearConcepts,
         root_seed: int,
     ) -> None:
-        require_concepts(bank, settings)
-        self._bank = bank
-        self._settings = settings
-        self._stream = stream_key(root_seed, "combinations", "balanced", bank.domain)
-        self._exponential = Exponential(settings.temperature)
+        stream = stream_key(root_seed, "combinations", "balanced", bank.domain)
         links = associate(bank, settings.association)
-        self._next = NextConcept(links, near, self._exponential)
+        self._drawing = Drawing(bank, settings, links, near=near, stream=stream)
+        self._settings = settings
         roots = np.sqrt(bank.frequency.astype(np.float64))
         self._target: Floats = roots / roots.sum()
         self._usage = np.zeros(len(bank.concepts), dtype=np.int64)
-        order = uniform(draw_keys(self._stream, np.arange(len(roots))), 2)
+        order = uniform(self._drawing.keys(np.arange(len(roots))), _ORDER)
         self._order = np.argsort(order, kind="stable")
         self._block = min(BLOCK, max(32, len(roots) // 8))
 
     @property
     def bank(self) -> Bank:
         """What is drawn from."""
-        return self._bank
+        return self._drawing.bank
 
     @property
     def usage(self) -> Int64s:
@@ -85,11 +81,9 @@ class BalancedSampler:
 
     def draw_block(self, start: int, wanted: int) -> Draws:
         """Draws from number ``start`` on, by the usage so far; always the bank's block size."""
-        keys = draw_keys(self._stream, np.arange(start, start + self._block, dtype=np.int64))
-        pressure = Pressure(len(self._usage), self._scores(), self._exponential)
-        first = self._draw_first(keys)
-        concepts = extend(first, keys, self._next, pressure, size=self._settings.size)
-        return Draws(concepts, level_chances(keys))
+        keys = self._drawing.keys(np.arange(start, start + self._block, dtype=np.int64))
+        pressure = self._drawing.pressure(self._scores())
+        return self._drawing.complete(self._draw_first(keys), keys, pressure)
 
     def accept(self, drawn: Draws) -> None:
         """Count the use of these draws' concepts."""
@@ -115,7 +109,7 @@ class BalancedSampler:
             weights = lacking if lacking.any() else self._target
             unused = self._order[self._usage[self._order] == 0][: len(keys)]
         sums = np.cumsum(np.rint(weights / weights.sum() * 2.0**40).astype(np.int64))
-        picked = below(uniform(keys, 0), np.full(len(keys), sums[-1]))
+        picked = below(uniform(keys, FIRST), np.full(len(keys), sums[-1]))
         first = np.searchsorted(sums, picked, side="right").astype(np.int32)
         first[: len(unused)] = unused
         return first

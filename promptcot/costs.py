@@ -20,6 +20,7 @@ from promptcot.stage_names import SEED_STAGES, STAGES
 
 _OTHER_NAMES = {"tests": "verified"}
 """Labels of requests that are asked within a stage of another name."""
+_COUNTED = ("requests", "failed", "prompt_tokens", "completion_tokens", "seconds")
 
 
 def stage_of_label(label: str) -> str:
@@ -108,13 +109,9 @@ def _add_up(
     return StageCost(
         stage=stage,
         rows_out=version.manifest.rows_out if version else None,
-        requests=sum(line.requests for line in lines),
-        failed=sum(line.failed for line in lines),
-        prompt_tokens=sum(line.prompt_tokens for line in lines),
-        completion_tokens=sum(line.completion_tokens for line in lines),
-        seconds=sum(line.seconds for line in lines),
         usd=sum(price.usd for price in prices),
         gpu_hours=sum(price.gpu_hours for price in prices),
+        **_sums(lines),
     )
 
 
@@ -124,14 +121,15 @@ def total_cost(costs: Sequence[StageCost]) -> StageCost:
     return StageCost(
         stage="all",
         rows_out=traces,
-        requests=sum(cost.requests for cost in costs),
-        failed=sum(cost.failed for cost in costs),
-        prompt_tokens=sum(cost.prompt_tokens for cost in costs),
-        completion_tokens=sum(cost.completion_tokens for cost in costs),
-        seconds=sum(cost.seconds for cost in costs),
         usd=sum(cost.usd for cost in costs),
         gpu_hours=sum(cost.gpu_hours for cost in costs),
+        **_sums(costs),
     )
+
+
+def _sums(entries: Sequence[LedgerLine] | Sequence[StageCost]) -> dict[str, Any]:
+    """What lines of the ledger and costs of stages both count."""
+    return {name: sum(getattr(entry, name) for entry in entries) for name in _COUNTED}
 
 
 def costs_as_json(costs: Sequence[StageCost]) -> dict[str, Any]:

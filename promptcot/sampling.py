@@ -47,7 +47,7 @@ MAX_KNOWN = 5000
 BLOCK = 2048
 """Most draws made at once; nothing that `original` draws depends on it."""
 _SMALLEST_BLOCK = 512
-_FIRST, _LEVEL = 0, 1
+FIRST, _LEVEL = 0, 1
 """Counters of a draw's random numbers; each further concept has its own range above them."""
 
 
@@ -82,6 +82,47 @@ class Sampler(Protocol):
         ...
 
 
+class Drawing:
+    """What every sampler draws with: a bank's stream of random numbers and the further concepts.
+
+    Raises:
+        ConfigError: The bank has fewer concepts than one combination.
+    """
+
+    def __init__(
+        self,
+        bank: Bank,
+        settings: CombinationSettings,
+        links: Links,
+        *,
+        near: NearConcepts,
+        stream: int,
+    ) -> None:
+        _require_concepts(bank, settings)
+        self.bank = bank
+        self.links = links
+        self._size = settings.size
+        self._stream = stream
+        self._exponential = Exponential(settings.temperature)
+        self._next = NextConcept(links, near, self._exponential)
+
+    def keys(self, numbers: Int64s) -> Keys:
+        """The keys of the draws with these numbers."""
+        return draw_keys(self._stream, numbers)
+
+    def pressure(self, scores: Int64s | None) -> Pressure:
+        """Scores of the bank's concepts as what :meth:`complete` takes."""
+        return Pressure(len(self.bank.concepts), scores, self._exponential)
+
+    def complete(self, first: Int32s, keys: Keys, pressure: Pressure) -> Draws:
+        """Whole draws from their first concepts."""
+        concepts = first[:, None]
+        while concepts.shape[1] < self._size:
+            following = self._next.draw(concepts, keys, pressure)
+            concepts = np.concatenate([concepts, following[:, None]], axis=1)
+        return Draws(concepts, uniform(keys, _LEVEL))
+
+
 class CombinationSampler:
     """Sampler ``original``."""
 
@@ -93,22 +134,17 @@ class CombinationSampler:
         near: NearConcepts,
         root_seed: int,
     ) -> None:
-        require_concepts(bank, settings)
-        self._bank = bank
-        self._size = settings.size
+        stream = stream_key(root_seed, "combinations", bank.domain)
+        self._drawing = Drawing(bank, settings, count_links(bank), near=near, stream=stream)
         self._temperature = settings.temperature
         self._near = near
-        self._links = count_links(bank)
-        self._stream = stream_key(root_seed, "combinations", bank.domain)
         self._first = np.cumsum(bank.frequency)
-        exponential = Exponential(settings.temperature)
-        self._next = NextConcept(self._links, near, exponential)
-        self._pressure = Pressure(len(bank.concepts), None, exponential)
+        self._pressure = self._drawing.pressure(None)
 
     @property
     def bank(self) -> Bank:
         """What is drawn from."""
-        return self._bank
+        return self._drawing.bank
 
     def draw_block(self, start: int, wanted: int) -> Draws:
         """The draws from number ``start`` on."""
@@ -120,23 +156,22 @@ class CombinationSampler:
 
     def draw(self, numbers: Int64s) -> Draws:
         """The draws with these numbers."""
-        keys = draw_keys(self._stream, numbers)
+        keys = self._drawing.keys(numbers)
         totals = np.full(len(keys), self._first[-1])
-        picked = below(uniform(keys, _FIRST), totals)
+        picked = below(uniform(keys, FIRST), totals)
         first = np.searchsorted(self._first, picked, side="right").astype(np.int32)
-        concepts = extend(first, keys, self._next, self._pressure, size=self._size)
-        return Draws(concepts, level_chances(keys))
+        return self._drawing.complete(first, keys, self._pressure)
 
     def first_probabilities(self) -> Floats:
         """Chance of each concept to be drawn first: its share of all mentions."""
-        shares: Floats = self._bank.frequency / self._bank.frequency.sum()
+        shares: Floats = self.bank.frequency / self.bank.frequency.sum()
         return shares
 
     def next_probabilities(self, chosen: Sequence[int]) -> Floats:
         """Chance of each concept to be drawn next, computed the plain way; for tests and docs."""
         vectors = self._near.vectors.astype(np.float64)
         scores = vectors @ vectors[list(chosen)].sum(axis=0) / UNIT
-        return plain_probabilities(scores, self._links, chosen, self._temperature)
+        return plain_probabilities(scores, self._drawing.links, chosen, self._temperature)
 
 
 def plain_probabilities(
@@ -153,28 +188,7 @@ def plain_probabilities(
     return chances
 
 
-def extend(
-    first: Int32s, keys: Keys, draw_next: NextConcept, pressure: Pressure, *, size: int
-) -> Int32s:
-    """Rows of ``size`` concepts from their first ones."""
-    concepts = first[:, None]
-    while concepts.shape[1] < size:
-        following = draw_next.draw(concepts, keys, pressure)
-        concepts = np.concatenate([concepts, following[:, None]], axis=1)
-    return concepts
-
-
-def level_chances(keys: Keys) -> Floats:
-    """A uniform number per draw, for its level."""
-    return uniform(keys, _LEVEL)
-
-
-def require_concepts(bank: Bank, settings: CombinationSettings) -> None:
-    """Refuse a bank with fewer concepts than one combination has.
-
-    Raises:
-        ConfigError: It has too few.
-    """
+def _require_concepts(bank: Bank, settings: CombinationSettings) -> None:
     if len(bank.concepts) < settings.size:
         raise ConfigError(
             f"the {bank.domain} bank has {len(bank.concepts)} concepts, fewer than "

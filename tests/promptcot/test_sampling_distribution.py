@@ -161,7 +161,7 @@ def test_rows_are_cut_where_the_rest_cannot_matter() -> None:
     hub = HUB.concepts.index("hub")
     row = slice(HUB.indptr[hub], HUB.indptr[hub + 1])
     floor = (HUB.counts[row].max() - 6) * UNIT
-    count = sampler._links.count_above(np.array([hub], dtype=np.int32), np.array([floor]))
+    count = sampler._drawing.links.count_above(np.array([hub], dtype=np.int32), np.array([floor]))
     assert 0 < count[0] < len(HUB.indices[row])
 
 
