@@ -1,4 +1,4 @@
-"""Look into dataset versions and check files: ``python -m curriculum diff|card|inspect|…``."""
+"""Look into dataset versions, move them, check files: ``python -m curriculum diff|inspect|…``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 app = cli.make_app(
     "curriculum",
-    "Compare, describe and check dataset versions. Build one with python -m curriculum.build.",
+    "Compare, describe, move, check dataset versions. Build one with python -m curriculum.build.",
 )
 
 VersionArgument = Annotated[
@@ -82,18 +82,28 @@ def inspect(
     recipe: cli.RecipeOption = "demo",
     out: cli.OutOption = None,
     rows: Annotated[int, typer.Option("--rows", min=0, help="Sample rows to show.")] = 2,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write a page with plots and rows to this file.")
+    ] = None,
     as_json: cli.JsonOption = False,
 ) -> None:
     """Look at a version: mix, lengths, rejections, sample rows.
 
-    Example: python -m curriculum inspect phase-1 --rows 3
+    Example: python -m curriculum inspect phase-1 --html phase-1.html
     """
     from curriculum.locate import find_version, inspect_version
     from pipeline import console
 
     if as_json:
         console.use_json_output()
-    report = inspect_version(find_version(version, _folder(recipe, out)), rows)
+    found = find_version(version, _folder(recipe, out))
+    report = inspect_version(found, rows)
+    if html is not None:
+        from curriculum.inspect_page import write_inspection
+
+        write_inspection(found, html)
+        console.say(f"wrote {html}")
+        report["html"] = str(html)
     if as_json:
         console.print_json(report)
 
@@ -105,18 +115,96 @@ def explain(
     out: cli.OutOption = None,
     as_json: cli.JsonOption = False,
 ) -> None:
-    """Say why a row is in or out of the newest versions.
+    """Tell a row's whole story in the newest versions: each stage, and why it is in or out.
 
     Example: python -m curriculum explain 61739da1
     """
-    from curriculum.locate import explain_row
+    from curriculum.explain import explain_row, show_places
     from pipeline import console
 
     if as_json:
         console.use_json_output()
     report = explain_row(row_id, _folder(recipe, out))
+    show_places(report)
     if as_json:
         console.print_json(report)
+
+
+@app.command()
+def gc(
+    recipe: cli.RecipeOption = "demo",
+    out: cli.OutOption = None,
+    keep: Annotated[int, typer.Option("--keep", min=1, help="Newest versions to keep.")] = 1,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Also what interrupted runs would go on with.")
+    ] = False,
+    dry_run: cli.DryRunOption = False,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Delete versions and prepared sources that nothing refers to.
+
+    Example: python -m curriculum gc --out runs/demo --dry-run
+    """
+    from curriculum.collecting import collect_garbage, show_collection
+    from pipeline import console
+
+    if as_json:
+        console.use_json_output()
+    folder = _folder(recipe, out)
+    found = collect_garbage(folder, keep=keep, unfinished=unfinished, dry_run=dry_run)
+    show_collection(found, dry_run=dry_run)
+    if as_json:
+        entries = [
+            {"path": str(one.path), "what": one.kind, "bytes": one.num_bytes, "keeps": one.keeps}
+            for one in found
+        ]
+        console.print_json({"dry_run": dry_run, "found": entries})
+
+
+@app.command()
+def push(
+    version: VersionArgument,
+    url: Annotated[str, typer.Argument(help="Folder of the version: a path or an fsspec URL.")],
+    recipe: cli.RecipeOption = "demo",
+    out: cli.OutOption = None,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Copy a version to a store or hub repo; go on where an interrupted push stopped.
+
+    Example: python -m curriculum push phase-1 hf://datasets/OWNER/NAME
+    """
+    from curriculum.locate import find_version
+    from curriculum.transfer import push_version, show_transfer
+    from pipeline import console
+
+    if as_json:
+        console.use_json_output()
+    done = push_version(find_version(version, _folder(recipe, out)), url)
+    show_transfer(done, "pushed")
+    if as_json:
+        console.print_json(done.report())
+
+
+@app.command()
+def pull(
+    url: Annotated[str, typer.Argument(help="Folder that a version was pushed to.")],
+    recipe: cli.RecipeOption = "demo",
+    out: cli.OutOption = None,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Copy a pushed version into a run folder, verified by its checksums.
+
+    Example: python -m curriculum pull s3://bucket/phase-1 --out runs/demo
+    """
+    from curriculum.transfer import pull_version, show_transfer
+    from pipeline import console
+
+    if as_json:
+        console.use_json_output()
+    done = pull_version(url, _folder(recipe, out))
+    show_transfer(done, "pulled")
+    if as_json:
+        console.print_json(done.report())
 
 
 @app.command()

@@ -34,7 +34,8 @@ def show_comparison(comparison: dict[str, Any]) -> None:
     if not comparison["same_code"]:
         console.say("the two were built by different code")
     parts = {name: comparison[name] for name in ("inputs", "settings", "counts", "rejected")}
-    parts |= {f"share of tokens: {name}": part for name, part in comparison["mix"].items()}
+    parts["sources, by tokens"] = comparison["mix"]["sources"]
+    parts["domains, by rows"] = comparison["mix"]["domains"]
     parts["tokens of a row"] = comparison["lengths"]
     for title, part in parts.items():
         rows = [[name, _cell(old), _cell(new)] for name, (old, new) in part.items()]
@@ -82,7 +83,7 @@ def _counts(manifest: Manifest) -> dict[str, Any]:
 
 
 def _shares(manifest: Manifest, name: str) -> dict[str, str]:
-    """Each source's or domain's part of the version: of tokens where known, else of rows."""
+    """Each source's part of the tokens, or each domain's part of the rows."""
     entries = manifest.extra.get(name, {})
     amounts = {key: e["tokens"] if isinstance(e, dict) else e for key, e in entries.items()}
     total = sum(amounts.values()) or 1

@@ -9,13 +9,12 @@ from curriculum.showing import show_rejections, show_sources
 from pipeline import console
 from pipeline.errors import SourceError
 from pipeline.manifest import LATEST, MANIFEST, Version, load_version, resolve_version
-from pipeline.store import read_rows
-
-MIN_ID_DIGITS = 6
 
 
 def find_version(name: str, out: Path) -> Version:
-    """A dataset version by its folder, its name, or ``phase-1``/``phase-2`` for the newest.
+    """A dataset version by its folder or its name, or the newest of a phase.
+
+    Phases are named ``phase-1``, ``phase-2``, and their variants ``phase-2-no-replay``.
 
     Raises:
         SourceError: There is no such version.
@@ -23,8 +22,8 @@ def find_version(name: str, out: Path) -> Version:
     datasets = out / "datasets"
     if (Path(name) / MANIFEST).is_file():
         version = load_version(Path(name))
-    elif name in {"1", "2", "phase-1", "phase-2"}:
-        version = resolve_version(datasets / f"phase-{name[-1]}")
+    elif (datasets / f"phase-{name.removeprefix('phase-')}" / LATEST).is_file():
+        version = resolve_version(datasets / f"phase-{name.removeprefix('phase-')}")
     else:
         folders = [path.parent for path in sorted(datasets.glob(f"phase-*/{name}/{MANIFEST}"))]
         if not folders:
@@ -71,56 +70,3 @@ def inspect_version(version: Version, num_rows: int) -> dict[str, Any]:
         **manifest.extra,
         "samples": samples,
     }
-
-
-def explain_row(row_id: str, out: Path) -> dict[str, Any]:
-    """Where a row went in the newest version of each phase.
-
-    Raises:
-        SourceError: No version holds such a row, or the digits are too few.
-    """
-    if len(row_id) < MIN_ID_DIGITS:
-        raise SourceError(
-            f"{row_id!r} is too short to name a row", hint=f"give {MIN_ID_DIGITS} or more digits"
-        )
-    roots = [path.parent for path in sorted((out / "datasets").glob(f"phase-*/{LATEST}"))]
-    if not roots:
-        raise SourceError(
-            f"no dataset version under {out / 'datasets'}",
-            hint="build one with `python -m curriculum.build --phase 1`, or pass --out",
-        )
-    places = [place for root in roots for place in _places(resolve_version(root), row_id)]
-    if not places:
-        raise SourceError(
-            f"no row starts with {row_id!r} in {', '.join(root.name for root in roots)}",
-            hint="take an id from data/ or rejected/ of a version, or from `curriculum ingest`",
-        )
-    for place in places:
-        console.say(_sentence(place))
-    return {"row_id": row_id, "places": places}
-
-
-def _places(version: Version, row_id: str) -> list[dict[str, Any]]:
-    phase = f"phase {version.manifest.extra['phase']}"
-    found: list[dict[str, Any]] = []
-    for shard in version.manifest.shards:
-        columns = ["id", "source", "source_id", "num_tokens"]
-        for number, row in enumerate(read_rows(version.folder / shard.path, columns)):
-            if row["id"].startswith(row_id):
-                found.append({"phase": phase, "kept": True, **row, "shard": shard.path})
-                found[-1]["row"] = number
-    for path in sorted((version.folder / "rejected").glob("*.parquet")):
-        for row in read_rows(path):
-            if row["row_id"].startswith(row_id):
-                found.append({"phase": phase, "kept": False, "id": row.pop("row_id"), **row})
-    return found
-
-
-def _sentence(place: dict[str, Any]) -> str:
-    if place["kept"]:
-        return (
-            f"{place['phase']}: {place['id']} is in, row {place['row']} of {place['shard']} "
-            f"(source {place['source']}, {place['num_tokens']} tokens)"
-        )
-    why = f"{place['stage']}: {place['reason']}"
-    return f"{place['phase']}: {place['id']} is out, {why} ({place['detail'] or 'no detail'})"

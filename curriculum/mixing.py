@@ -177,8 +177,10 @@ def _replay(
     if replay is None or replay.ratio == 0:
         return _no_rows()
     features = pool.features
-    free = pool.replayable[~np.isin(pool.replayable, np.concatenate(own))]
-    free = free[_in_domains(features, free, settings.domains)]
+    free = pool.replayable[_in_domains(features, pool.replayable, settings.domains)]
+    # The same row, or another trace of a question that the phase holds anyway, is no replay.
+    asked = features.question[np.concatenate(own)]
+    free = free[~np.isin(features.question[free], asked)]
     free = _shuffle(features, free, seed=seed, purpose=f"replay-phase-{phase}")
     tokens, by_tokens = features.num_tokens, settings.mix_by == "tokens"
     sizes = tokens[free] if by_tokens else np.ones(len(free), np.int64)
