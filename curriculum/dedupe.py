@@ -151,7 +151,7 @@ def _repeated_traces(
 
 def _count_within(groups: npt.NDArray[np.int64], counts: Mask) -> npt.NDArray[np.int64]:
     """How many counted entries precede each entry within its run of equal groups."""
-    before = np.cumsum(counts) - counts
+    before: npt.NDArray[np.int64] = np.cumsum(counts) - counts
     starts = np.ones(len(groups), dtype=bool)
     starts[1:] = groups[1:] != groups[:-1]
     base = np.maximum.accumulate(np.where(starts, before, 0))

@@ -7,6 +7,7 @@ matter where, in which order or how often a task is done: the same bytes come ou
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -209,7 +210,8 @@ class RayExecutor:
 
     def run(self, function: Callable[[Task], Result], task: Task) -> Result:
         """See :class:`Executor`."""
-        return self._get(self._remote.remote(function, task))
+        result: Result = self._get(self._remote.remote(function, task))
+        return result
 
     def _settle(self, running: dict[Any, Task]) -> tuple[Task, Any]:
         (done, *_), _ = self._ray.wait(list(running), num_returns=1)
@@ -253,14 +255,14 @@ def _open_ray(settings: CurriculumSettings) -> Iterator[RayExecutor]:
         ) from exc
     was_running = ray.is_initialized()
     if not was_running and settings.ray_address:
-        ray.init(address=settings.ray_address, log_to_driver=False, logging_level="warning")
+        ray.init(address=settings.ray_address, log_to_driver=False, logging_level=logging.WARNING)
     elif not was_running:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         ray.init(
             num_cpus=settings.num_workers,
             include_dashboard=False,
             log_to_driver=False,
-            logging_level="warning",
+            logging_level=logging.WARNING,
             # Tasks hold paths and figures only: Ray's smallest store is plenty.
             object_store_memory=80 * 1024 * 1024,
         )

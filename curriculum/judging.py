@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from curriculum.candidates import PreparedRow, refuse
 from curriculum.dedupe import trace_key
-from curriculum.measure import Size, make_training_row, measure_row
+from curriculum.measure import Measured, make_training_row, measure_rows
 from curriculum.mixing import rank_difficulty
 from curriculum.normalize import normalize_row
 from curriculum.prepared import Finding, Slice
@@ -32,19 +32,10 @@ from pipeline.settings.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
-    """A well-formed row."""
-
-    row: PreparedRow
-    size: Size
-    licence: str
-
-
-@dataclass(frozen=True, slots=True)
 class Judged:
     """What became of one row."""
 
-    outcome: Accepted | Rejected
+    outcome: Measured | Rejected
     findings: tuple[Finding, ...] = ()
 
     @property
@@ -65,49 +56,63 @@ class Judge:
 
     def judge(self, rows: Sequence[RawRow]) -> list[Judged]:
         """The outcome of every row, in order."""
-        return [self._judge(raw) for raw in rows]
+        admitted = [self._admit(raw) for raw in rows]
+        well_formed = [row for row in admitted if isinstance(row, PreparedRow)]
+        searched = self._search_benchmarks(well_formed)
+        clean = [row for row, found in zip(well_formed, searched, strict=True) if is_clean(found)]
+        findings, measured = iter(searched), iter(measure_rows(clean))
+        judged = []
+        for row in admitted:
+            if isinstance(row, Rejected):
+                judged.append(Judged(row))
+                continue
+            found = next(findings)
+            outcome = next(measured) if is_clean(found) else _contaminated(row, found[0])
+            judged.append(Judged(outcome, found))
+        return judged
 
     def prepare(self, rows: Sequence[RawRow]) -> Slice:
         """Judge rows; what is stored of them."""
         judged = self.judge(rows)
-        accepted = [one.outcome for one in judged if isinstance(one.outcome, Accepted)]
+        accepted = [one.outcome for one in judged if isinstance(one.outcome, Measured)]
+        columns = make_columns(accepted)
+        pairs = zip(accepted, columns["licence"], strict=True)
         return Slice(
             num_in=len(rows),
-            rows=[make_training_row(one.row, one.size, one.licence) for one in accepted],
-            columns=make_columns(accepted),
+            rows=[make_training_row(one, licence) for one, licence in pairs],
+            columns=columns,
             rejected=[one.outcome for one in judged if isinstance(one.outcome, Rejected)],
             findings=[(one.row_id, finding) for one in judged for finding in one.findings],
         )
 
-    def _judge(self, raw: RawRow) -> Judged:
+    def _admit(self, raw: RawRow) -> PreparedRow | Rejected:
         candidate = self.parser.parse(raw)
         if isinstance(candidate, Rejected):
-            return Judged(candidate)
+            return candidate
         row = normalize_row(candidate, self.settings.validation.max_chars)
         if isinstance(row, Rejected):
-            return Judged(row)
-        broken = validate_row(row, self.settings.validation)
-        if broken is not None:
-            return Judged(broken)
-        findings = self._search_benchmarks(row)
-        if findings and findings[0].rule != "twin":
-            return Judged(_contaminated(row, findings[0]), findings)
-        size = measure_row(row, None)
-        if isinstance(size, Rejected):
-            return Judged(size, findings)
-        return Judged(Accepted(row, size, normalize_licence(candidate.licence)), findings)
+            return row
+        return validate_row(row, self.settings.validation) or row
 
-    def _search_benchmarks(self, row: PreparedRow) -> tuple[Finding, ...]:
+    def _search_benchmarks(self, rows: Sequence[PreparedRow]) -> list[tuple[Finding, ...]]:
         if not self.settings.decontamination.enabled:
-            return ()
+            return [()] * len(rows)
         limit = self.settings.decontamination.thinking_chars
-        hit, twin = find_in_row(
-            self.benchmarks,
-            user_text=row.user_text,
-            question=row.question,
-            thinking=row.thinking[:limit],
-        )
-        return tuple(_finding(match) for match in (hit, twin) if match is not None)
+        found = []
+        for row in rows:
+            pair = find_in_row(
+                self.benchmarks,
+                user_text=row.user_text,
+                question=row.question,
+                thinking=row.thinking[:limit],
+            )
+            found.append(tuple(_finding(match) for match in pair if match is not None))
+        return found
+
+
+def is_clean(findings: Sequence[Finding]) -> bool:
+    """Whether no benchmark item was found, template twins aside."""
+    return not findings or findings[0].rule == "twin"
 
 
 def open_judge(recipe: Recipe, parser: Parser) -> Judge:
@@ -128,7 +133,7 @@ def normalize_licence(text: str) -> str:
     return "-".join(text.strip().lower().split()) or "unknown"
 
 
-def make_columns(accepted: Sequence[Accepted]) -> dict[str, Any]:
+def make_columns(accepted: Sequence[Measured]) -> dict[str, Any]:
     """The features of accepted rows, as columns of a prepared part's table."""
     rows = [one.row for one in accepted]
     candidates = [row.candidate for row in rows]
@@ -143,7 +148,7 @@ def make_columns(accepted: Sequence[Accepted]) -> dict[str, Any]:
         "num_chars": [len(r.user_text) + len(r.thinking) + len(r.answer) for r in rows],
         "is_verified": [candidate.is_verified for candidate in candidates],
         "domain": [candidate.domain for candidate in candidates],
-        "licence": [one.licence for one in accepted],
+        "licence": [normalize_licence(candidate.licence) for candidate in candidates],
         "difficulty_rank": [rank_difficulty(candidate.difficulty) for candidate in candidates],
         "bands": pa.FixedSizeBinaryArray.from_buffers(
             pa.binary(4 * BANDS), len(rows), [None, pa.py_buffer(np.ascontiguousarray(bands))]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from curriculum.candidates import PreparedRow, refuse
 from pipeline.records import Message, Rejected, TrainingRow
-from pipeline.student import assistant_turn, encode_example, user_turn
+from pipeline.student import assistant_turn, render_completion, render_prompt, user_turn
+from pipeline.token_counts import token_counter
 
 STAGE = "measure"
 HISTOGRAM_BINS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16_384, 20_480, 32_768)
@@ -26,6 +28,16 @@ class Size:
         return self.num_prompt_tokens + self.num_completion_tokens
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A well-formed row as it is trained on, and its size."""
+
+    row: PreparedRow
+    prompt: list[Message]
+    completion: list[Message]
+    size: Size
+
+
 def make_messages(row: PreparedRow) -> tuple[list[Message], list[Message]]:
     """Prompt and completion turns, in the one dialect."""
     prompt = [Message(role="user", content=user_turn(row.user_text, row.candidate.domain))]
@@ -33,32 +45,34 @@ def make_messages(row: PreparedRow) -> tuple[list[Message], list[Message]]:
     return prompt, completion
 
 
-def measure_row(row: PreparedRow, max_tokens: int | None) -> Size | Rejected:
-    """Count a row's tokens; over the limit it is refused whole."""
-    try:
-        encoded = encode_example(*make_messages(row))
-    except ValueError as exc:
-        return refuse(row.candidate.row_id, STAGE, "ambiguous_token_boundary", str(exc))
-    size = Size(encoded.num_prompt_tokens, encoded.num_completion_tokens)
-    if max_tokens is not None and size.num_tokens > max_tokens:
-        return refuse(
-            row.candidate.row_id,
-            STAGE,
-            "over_max_tokens",
-            f"{size.num_tokens} tokens, limit {max_tokens}",
+def measure_rows(rows: Sequence[PreparedRow]) -> list[Measured | Rejected]:
+    """Count the tokens of many rows together, which is several times faster than one by one."""
+    turns = [make_messages(row) for row in rows]
+    counts = token_counter().count_examples(
+        [render_prompt(prompt) for prompt, _ in turns],
+        [render_completion(completion) for _, completion in turns],
+    )
+    measured: list[Measured | Rejected] = []
+    for number, (row, (prompt, completion)) in enumerate(zip(rows, turns, strict=True)):
+        if counts.is_ambiguous[number]:
+            detail = "the prompt's tokens change when the completion follows"
+            measured.append(refuse(row.candidate.row_id, STAGE, "ambiguous_token_boundary", detail))
+            continue
+        size = Size(
+            int(counts.num_prompt_tokens[number]), int(counts.num_completion_tokens[number])
         )
-    return size
+        measured.append(Measured(row, prompt, completion, size))
+    return measured
 
 
-def make_training_row(row: PreparedRow, size: Size, licence: str) -> TrainingRow:
+def make_training_row(measured: Measured, licence: str) -> TrainingRow:
     """The row as it is published."""
-    prompt, completion = make_messages(row)
-    candidate = row.candidate
+    candidate, size = measured.row.candidate, measured.size
     return TrainingRow(
         id=candidate.row_id,
-        prompt=prompt,
-        completion=completion,
-        question=row.question,
+        prompt=measured.prompt,
+        completion=measured.completion,
+        question=measured.row.question,
         source=candidate.source,
         source_revision=candidate.source_revision,
         source_id=candidate.source_id,
@@ -70,12 +84,3 @@ def make_training_row(row: PreparedRow, size: Size, licence: str) -> TrainingRow
         num_tokens=size.num_tokens,
         provenance=candidate.provenance,
     )
-
-
-def histogram_of(sizes: list[int]) -> list[dict[str, int | None]]:
-    """Rows per fixed bin: ``{"up_to": 64, "rows": 3}``; ``up_to`` is null in the open bin."""
-    counts = [0] * (len(HISTOGRAM_BINS) + 1)
-    for size in sizes:
-        counts[sum(size > bound for bound in HISTOGRAM_BINS)] += 1
-    bounds: list[int | None] = [*HISTOGRAM_BINS, None]
-    return [{"up_to": bound, "rows": count} for bound, count in zip(bounds, counts, strict=True)]

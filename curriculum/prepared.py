@@ -121,7 +121,9 @@ def write_part(folder: Path, index: int, slices: Iterable[Slice]) -> PartCounts:
     Raises:
         StoreError: Rows do not add up, or the disk is full.
     """
-    tables, rejected, findings, num_in = [TABLE_SCHEMA.empty_table()], [], [], 0
+    tables, num_in = [TABLE_SCHEMA.empty_table()], 0
+    rejected: list[Rejected] = []
+    findings: list[dict[str, Any]] = []
     with atomic_path(rows_path(folder, index)) as temporary, temporary.open("wb") as handle:
         for piece in slices:
             tables.append(_write_slice(piece, handle))

@@ -90,8 +90,9 @@ class PhaseWriter:
         if kind == "refusals":
             return content_hash([self._stage.version, kind, start, end])
         choice = self._selection.choice
-        digest = hashlib.sha256(self._selection.corpus.features.row_id[choice.rows[start:end]])
-        digest.update(choice.copies[start:end])
+        digest = hashlib.sha256()
+        digest.update(self._selection.corpus.features.row_id[choice.rows[start:end]].tobytes())
+        digest.update(choice.copies[start:end].tobytes())
         return digest.hexdigest()[:16]
 
     def _write_shard(self, batch: Batch, work: Work) -> WrittenBatch:
