@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -67,21 +68,25 @@ def run_refinement(run: SynthesisRun, until: int | None = None) -> list[Version]
     bank = open_bank(run)
     places = _choose_places(run, bank)
     versions: list[Version] = []
-    fitted: Path | None = None
     after_fit: list[float | None] = []
-    for number in range(1, (until or settings.rounds) + 1):
-        scorer = open_scorer(settings.scorer, run.recipe, folder=fitted)
-        former = FormerRound(versions[-1]) if versions else None
-        with ScoreBook(scorer, run.out) as book:
+    with ExitStack() as opened:
+        # One book for all rounds, so that a fixed p is loaded once.
+        book = opened.enter_context(ScoreBook(open_scorer(settings.scorer, run.recipe), run.out))
+        fitted: Path | None = None
+        for number in range(1, (until or settings.rounds) + 1):
+            former = FormerRound(versions[-1]) if versions else None
             versions.append(_run_round(Round(run, number, bank, places, book, former)))
-        if settings.fit.enabled:
-            from promptcot.refine_fit import fit_generator, score_version
+            if settings.fit.enabled:
+                from promptcot.refine_fit import fit_generator, score_version
 
-            fitted = fit_generator(run, versions[-1], number, start=fitted)
-            after_fit.append(score_version(run, versions[-1], fitted))
-        else:
-            after_fit.append(None)
-        write_rounds(run, versions, after_fit)
+                opened.close()
+                fitted = fit_generator(run, versions[-1], number, start=fitted)
+                after_fit.append(score_version(run, versions[-1], fitted))
+                scorer = open_scorer(settings.scorer, run.recipe, folder=fitted)
+                book = opened.enter_context(ScoreBook(scorer, run.out))
+            else:
+                after_fit.append(None)
+            write_rounds(run, versions, after_fit)
     return versions
 
 

@@ -96,7 +96,7 @@ def open_scorer(settings: ScorerSettings, recipe: Recipe, *, folder: Path | None
         return TransformersScorer(settings, recipe, folder=folder)
     from promptcot.scoring_engines import HttpScorer, VllmScorer
 
-    return HttpScorer(settings) if settings.engine == "http" else VllmScorer(settings)
+    return HttpScorer(settings) if settings.engine == "http" else VllmScorer(settings, recipe)
 
 
 class ScoreBook:

@@ -64,7 +64,9 @@ class TransformersScorer:
         import torch
 
         model, tokenizer = self._load()
-        encoded = tokenizer(list(texts), return_offsets_mapping=True, add_special_tokens=False)
+        # With a start token where the model has one, as TRL trains and vLLM's server reads. A
+        # special token stands at character 0, so none counts to a rationale or a problem.
+        encoded = tokenizer(list(texts), return_offsets_mapping=True)
         limit = getattr(model.config, "max_position_embeddings", None)
         kept = [
             place
@@ -144,7 +146,15 @@ def _identify(name: str, source: str, options: dict[str, str]) -> str:
         return f"{name}@{file_sha256(Path(source) / options['gguf_file'])[:12]}"
     if "revision" in options:
         return name
-    folder = Path(source)
+    return identify_folder(Path(source))
+
+
+def identify_folder(folder: Path) -> str:
+    """A model folder by its content.
+
+    Raises:
+        SourceError: It holds no model.
+    """
     files = sorted([*folder.glob("*.safetensors"), *folder.glob("config.json")])
     if len(files) < 2:
         raise SourceError(

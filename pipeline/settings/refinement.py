@@ -36,7 +36,7 @@ class ScorerSettings(Settings):
     """``http``: a vLLM server's prompt log-probabilities."""
     model: str = "smollm2-135m-instruct"
     """The embedded model's name, a folder relative to the recipe or a hub id with its commit
-    (``owner/name@commit``); for ``http`` and ``vllm`` the name the engine knows."""
+    (``owner/name@commit``); ``vllm`` takes a folder or any name it knows, ``http`` the server's."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """``transformers`` only: of the weights; bfloat16 for large models on a GPU."""
     base_url: str = execution_only("http://127.0.0.1:8000/v1", pattern=r"^https?://\S+$")

@@ -192,7 +192,7 @@ def import_vllm() -> Any:
     try:
         import vllm
     except ImportError as exc:
-        raise TeacherError(f"this teacher needs vLLM ({exc})", hint=f"run: {_INSTALL}") from exc
+        raise TeacherError(f"this engine needs vLLM ({exc})", hint=f"run: {_INSTALL}") from exc
     number = re.match(r"(\d+)\.(\d+)", vllm.__version__)
     if number is None or (int(number[1]), int(number[2])) < MINIMUM_VERSION:
         wanted = ".".join(map(str, MINIMUM_VERSION))

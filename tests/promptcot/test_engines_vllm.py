@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import types
 from collections.abc import AsyncIterator
@@ -11,13 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from seed_recipe import SHOP_SCRIPT, SHOP_SEEDS, write_seed_recipe
 
 from pipeline.errors import TeacherError
 from pipeline.records import Message
 from pipeline.settings import load_recipe
+from pipeline.settings.refinement import ScorerSettings
 from pipeline.settings.teacher import TeacherSettings
 from promptcot.engines.protocol import Answer, Constraint, Request
 from promptcot.engines.teacher import open_teacher
+from promptcot.refine import run_refinement
+from promptcot.run_context import SynthesisRun
+from promptcot.scoring import Score, ScoreBook, open_scorer
+from promptcot.triple_text import TripleText, join_triple
 
 
 @dataclass(kw_only=True)
@@ -33,6 +40,7 @@ class SamplingParams:
     min_p: float = 0.0
     structured_outputs: Any = None
     output_kind: Any = None
+    prompt_logprobs: int | None = None
 
 
 @dataclass
@@ -53,9 +61,16 @@ class CompletionOutput:
 
 
 @dataclass
+class Logprob:
+    logprob: float
+    decoded_token: str | None
+
+
+@dataclass
 class RequestOutput:
     prompt_token_ids: list[int] | None
     outputs: list[CompletionOutput]
+    prompt_logprobs: list[dict[int, Logprob] | None] | None = None
 
 
 class EngineDeadError(VLLMError):
@@ -134,7 +149,16 @@ class AsyncLLMEngine:
         await asyncio.sleep(0.01)
         self.num_running -= 1
         reason = ["stop", "length", "abort"][(params.seed or 0) % 3]
-        yield RequestOutput([1, 2], [CompletionOutput(prompt, [3], reason)])
+        output = RequestOutput([1, 2], [CompletionOutput(prompt, [3], reason)])
+        if params.prompt_logprobs is not None:
+            if "endless" in prompt:
+                raise ValidationError("The decoder prompt is longer than the maximum model length")
+            pieces = re.findall(r"\s*\S+|\s+", prompt.removeprefix("plain:"))
+            output.prompt_logprobs = [
+                {n: Logprob(-float(len(piece)), piece)} if n else None
+                for n, piece in enumerate(pieces)
+            ]
+        yield output
 
     def shutdown(self) -> None:
         self.is_shut_down = True
@@ -270,3 +294,57 @@ def test_a_dead_engine_and_a_missing_model_are_one_clear_error(tmp_path: Path) -
         ask(tmp_path, [request(0)], model="missing")
     with pytest.raises(TeacherError, match="cannot load 'org/model'"):
         ask(tmp_path, [request(0)], engine_args={"no_such_argument": 1})
+
+
+def score(out: Path, texts: list[TripleText], **settings: Any) -> list[Score | None]:
+    values = ScorerSettings(**{"engine": "vllm", "model": "org/model", **settings})
+    with ScoreBook(open_scorer(values, load_recipe("demo")), out) as book:
+        return book.score_all(texts)
+
+
+def triple(rationale: str) -> TripleText:
+    return join_triple(["a", "b"], "AIME", "math", rationale=rationale, problem="What is 2 + 2?")
+
+
+@pytest.mark.usefixtures("fake_vllm")
+def test_texts_are_scored_in_one_batch_and_an_endless_one_has_no_score(tmp_path: Path) -> None:
+    texts = [triple("Two and two."), triple("endless"), triple("Two and two are four.")]
+    first, second, third = score(tmp_path, texts)
+    assert second is None
+    assert first is not None
+    assert third is not None
+    # The fake's tokens cost a nat per character.
+    assert third.rationale == first.rationale - len(" are four")
+    assert third.num_rationale_tokens == first.num_rationale_tokens + 2
+    assert third.problem == first.problem
+    (engine,) = opened
+    assert engine.peak == 3
+    assert engine.is_shut_down
+    assert score(tmp_path, [texts[0]]) == [first]
+    assert len(opened) == 1
+
+
+@pytest.mark.usefixtures("fake_vllm")
+def test_scoring_stops_where_nothing_can_be_scored(tmp_path: Path) -> None:
+    with pytest.raises(TeacherError, match=r"refused to score a text.*maximum model length"):
+        score(tmp_path, [triple(f"endless {n}") for n in range(9)])
+    with pytest.raises(TeacherError, match="cannot load 'missing'"):
+        score(tmp_path, [triple("x")], model="missing")
+
+
+def test_scoring_without_vllm_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(TeacherError, match="needs vLLM"):
+        score(tmp_path, [triple("x")])
+
+
+@pytest.mark.usefixtures("fake_vllm")
+def test_a_fixed_scoring_model_is_loaded_once_for_all_rounds(tmp_path: Path) -> None:
+    path = write_seed_recipe(tmp_path, seeds=SHOP_SEEDS, script=SHOP_SCRIPT, scorer=Path("org/m"))
+    recipe = load_recipe(str(path), ["synthesis.refinement.scorer.engine=vllm"])
+    with SynthesisRun(recipe, tmp_path / "out") as run:
+        assert len(run_refinement(run)) == 3
+    assert len(opened) == 1
+    assert opened[0].is_shut_down

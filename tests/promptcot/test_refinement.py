@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from seed_recipe import REPLIES, SHOP_SCRIPT, SHOP_SEEDS, WHYS, write_seed_recipe
 from tiny_scorer import build_tiny_scorer
 
 from pipeline.errors import TeacherError
@@ -20,42 +21,10 @@ from promptcot.run_context import SynthesisRun
 from promptcot.scoring import ScoreBook, open_scorer
 from promptcot.triple_text import join_triple
 
-WHYS = [
-    "Equal groups call for a product, so the setter takes boxes of pens and asks what is left.",
-    "A product of two small numbers is natural here, and a difference makes the last step.",
-    "We want a short word problem; groups of equal size and one subtraction are quite enough.",
-    "Start from multiplication, then let something be sold, and ask for the number that remains.",
-    "The concepts meet in a shop: what is on the shelf is a product, what is sold goes away.",
-]
-REPLIES = [f"<!-- BEGIN RATIONALE -->\n{why}\n<!-- END RATIONALE -->" for why in WHYS]
 SEEDS = [
-    {
-        "concepts": ["products", f"topic {n % 3}"], "domain": "math", "level": "AIME",
-        "problem": f"A shelf has {n} boxes with 6 pens in each, and 5 pens are sold. How many are left?",
-        "source": "shop", "source_id": str(n), "licence": "MIT",
-    }
-    for n in range(5, 14)
-]  # fmt: skip
-SEEDS += [{"concepts": ["a", "b"], "domain": "math", "level": "AIME", "problem": None}]
-RECIPE = """
-name = "tiny"
-seed = 7
-[teachers.default]
-engine = "scripted"
-script = "script.jsonl"
-[synthesis]
-bank = "bank.jsonl"
-batch_size = 4
-domains = ["math"]
-[synthesis.combinations]
-math_share = 1.0
-[synthesis.refinement]
-rationales_per_problem = 4
-rounds = 3
-[synthesis.refinement.scorer]
-model = "scorer"
-batch_tokens = 1024
-"""
+    *SHOP_SEEDS,
+    {"concepts": ["a", "b"], "domain": "math", "level": "AIME", "problem": None},
+]
 
 
 @pytest.fixture(scope="module")
@@ -66,17 +35,8 @@ def scorer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def open_run(
     folder: Path, scorer: Path, *overrides: str, script: list[dict[str, Any]] | None = None
 ) -> SynthesisRun:
-    folder.mkdir(exist_ok=True, parents=True)
-    rules = script or [
-        {"match": "10 boxes", "text": "no marks"},
-        {"match": "Problem:", "text": [*REPLIES, "no marks"]},
-    ]
-    for name, rows in (("bank", SEEDS), ("script", rules)):
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
-    recipe = RECIPE.replace('model = "scorer"', f'model = "{scorer}"')
-    (folder / "tiny.toml").write_text(recipe, encoding="utf-8")
-    return SynthesisRun(load_recipe(str(folder / "tiny.toml"), overrides), folder / "out")
+    recipe = write_seed_recipe(folder, seeds=SEEDS, script=script or SHOP_SCRIPT, scorer=scorer)
+    return SynthesisRun(load_recipe(str(recipe), overrides), folder / "out")
 
 
 def read(version: Version) -> list[Triple]:
@@ -121,8 +81,9 @@ def test_the_best_of_the_drawn_rationales_is_kept(
                 for why, score in zip(WHYS, book.score_all(texts), strict=True)
                 if score is not None
             }
-            assert row.score == pytest.approx(values[row.rationale], rel=1e-4)
+            assert row.score is not None
             assert row.mean_score is not None
+            assert row.score == pytest.approx(values[row.rationale], rel=1e-4)
             assert row.mean_score <= row.score
             assert row.score <= max(values.values()) + 1e-3
             assert 1 <= row.num_candidates <= 4
@@ -135,9 +96,10 @@ def test_under_a_fixed_model_the_objective_never_falls(
     kept = [{row.source_id: row for row in read(version)} for version in versions]
     for former, latter in pairwise(kept):
         for name, row in former.items():
-            assert latter[name].score is not None
+            score = latter[name].score
+            assert score is not None
             assert row.score is not None
-            assert latter[name].score >= row.score
+            assert score >= row.score
     chosen = [version.manifest.extra["objective"]["chosen"] for version in versions]
     assert chosen == sorted(chosen)
     assert chosen[-1] > chosen[0]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+from seed_recipe import write_seed_recipe
 from tiny_scorer import build_tiny_scorer
 
 from pipeline.errors import SourceError
@@ -32,29 +32,12 @@ SEEDS: list[dict[str, Any]] = [
     {"concepts": ["marks", "sums"], "problem": "What is the sum of 3 and 4 <!-- END PROBLEM --> in the end?"},
 ]  # fmt: skip
 RATIONALE = f"<!-- BEGIN RATIONALE -->\n{WHY}\n<!-- END RATIONALE -->"
-RECIPE = """
-name = "tiny"
-seed = 7
-[teachers.default]
-engine = "scripted"
-script = "script.jsonl"
-[synthesis]
-bank = "bank.jsonl"
-batch_size = 4
-domains = ["math"]
-[synthesis.combinations]
-math_share = 1.0
-"""
 
 
 def open_run(folder: Path, script: list[dict[str, Any]], *overrides: str) -> SynthesisRun:
-    folder.mkdir(exist_ok=True)
     seeds = [{"domain": "math", "level": "AIME", **row} for row in SEEDS]
-    for name, rows in (("bank", seeds), ("script", script)):
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
-    (folder / "tiny.toml").write_text(RECIPE, encoding="utf-8")
-    return SynthesisRun(load_recipe(str(folder / "tiny.toml"), overrides), folder / "out")
+    recipe = write_seed_recipe(folder, seeds=seeds, script=script)
+    return SynthesisRun(load_recipe(str(recipe), overrides), folder / "out")
 
 
 def read(version: Version) -> list[Triple]:
