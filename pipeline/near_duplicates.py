@@ -1,29 +1,35 @@
 """Near-duplicate texts in linear time: MinHash finds candidates, true Jaccard decides.
 
-Texts are streamed twice. The first pass keeps four bytes a band and row (128 bytes a row at a
-threshold of 0.7); the second keeps the word n-grams, four bytes each, of rows that are candidates.
+A text becomes a *sketch*: the set of its word n-grams, four bytes each, and keys of bands, four
+bytes each, of which texts that are alike share some. Rows are taken in order, and a row is removed
+when it is like an earlier row *that stays*. So the earliest of a family survives, every removed row
+is as similar as stated to the very row that stands for it, and no chain of small changes removes
+what is not alike.
 
-Rows are taken in order, and a row is removed when it is like an earlier row *that stays*. So the
-earliest of a family survives, every removed row is as similar as stated to the very row that stands
-for it, and no chain of small changes removes what is not alike.
+Keys are read a few bands at a time and n-grams of candidates only, within a stated memory; besides,
+20 bytes a row are kept and 8 bytes a pair of candidates (two passes over the texts where no
+sketches are stored).
 """
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
-from xxhash import xxh3_64_intdigest
 
-from pipeline.matching import tokenize
+from pipeline.word_hashes import WordHashes, hash_words, offsets_of
 
 UInt32s = npt.NDArray[np.uint32]
 UInt64s = npt.NDArray[np.uint64]
 Int64s = npt.NDArray[np.int64]
+
+NGRAM = 3
+"""Words of one n-gram of a stored sketch."""
+LOWEST_JACCARD = 0.7
+"""Likeness down to which stored sketches find nearly every pair: 99.95 % at this likeness."""
 
 _NUM_HASHES = 128
 _CANDIDATE_RECALL = 0.995
@@ -32,7 +38,9 @@ _CHUNK_ROWS = 1024
 _WINDOW = 4
 """Rows of one bucket that a row is compared with, besides the bucket's first: keeps the work linear
 where thousands of rows share a stock phrase."""
-_MAX_CACHED_WORDS = 1_000_000
+_MEMORY = 256 << 20
+_BYTES_PER_PAIR = 2048
+"""Of the n-grams of two rows of 250 words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,78 +53,34 @@ class NearDuplicate:
     """Of the two rows' sets of word n-grams."""
 
 
-def find_near_duplicates(
-    texts: Callable[[], Iterable[str]], *, threshold: float, ngram: int = 3
-) -> list[NearDuplicate]:
-    """Rows to remove so that no two of those that stay are alike, by row number.
+@dataclass(frozen=True, slots=True)
+class NearRows:
+    """Rows that repeat earlier ones: parallel arrays, in order."""
 
-    Args:
-        texts: Opens the texts anew, always the same ones; a text without words has no likeness.
-        threshold: Jaccard similarity from which two texts are one.
-        ngram: Words of one n-gram; numbers and operators count as words (see
-            :mod:`pipeline.matching`). A shorter text is one n-gram.
-    """
-    shingler = _Shingler(ngram)
-    keys, is_empty = _band_keys(texts(), shingler, threshold)
-    pairs = _candidate_pairs(keys, is_empty)
-    del keys
-    if not len(pairs):
-        return []
-    num = len(is_empty)
-    involved = np.zeros(num, dtype=bool)
-    involved[pairs // num] = True
-    involved[pairs % num] = True
-    grams = _collect(texts(), shingler, involved)
-    return _choose(pairs, num, grams, threshold)
+    removed: Int64s
+    kept: Int64s
+    jaccard: npt.NDArray[np.float32]
 
 
-class _Shingler:
-    """Texts as sets of hashed word n-grams."""
+@dataclass(frozen=True, slots=True)
+class GramSets:
+    """Sets of hashed word n-grams, each sorted, one after another."""
 
-    def __init__(self, ngram: int) -> None:
-        self._ngram = ngram
-        self._words = _WordHashes()
-        self._factors = _mixed(np.arange(1, ngram + 1, dtype=np.uint64)) | np.uint64(1)
+    values: UInt32s
+    offsets: Int64s
+    """Set ``i`` is ``values[offsets[i] : offsets[i + 1]]``."""
 
-    def hash_grams(self, texts: list[str]) -> tuple[UInt64s, Int64s]:
-        """All n-grams of all texts, and how many each text has (one if it is shorter)."""
-        if len(self._words) > _MAX_CACHED_WORDS:
-            self._words.clear()
-        words, sizes = array("Q"), array("q")
-        for text in texts:
-            tokens = tokenize(text)
-            words.extend(map(self._words.__getitem__, tokens))
-            # A short text is padded to one n-gram.
-            missing = self._ngram - len(tokens) if tokens else 0
-            words.extend([0] * missing)
-            sizes.append(len(tokens) + max(0, missing))
-        hashes = np.frombuffer(words, dtype=np.uint64)
-        lengths = np.frombuffer(sizes, dtype=np.int64)
-        counts = np.maximum(lengths - (self._ngram - 1), 0)
-        starts = np.cumsum(lengths) - lengths
-        # Windows that reach into the next text are left out.
-        shift = np.repeat(starts - (np.cumsum(counts) - counts), counts)
-        places = np.arange(int(counts.sum()), dtype=np.int64) + shift
-        grams = np.zeros(len(places), dtype=np.uint64)
-        for offset, factor in enumerate(self._factors):
-            grams += hashes[places + offset] * factor
-        return _mixed(grams), counts
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
 
 
-class _WordHashes(dict[str, int]):
-    """Each word's hash, made when it is first met."""
+@dataclass(frozen=True, slots=True)
+class Sketches:
+    """What is kept of texts to find near-duplicates."""
 
-    def __missing__(self, word: str) -> int:
-        value = self[word] = xxh3_64_intdigest(word.encode("utf-8", "surrogatepass"))
-        return value
-
-
-def _mixed(values: UInt64s) -> UInt64s:
-    """The finaliser of splitmix64: every bit of the input reaches every bit of the output."""
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    bands: UInt32s
+    """A row of keys per text; all 0 where it has no words."""
+    grams: GramSets
 
 
 def choose_bands(threshold: float) -> tuple[int, int]:
@@ -128,92 +92,201 @@ def choose_bands(threshold: float) -> tuple[int, int]:
     return _NUM_HASHES, 1
 
 
+NUM_BANDS, _BAND_SIZE = choose_bands(LOWEST_JACCARD)
+
+
+def sketch_texts(texts: Sequence[str]) -> Sketches:
+    """Sketches as they are stored: words, numbers and operators, see :mod:`pipeline.matching`."""
+    return sketch_words(hash_words(texts))
+
+
+def sketch_words(words: WordHashes) -> Sketches:
+    """Sketches of texts whose words are hashed already."""
+    grams = _gram_sets(words, NGRAM)
+    return Sketches(_band_keys(grams, NUM_BANDS, _BAND_SIZE), grams)
+
+
+def find_near_rows(
+    order: Int64s,
+    read_bands: Callable[[int, int], UInt32s],
+    read_grams: Callable[[Int64s], GramSets],
+    *,
+    threshold: float,
+    memory: int = _MEMORY,
+) -> NearRows:
+    """Rows to remove so that no two of those that stay are alike.
+
+    Args:
+        order: Numbers of the rows, the one that should survive first.
+        read_bands: Keys ``first`` to ``last`` of *all* rows, by row number: an array of
+            ``last - first`` columns. Called several times.
+        read_grams: The sets of some rows, given by ascending row numbers.
+        threshold: Jaccard similarity from which two rows are one.
+        memory: Bytes that keys, and then n-grams, may take.
+    """
+
+    def read_ordered(first: int, last: int) -> UInt32s:
+        return read_bands(first, last)[order]
+
+    def read_placed(places: Int64s) -> GramSets:
+        rows = order[places]
+        ascending = np.argsort(rows)
+        return _reorder(read_grams(rows[ascending]), np.argsort(ascending))
+
+    bands = _num_bands_for(threshold)
+    pairs = _candidate_pairs(len(order), read_ordered, bands, memory)
+    found = _decide(len(order), pairs, read_placed, threshold=threshold, memory=memory)
+    return NearRows(order[found.removed], order[found.kept], found.jaccard)
+
+
+def find_near_duplicates(
+    texts: Callable[[], Iterable[str]], *, threshold: float, ngram: int = NGRAM
+) -> list[NearDuplicate]:
+    """Rows to remove so that no two of those that stay are alike, by row number.
+
+    Args:
+        texts: Opens the texts anew, always the same ones; a text without words has no likeness.
+        threshold: Jaccard similarity from which two texts are one.
+        ngram: Words of one n-gram; numbers and operators count as words (see
+            :mod:`pipeline.matching`). A shorter text is one n-gram.
+    """
+    num_bands, size = choose_bands(threshold)
+    keys = [
+        _band_keys(_gram_sets(hash_words(chunk), ngram), num_bands, size)
+        for chunk in _chunks(texts())
+    ]
+    if not keys:
+        return []
+    bands = np.concatenate(keys)
+    del keys
+
+    def read_grams(rows: Int64s) -> GramSets:
+        chosen = _pick(texts(), rows)
+        return _join([_gram_sets(hash_words(chunk), ngram) for chunk in _chunks(chosen)])
+
+    num = len(bands)
+    pairs = _candidate_pairs(num, lambda first, last: bands[:, first:last], num_bands, _MEMORY)
+    found = _decide(num, pairs, read_grams, threshold=threshold, memory=_MEMORY)
+    rows = zip(found.removed, found.kept, found.jaccard, strict=True)
+    return [
+        NearDuplicate(int(removed), int(kept), round(float(jaccard), 3))
+        for removed, kept, jaccard in rows
+    ]
+
+
+def _gram_sets(words: WordHashes, ngram: int) -> GramSets:
+    from pipeline.kernels.sketches import write_grams
+
+    keys = np.empty(len(words.hashes), np.uint64)
+    # Sorting text and hash as one number leaves every text's set in place and in order.
+    keys = np.sort(keys[: write_grams(words.hashes, words.offsets, ngram, keys)])
+    if len(keys):
+        keys = keys[np.concatenate([[True], keys[1:] != keys[:-1]])]
+    sizes = np.bincount((keys >> np.uint64(32)).astype(np.int64), minlength=len(words))
+    return GramSets(keys.astype(np.uint32), offsets_of(sizes))
+
+
+def _band_keys(grams: GramSets, num_bands: int, size: int) -> UInt32s:
+    from pipeline.kernels.sketches import fill_factors, write_bands
+
+    factors = np.empty(num_bands * size, np.uint64)
+    fill_factors(factors, 1000)
+    bands = np.empty((len(grams), num_bands), np.uint32)
+    write_bands(grams.values, grams.offsets, factors.astype(np.uint32), bands)
+    return bands
+
+
+def _num_bands_for(threshold: float) -> int:
+    """Stored bands that a search needs: few find what is very alike, and fewer of what is not."""
+    for num in range(1, NUM_BANDS):
+        if (1 - threshold**_BAND_SIZE) ** num <= (1 - _CANDIDATE_RECALL) / 10:
+            return num
+    return NUM_BANDS
+
+
+def _candidate_pairs(
+    num: int, read_bands: Callable[[int, int], UInt32s], num_bands: int, memory: int
+) -> Int64s:
+    """Pairs that share a band's key, as ``later * rows + earlier``, ascending."""
+    found = np.empty(0, dtype=np.int64)
+    # A band takes its keys twice (as read, in order) and 16 bytes a row while it is sorted.
+    step = max(1, (memory // max(1, num) - 16) // 8)
+    for first in range(0, num_bands, step):
+        bands = read_bands(first, min(first + step, num_bands))
+        for band in range(bands.shape[1]):
+            found = np.unique(np.concatenate([found, *_pairs_of_band(bands[:, band])]))
+    return found
+
+
+def _pairs_of_band(keys: UInt32s) -> Iterator[Int64s]:
+    num = len(keys)
+    places = np.arange(num, dtype=np.uint64)
+    ordered = np.sort((keys.astype(np.uint64) << np.uint64(32)) | places)
+    ordered = ordered[np.searchsorted(ordered, np.uint64(1 << 32)) :]
+    own, rows = ordered >> np.uint64(32), (ordered & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    for step in range(1, _WINDOW + 1):
+        same = np.flatnonzero(own[step:] == own[:-step])
+        yield rows[same + step] * num + rows[same]
+    is_first = np.concatenate([[True], own[1:] != own[:-1]])[: len(own)]
+    firsts = np.maximum.accumulate(np.where(is_first, np.arange(len(own)), 0))
+    others = np.flatnonzero(~is_first)
+    yield rows[others] * num + rows[firsts[others]]
+
+
+def _decide(
+    num: int,
+    pairs: Int64s,
+    read_grams: Callable[[Int64s], GramSets],
+    *,
+    threshold: float,
+    memory: int,
+) -> NearRows:
+    """Decide row by row, against earlier rows that stay; so many rows at once as memory holds."""
+    from pipeline.kernels.sketches import decide
+
+    kept_of = np.full(num, -1, np.int64)
+    jaccards = np.zeros(num, np.float32)
+    slots = np.zeros(num, np.int64)
+    start = 0
+    while start < len(pairs):
+        # All pairs of one row stay together.
+        end = min(start + max(1, memory // _BYTES_PER_PAIR), len(pairs))
+        end = int(np.searchsorted(pairs, (pairs[end - 1] // num + 1) * num))
+        now = np.stack(np.divmod(pairs[start:end], num), axis=1)
+        standing = kept_of[now[:, 1]]
+        needed = np.unique([now[:, 0], np.where(standing >= 0, standing, now[:, 1])])
+        grams = read_grams(needed)
+        slots[needed] = np.arange(len(needed))
+        decide(now, (grams.values, grams.offsets, slots), kept_of, jaccards, threshold)
+        start = end
+    removed = np.flatnonzero(kept_of >= 0)
+    return NearRows(removed, kept_of[removed], jaccards[removed])
+
+
 def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
     rows = iter(texts)
     while chunk := list(islice(rows, _CHUNK_ROWS)):
         yield chunk
 
 
-def _band_keys(
-    texts: Iterable[str], shingler: _Shingler, threshold: float
-) -> tuple[UInt32s, npt.NDArray[np.bool_]]:
-    """For each band, one key per row; and which rows have no words."""
-    bands, size = choose_bands(threshold)
-    factors = _mixed(np.arange(1000, 1000 + bands * size, dtype=np.uint64)) | np.uint64(1)
-    pieces, empty = [], []
-    for chunk in _chunks(texts):
-        grams, counts = shingler.hash_grams(chunk)
-        filled = counts > 0
-        keys = np.zeros((bands, len(chunk)), dtype=np.uint32)
-        if filled.any():
-            starts = (np.cumsum(counts) - counts)[filled]
-            for band in range(bands):
-                joined = np.zeros(len(starts), dtype=np.uint64)
-                for factor in factors[band * size : (band + 1) * size]:
-                    joined = _mixed(joined ^ np.minimum.reduceat(grams * factor, starts))
-                keys[band, filled] = (joined >> np.uint64(32)).astype(np.uint32)
-        pieces.append(keys)
-        empty.append(~filled)
-    if not pieces:
-        return np.zeros((bands, 0), dtype=np.uint32), np.zeros(0, dtype=bool)
-    return np.concatenate(pieces, axis=1), np.concatenate(empty)
+def _pick(texts: Iterable[str], rows: Int64s) -> Iterator[str]:
+    """Texts of some rows, ascending."""
+    wanted = iter(rows.tolist())
+    following = next(wanted, None)
+    for row, text in enumerate(texts):
+        if row == following:
+            yield text
+            following = next(wanted, None)
 
 
-def _candidate_pairs(keys: UInt32s, is_empty: npt.NDArray[np.bool_]) -> Int64s:
-    """Pairs that share a band's key, as ``later * rows + earlier``, ascending."""
-    num = len(is_empty)
-    rows = np.flatnonzero(~is_empty)
-    found = np.empty(0, dtype=np.int64)
-    for band in keys:
-        own = band[rows]
-        order = np.argsort(own, kind="stable")
-        ordered, places = own[order], rows[order]
-        new = []
-        for step in range(1, _WINDOW + 1):
-            same = np.flatnonzero(ordered[step:] == ordered[:-step])
-            new.append(places[same + step] * num + places[same])
-        is_first = np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(ordered)]
-        firsts = np.maximum.accumulate(np.where(is_first, np.arange(len(ordered)), 0))
-        others = np.flatnonzero(~is_first)
-        new.append(places[others] * num + places[firsts[others]])
-        found = np.unique(np.concatenate([found, *new]))
-    return found
+def _join(sets: list[GramSets]) -> GramSets:
+    sizes = np.concatenate([np.diff(one.offsets) for one in sets])
+    return GramSets(np.concatenate([one.values for one in sets]), offsets_of(sizes))
 
 
-def _collect(
-    texts: Iterable[str], shingler: _Shingler, involved: npt.NDArray[np.bool_]
-) -> dict[int, UInt32s]:
-    """The n-gram sets of the rows involved, sorted."""
-    grams: dict[int, UInt32s] = {}
-    start = 0
-    for chunk in _chunks(texts):
-        chosen = np.flatnonzero(involved[start : start + len(chunk)])
-        values, counts = shingler.hash_grams([chunk[index] for index in chosen])
-        pieces = np.split((values >> np.uint64(32)).astype(np.uint32), np.cumsum(counts)[:-1])
-        for index, piece in zip(chosen, pieces, strict=False):
-            grams[start + int(index)] = np.unique(piece)
-        start += len(chunk)
-    return grams
-
-
-def _choose(
-    pairs: Int64s, num: int, grams: dict[int, UInt32s], threshold: float
-) -> list[NearDuplicate]:
-    """Decide row by row, against earlier rows that stay."""
-    kept_of: dict[int, int] = {}
-    removed = []
-    for later, group in groupby(pairs.tolist(), key=lambda pair: pair // num):
-        # A candidate that was removed itself is represented by the row it repeats.
-        candidates = {kept_of.get(pair % num, pair % num) for pair in group}
-        for earlier in sorted(candidates):
-            jaccard = _jaccard(grams[later], grams[earlier])
-            if jaccard >= threshold:
-                kept_of[later] = earlier
-                removed.append(NearDuplicate(later, earlier, round(jaccard, 3)))
-                break
-    return removed
-
-
-def _jaccard(a: UInt32s, b: UInt32s) -> float:
-    common = len(np.intersect1d(a, b, assume_unique=True))
-    return common / (len(a) + len(b) - common)
+def _reorder(sets: GramSets, places: Int64s) -> GramSets:
+    """The sets in another order."""
+    sizes = np.diff(sets.offsets)[places]
+    offsets = offsets_of(sizes)
+    shift = np.repeat(sets.offsets[:-1][places] - offsets[:-1], sizes)
+    return GramSets(sets.values[np.arange(offsets[-1]) + shift], offsets)

@@ -68,7 +68,7 @@ def hash_words(texts: Sequence[str]) -> WordHashes:
     return WordHashes(
         hashes=np.concatenate([group.hashes for group in groups]),
         kinds=np.concatenate([group.kinds for group in groups]),
-        offsets=_offsets_of(sizes),
+        offsets=offsets_of(sizes),
     )
 
 
@@ -77,7 +77,7 @@ def hash_tokens(tokens: Sequence[str]) -> UInt64s:
     from pipeline.kernels.words import hash_each
 
     hashes = np.empty(len(tokens), np.uint64)
-    hash_each(_code_points(tokens), _offsets_of([len(token) for token in tokens]), hashes)
+    hash_each(_code_points(tokens), offsets_of([len(token) for token in tokens]), hashes)
     return hashes
 
 
@@ -119,7 +119,7 @@ def _hash_group(originals: list[str]) -> WordHashes:
     chars = _code_points(texts)
     hashes, kinds = np.empty(len(chars), np.uint64), np.empty(len(chars), np.uint8)
     offsets = np.empty(len(texts) + 1, np.int64)
-    starts = _offsets_of([len(text) for text in texts])
+    starts = offsets_of([len(text) for text in texts])
     count = write_hashes((chars, starts), _tables(), hashes, kinds, offsets)
     return WordHashes(hashes[:count].copy(), kinds[:count].copy(), offsets)
 
@@ -128,7 +128,7 @@ def _hash_slowly(texts: list[str]) -> WordHashes:
     tokens = [tokenize(text) for text in texts]
     flat = [token for row in tokens for token in row]
     kinds = [1 if token[0].isdecimal() else 0 if token[0].isalnum() else 2 for token in flat]
-    offsets = _offsets_of([len(row) for row in tokens])
+    offsets = offsets_of([len(row) for row in tokens])
     return WordHashes(hash_tokens(flat), np.array(kinds, np.uint8), offsets)
 
 
@@ -137,7 +137,8 @@ def _code_points(texts: Iterable[str]) -> UInt32s:
     return np.frombuffer(data, dtype="<u4")
 
 
-def _offsets_of(sizes: Sequence[int] | Int64s) -> Int64s:
+def offsets_of(sizes: Sequence[int] | Int64s) -> Int64s:
+    """Where each of some pieces begins, and where the last ends."""
     offsets = np.zeros(len(sizes) + 1, np.int64)
     np.cumsum(np.asarray(sizes, np.int64), out=offsets[1:])
     return offsets

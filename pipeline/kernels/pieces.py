@@ -6,7 +6,8 @@ crosses there, so the chunks between are independent and their counts can be kep
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -84,9 +85,9 @@ def _letter(data: UInt8s, place: int, width: int, alphabet: UInt16s) -> int:
     """Place in the alphabet of the character that begins here."""
     if width == 1:
         return int(alphabet[data[place]])
-    code = np.int64(data[place]) & (0x7F >> width)
+    code = int(data[place]) & (0x7F >> width)
     for index in range(1, width):
-        code = (code << 6) | (np.int64(data[place + index]) & 0x3F)
+        code = (code << 6) | (int(data[place + index]) & 0x3F)
     return int(alphabet[code])
 
 
@@ -191,7 +192,7 @@ def find_cuts(alphabet: UInt16s, joined: UInt8s, cuts: UInt8s) -> None:
             elif before >= 0x80 or byte >= 0x80:
                 cuts[before << 8 | byte] = 2
             else:
-                left, right = np.int64(alphabet[before]), np.int64(alphabet[byte])
+                left, right = int(alphabet[before]), int(alphabet[byte])
                 is_joined = (joined[left, right >> 3] >> (right & 7)) & 1
                 cuts[before << 8 | byte] = 1 - is_joined
 
@@ -204,12 +205,12 @@ def _cut_text(data: UInt8s, span: Int64s, vocabulary: Vocabulary, stops: Int32s)
     """
     alphabet, joined, cuts = vocabulary[0], vocabulary[1], vocabulary[5]
     num = 0
-    before = np.int64(data[span[0]])
+    before = int(data[span[0]])
     for place in range(span[0] + 1, span[1]):
-        byte = np.int64(data[place])
-        cut = np.int64(cuts[before << 8 | byte])
+        byte = int(data[place])
+        cut = int(cuts[before << 8 | byte])
         if cut == 2:
-            cut = np.int64(_is_cut(data, place, alphabet, joined))
+            cut = int(_is_cut(data, place, alphabet, joined))
         stops[num] = place
         num += cut
         before = byte
@@ -218,7 +219,7 @@ def _cut_text(data: UInt8s, span: Int64s, vocabulary: Vocabulary, stops: Int32s)
 
 
 @intrinsic
-def _load(typing: Any, data: Any, place: Any) -> Any:
+def _load_eight(typing: Any, data: Any, place: Any) -> Any:
     """Eight bytes of an array from a place on, as one little-endian number."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -228,6 +229,9 @@ def _load(typing: Any, data: Any, place: Any) -> Any:
         return builder.load(wide, align=1)
 
     return types.uint64(data, types.int64), generate
+
+
+_load = cast(Callable[[UInt8s, int], np.uint64], _load_eight)
 
 
 @compiled
@@ -280,15 +284,15 @@ def count_ids(
         longest = max(longest, spans[text, 1] - spans[text, 0])
     stops = np.empty(longest, np.int32)
     for text in range(len(spans)):
-        start, total = spans[text, 0], 0
+        start, total = int(spans[text, 0]), 0
         num = _cut_text(data, spans[text], vocabulary, stops) if start < spans[text, 1] else 0
         for chunk in range(num):
-            stop, count = np.int64(stops[chunk]), 0
+            stop, count = int(stops[chunk]), 0
             if stop - start <= KEY_BYTES:
                 low, high = _key_of(data, start, stop)
                 slot = _find_kept(keys, low, high)
                 if keys[slot, 0] == low:
-                    count = np.int64(counts[slot])
+                    count = int(counts[slot])
             if count == 0:
                 count = _count_chunk(data, start, stop, vocabulary, kept)
                 if count < 0:
