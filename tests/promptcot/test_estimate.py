@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_synthesis import SCRIPT, make_recipe
+from scripted_synthesis import SCRIPT, make_recipe
 
 from pipeline import console
 from pipeline.cli import exit_code_of

@@ -1,8 +1,7 @@
-"""The whole of synthesis on a scripted teacher: funnel, resume, versions, gates, command line."""
+"""The whole of synthesis on a scripted teacher: funnel, resume, versions, gates."""
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import signal
@@ -11,117 +10,17 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
+from scripted_synthesis import JUDGED, SCRIPT, SOLVE, make_recipe, reasons, tree
 
-from pipeline import console
 from pipeline.cli import exit_code_of
 from pipeline.errors import PipelineError, SourceError, TooManyRejected
-from pipeline.manifest import Version, resolve_version, verify_version
-from pipeline.settings.recipe import Recipe, load_recipe
+from pipeline.manifest import Version, verify_version
+from pipeline.settings.recipe import load_recipe
 from promptcot.__main__ import app
 from promptcot.stage_names import STAGES
 from promptcot.synthesis import run_one_stage, synthesize, synthesize_all
-
-WHY = "Rationale: Equal groups lead to a product, and what is left over to a difference."
-JUDGED = "Format: {f}\nFactual Accuracy: Perfect\nDifficulty Alignment: Perfect\nConcept Coverage: Perfect\nSolvability: Perfect\nFinal Judgement: Perfect"
-SHELF = "A shelf has {} boxes with {} pens in each of them, and {} pens are sold. How many pens are left?"
-SUM = "{} writes two numbers on one line of a {}. Read both numbers. Print their sum."
-# Many enough that few combinations get the same one; all numbers differ, so none is a near-duplicate.
-PROBLEMS = [
-    reply
-    for n in range(7, 207)
-    for reply in (
-        *(f"{WHY}\nProblem: {SHELF.format(m, m - 1, m - 2)}" for m in (n, n + 300, n + 600)),
-        f"{WHY}\nProblem: The figure below shows a shelf with 7 boxes of pens. How many pens are left?",
-        "Rationale: cut",
-    )
-]
-PROGRAMS = [
-    f"{WHY}\nProblem: {SUM.format(who, where)}"
-    for who in ("Ada", "Bob", "Cleo", "Dan", "Eve", "Finn")
-    for where in ("notebook", "blackboard", "postcard", "napkin", "wall", "ticket")
-]
-SOLVE = (
-    "Reasoning: Count the pens in all boxes first, then take away the five that are sold.\nAnswer: "
-)
-ADD = "Reasoning: Read both numbers and print their sum.\n```python\na, b = map(int, input().split())\nprint(a + b)\n```"
-SCRIPT: list[dict[str, Any]] = [
-    {"match": "You write short maths", "text": PROBLEMS},
-    {
-        "match": "You write short programming",
-        "text": PROGRAMS,
-    },
-    {
-        "match": "Rate this mathematics",
-        "text": [JUDGED.format(f="Perfect")] * 4 + [JUDGED.format(f="Bad")],
-    },
-    {"match": "Rate this", "text": JUDGED.format(f="Perfect")},
-    {
-        "match": "Solve this problem",
-        "text": [SOLVE + "37", SOLVE + "37", SOLVE + "37", SOLVE + "12", "hm"],
-    },
-    {
-        "match": "Write a short Python program",
-        "text": [ADD, ADD.replace("a + b", "a - b"), ADD.replace("(a + b)", "(a + b")],
-    },
-    {
-        "match": "Give one small example",
-        "text": ["Input: 2 3\nOutput: 5", "Input: 10 -4\nOutput: 6"],
-    },
-]
-RECIPE = """
-name = "tiny"
-seed = 7
-[teachers.default]
-engine = "scripted"
-script = "script.jsonl"
-[synthesis]
-bank = "bank.jsonl"
-batch_size = 8
-[synthesis.combinations]
-num_combinations = 24
-math_share = 0.875
-[synthesis.problems]
-form = "constrained"
-[synthesis.judging]
-form = "constrained"
-[synthesis.solutions]
-form = "constrained"
-[synthesis.verification]
-minimum_agreement = 0.4
-"""
-
-
-def make_recipe(folder: Path, *overrides: str, script: list[dict[str, Any]] = SCRIPT) -> Recipe:
-    import promptcot
-
-    folder.mkdir(exist_ok=True, parents=True)
-    bank = Path(promptcot.__path__[0]) / "data" / "seeds.jsonl"
-    (folder / "bank.jsonl").write_bytes(bank.read_bytes())
-    lines = [json.dumps(row) + "\n" for row in script]
-    (folder / "script.jsonl").write_text("".join(lines), encoding="utf-8")
-    (folder / "tiny.toml").write_text(RECIPE, encoding="utf-8")
-    return load_recipe(str(folder / "tiny.toml"), overrides)
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted((folder / "synthesis").rglob("*"))
-        if path.is_file()
-    }
-
-
-def reasons(version: Version) -> dict[str, int]:
-    return next(iter(version.manifest.rejected.values()), {})
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Version]]:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    return folder / "out", synthesize_all(make_recipe(folder), folder / "out")
 
 
 def test_funnel_balances_and_every_refusal_has_a_name(
@@ -326,91 +225,3 @@ def test_stage_by_stage_equals_the_whole(
     for stage in STAGES:
         run_one_stage(recipe, out, stage)
     assert tree(out) == tree(undisturbed[0])
-
-
-def test_estimates_write_nothing_and_know_the_measured_speed(
-    undisturbed: tuple[Path, dict[str, Version]],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    make_recipe(tmp_path)
-    console.reset()
-    recipe = str(tmp_path / "tiny.toml")
-    args = ["run", "--recipe", recipe, "--out", str(tmp_path / "none"), "--dry-run", "--json"]
-    assert exit_code_of(app, "python -m promptcot", args) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["requests"] == 24 + 24 + 96 + 6
-    assert found["seconds"] is None
-    assert not (tmp_path / "none").exists()
-    args = ["estimate", "--recipe", recipe, "--out", str(undisturbed[0]), "--json"]
-    assert exit_code_of(app, "python -m promptcot", args) == 0
-    assert json.loads(capsys.readouterr().out)["seconds"] > 0
-    console.reset()
-
-
-def test_command_reports_the_funnel_as_json(
-    undisturbed: tuple[Path, dict[str, Version]],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    make_recipe(tmp_path)
-    console.reset()
-    args = ["run", "--recipe", str(tmp_path / "tiny.toml"), "--out", str(undisturbed[0]), "--json"]
-    assert exit_code_of(app, "python -m promptcot", args) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert list(found) == sorted(STAGES)
-    name = resolve_version(undisturbed[0] / "synthesis" / "verified").name
-    assert found["verified"]["version"] == name
-    assert found["verified"]["reused"] is True
-    console.reset()
-
-
-SEED_PROBLEMS = [
-    "A baker sells 12 loaves each morning and 9 each afternoon. How many loaves are sold in a week of six days?",
-    "A train of 14 wagons carries 8 crates in every wagon. After 30 crates are unloaded, how many are left?",
-    "Find the remainder when the sum of the first 40 odd numbers is divided by 7.",
-    "Equal numbers of red and blue beads fill 6 bags of 18 beads each. How many red beads are there in all?",
-]
-NAMED = [
-    '{"concepts": ["multiplication", "Addition", "word problems", "rates", "weeks and days"], "level": "AIME"}',
-    '{"concepts": ["multiplication", "subtraction", "equal groups", "order of operations", "estimation"], "level": "AMC12"}',
-    '{"concepts": ["modular arithmetic", "sums of odd numbers", "division", "remainders", "arithmetic series"], "level": "AIME"}',
-    '{"concepts": ["equal groups", "division", "addition", "ratios", "linear equations"], "level": "AMC12"}',
-]
-
-
-def test_a_recipe_with_seeds_makes_its_bank_first(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    script = [
-        {"match": problem, "text": reply}
-        for problem, reply in zip(SEED_PROBLEMS, NAMED, strict=True)
-    ]
-    # A seed is also an example in the prompts for problems, and those come first.
-    make_recipe(tmp_path, script=[*SCRIPT, *script])
-    lines = [json.dumps({"question": problem, "no": n}) for n, problem in enumerate(SEED_PROBLEMS)]
-    (tmp_path / "contest.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    small = "synthesis.combinations={num_combinations = 4, size = 3}"
-    args = ["--recipe", str(tmp_path / "tiny.toml"), "--out", str(tmp_path / "out"), "--json"]
-    args += ["--set", small]
-    seeds = ["--seeds", str(tmp_path / "contest.jsonl"), "--domain", "math"]
-    console.reset()
-    assert exit_code_of(app, "python -m promptcot", ["concepts", *args, *seeds]) == 0
-    shown = capsys.readouterr()
-    found = json.loads(shown.out)
-    assert found["extracted"]["rows_out"] == found["concepts"]["rows_out"] == 4
-    # What it says to pass to later stages is what they take.
-    again = shown.err.split("--set '")[1].split("'\n")[0]
-    console.reset()
-    assert exit_code_of(app, "python -m promptcot", ["run", *args, "--set", again]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert set(found) == {"extracted", "concepts", *STAGES}
-    assert found["concepts"]["reused"]
-    assert found["verified"]["rows_out"] > 0
-    version = resolve_version(tmp_path / "out" / "synthesis" / "combinations")
-    used = {concept for row in version.rows() for concept in row["concepts"]}
-    named = {c.lower() for reply in NAMED for c in json.loads(reply)["concepts"]}
-    assert {concept.lower() for concept in used} <= named
-    # "Addition" and "addition" are one concept.
-    assert len({concept.lower() for concept in used}) == len(used)
-    console.reset()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import synthesis_fixture as fixture
-from test_synthesis import make_recipe
+from scripted_synthesis import make_recipe
 
 from pipeline import console
 from pipeline.cli import exit_code_of
