@@ -1,4 +1,4 @@
-"""The data card and the Croissant description of a phase version, from its manifest.
+"""The data card of a phase version, from its manifest.
 
 Figures come from the manifest, facts about sources from the hand-written ``data_cards/``.
 """
@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
+from curriculum.croissant import PAPER, make_croissant
 from curriculum.planning import DATA_CARDS
 from curriculum.sources.catalog import CARDS
 from pipeline.manifest import Manifest
-from pipeline.records import TrainingRow, arrow_schema
 
 HUB_LICENCES = frozenset({"apache-2.0", "mit", "cc-by-4.0", "cc-by-sa-4.0", "cc0-1.0"})
 """Licences with an SPDX-like name on the hub that our sources use."""
@@ -33,11 +31,12 @@ def render_card(manifest: Manifest) -> str:
     extra = manifest.extra
     parts = [
         _header(manifest),
-        f"# PromptCoT-Mamba curriculum, phase {extra['phase']}\n\n"
+        f"# {_title(manifest)}\n\n"
         f"Version `{manifest.version}`: {manifest.rows_out:,} conversational prompt-completion "
         f"rows with long reasoning, {manifest.tokens.get('total', 0):,} tokens of the student's "
         f"tokenizer, at most {extra['max_tokens']:,} a row. Read it with "
-        "`datasets.load_dataset(<folder>)` or `polars.scan_parquet`.",
+        "`datasets.load_dataset(<folder>)`, `polars.scan_parquet`, DuckDB or pyarrow. Made for the "
+        f"student of [PromptCoT-Mamba]({PAPER}).{_repeated(manifest)}",
         _funnel(manifest),
         _composition(manifest),
         _lengths(manifest),
@@ -48,15 +47,38 @@ def render_card(manifest: Manifest) -> str:
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
+def _title(manifest: Manifest) -> str:
+    variant = manifest.extra.get("variant")
+    tail = f", variant {variant}" if variant else ""
+    return f"PromptCoT-Mamba curriculum, phase {manifest.extra['phase']}{tail}"
+
+
+def _repeated(manifest: Manifest) -> str:
+    """What the reader must know about rows that are here twice, or in another phase too."""
+    copies = sum(entry.get("copies", 0) for entry in manifest.extra["sources"].values())
+    replayed = manifest.extra.get("replayed_rows", 0)
+    text = ""
+    if copies:
+        text += f" {copies:,} rows are copies, by a share or weight; their ids end in `-2`, `-3` …"
+    if replayed:
+        text += f" {replayed:,} rows are replayed from another phase."
+    return text
+
+
 def _header(manifest: Manifest) -> str:
     licences = sorted(manifest.licences)
-    licence = licences[0] if len(licences) == 1 and licences[0] in HUB_LICENCES else "other"
+    known = bool(licences) and set(licences) <= HUB_LICENCES
     size = next((name for bound, name in _SIZES if manifest.rows_out < bound), "1M<n<10M")
-    lines = [
-        "---",
-        "language:",
-        "- en",
-        f"license: {licence}",
+    lines = ["---", "language:", "- en"]
+    if known and len(licences) == 1:
+        lines.append(f"license: {licences[0]}")
+    elif known:
+        lines += ["license:", *(f"- {name}" for name in licences)]
+    else:
+        # JSON strings are YAML strings: whatever a licence is called stays one value.
+        name = json.dumps("-and-".join(licences) or "unknown")
+        lines += ["license: other", f"license_name: {name}", "license_link: README.md"]
+    lines += [
         "task_categories:",
         "- text-generation",
         "tags:",
@@ -64,24 +86,34 @@ def _header(manifest: Manifest) -> str:
         "- chain-of-thought",
         "size_categories:",
         f"- {size}",
-        f"pretty_name: PromptCoT-Mamba curriculum phase {manifest.extra['phase']}",
+        f"pretty_name: {json.dumps(_title(manifest))}",
         "configs:",
-        "- config_name: default",
-        "  data_files:",
-        "  - split: train",
-        "    path: data/*.parquet",
-        "---",
+        *_config("default", "data", is_default=True),
     ]
-    if licence == "other":
-        lines.insert(4, f"license_name: {'-and-'.join(licences) or 'unknown'}")
-    return "\n".join(lines)
+    if manifest.rejected:
+        lines += _config("rejected", "rejected")
+    if manifest.rejected.get("dedupe"):
+        lines += _config("duplicates", "duplicates")
+    return "\n".join([*lines, "---"])
+
+
+def _config(name: str, folder: str, *, is_default: bool = False) -> list[str]:
+    lines = [f"- config_name: {name}"]
+    if is_default:
+        lines.append("  default: true")
+    split = "train" if is_default else name
+    return [*lines, "  data_files:", f"  - split: {split}", f"    path: {folder}/*.parquet"]
 
 
 def make_table(columns: list[str], rows: list[list[object]]) -> str:
     """A Markdown table."""
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     for row in rows:
-        cells = (f"{c:,}" if isinstance(c, int) else str(c) for c in row)
+        # A bar or a line end inside a cell would end it.
+        cells = (
+            f"{c:,}" if isinstance(c, int) else " ".join(str(c).split()).replace("|", "\\|")
+            for c in row
+        )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -95,8 +127,8 @@ def _funnel(manifest: Manifest) -> str:
     return (
         f"## Rows\n\n{manifest.rows_in:,} in = {manifest.rows_out:,} out + "
         f"{manifest.rows_rejected:,} rejected; "
-        "`rejected/*.parquet` holds each with its reason.\n\n"
-        + make_table(["stage", "reason", "rows"], rows)
+        "`rejected/*.parquet` holds each with its reason, `duplicates/*.parquet` each duplicate "
+        "with the row that was kept.\n\n" + make_table(["stage", "reason", "rows"], rows)
     )
 
 
@@ -155,94 +187,3 @@ def _source_cards(manifest: Manifest) -> list[str]:
     kinds = dict.fromkeys(entry["kind"] for entry in manifest.extra["sources"].values())
     names = dict.fromkeys(CARDS[kind] for kind in kinds)
     return [(DATA_CARDS / f"{name}.md").read_text(encoding="utf-8") for name in names]
-
-
-def make_croissant(manifest: Manifest) -> dict[str, Any]:
-    """Croissant 1.0 JSON-LD: the shards with their hashes, and the flat columns."""
-    shards = [
-        {
-            "@type": "cr:FileObject",
-            "@id": shard.path,
-            "name": Path(shard.path).name,
-            "contentUrl": shard.path,
-            "contentSize": f"{shard.bytes} B",
-            "encodingFormat": "application/vnd.apache.parquet",
-            "sha256": shard.sha256,
-        }
-        for shard in manifest.shards
-    ]
-    files = {
-        "@type": "cr:FileSet",
-        "@id": "shards",
-        "encodingFormat": "application/vnd.apache.parquet",
-        "includes": "data/*.parquet",
-    }
-    name = f"promptcot-mamba-phase-{manifest.extra['phase']}"
-    return {
-        "@context": _CONTEXT,
-        "@type": "sc:Dataset",
-        "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "name": name,
-        "description": f"{manifest.rows_out} reasoning rows of curriculum phase "
-        f"{manifest.extra['phase']}, version {manifest.version}.",
-        "version": f"1.0.0+{manifest.version}",
-        "license": sorted(manifest.licences),
-        "url": "https://arxiv.org/abs/2505.22425",
-        "distribution": [*shards, files],
-        "recordSet": [
-            {"@type": "cr:RecordSet", "@id": "rows", "name": "rows", "field": _croissant_fields()}
-        ],
-    }
-
-
-def _croissant_fields() -> list[dict[str, Any]]:
-    types = {"string": "sc:Text", "int64": "sc:Integer"}
-    return [
-        {
-            "@type": "cr:Field",
-            "@id": f"rows/{column.name}",
-            "name": column.name,
-            "dataType": types[str(column.type)],
-            "source": {"fileSet": {"@id": "shards"}, "extract": {"column": column.name}},
-        }
-        for column in arrow_schema(TrainingRow)
-        if str(column.type) in types
-    ]
-
-
-_CONTEXT: dict[str, Any] = {
-    "@language": "en",
-    "@vocab": "https://schema.org/",
-    "sc": "https://schema.org/",
-    "cr": "http://mlcommons.org/croissant/",
-    "rai": "http://mlcommons.org/croissant/RAI/",
-    "dct": "http://purl.org/dc/terms/",
-    "citeAs": "cr:citeAs",
-    "column": "cr:column",
-    "conformsTo": "dct:conformsTo",
-    "data": {"@id": "cr:data", "@type": "@json"},
-    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
-    "examples": {"@id": "cr:examples", "@type": "@json"},
-    "extract": "cr:extract",
-    "field": "cr:field",
-    "fileProperty": "cr:fileProperty",
-    "fileObject": "cr:fileObject",
-    "fileSet": "cr:fileSet",
-    "format": "cr:format",
-    "includes": "cr:includes",
-    "isLiveDataset": "cr:isLiveDataset",
-    "jsonPath": "cr:jsonPath",
-    "key": "cr:key",
-    "md5": "cr:md5",
-    "parentField": "cr:parentField",
-    "path": "cr:path",
-    "recordSet": "cr:recordSet",
-    "references": "cr:references",
-    "regex": "cr:regex",
-    "repeated": "cr:repeated",
-    "replace": "cr:replace",
-    "separator": "cr:separator",
-    "source": "cr:source",
-    "subField": "cr:subField",
-    "transform": "cr:transform",
-}

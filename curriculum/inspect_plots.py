@@ -34,13 +34,15 @@ def plot_lengths(
         )
         axes.set_xscale("log")
         axes.axvline(limit, color="black", linestyle="--", linewidth=1)
-        ticks = [t for p in range(8) for t in (10**p, 3 * 10**p) if low <= t <= high]
+        # 1, 3, 10 … where lengths span decades, otherwise 1, 2, 5, 10 …
+        steps = (1, 3) if high > 100 * low else (1, 2, 5)
+        ticks = [base * 10**p for p in range(8) for base in steps if low <= base * 10**p <= high]
         axes.set_xticks(ticks or [low])
         axes.xaxis.set_minor_locator(ticker.NullLocator())
         axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
         use_whole_numbers(axes.yaxis, most_ticks=5)
         axes.grid(axis="y")
-        axes.set_xlabel("tokens of a row, prompt and completion (log scale)")
+        axes.set_xlabel("tokens of a row (log scale)")
         axes.set_ylabel("rows")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderpad=0)
         return render_svg(figure, "lengths")
