@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import Literal
+
+import xxhash
 
 from pipeline.records import Domain, Provenance, Rejected
 
@@ -53,16 +54,20 @@ class PreparedRow:
 
 
 def make_row_id(*parts: str | None) -> str:
-    """A row's key: sha256 of its parts, 32 hex digits.
+    """A row's key: 128 bits of its parts, 32 hex digits.
 
-    A missing part differs from an empty one, and parts cannot run into each other.
+    A missing part differs from an empty one, and parts cannot run into each other. XXH3 instead of
+    SHA-256, which took a fifth of all the rules' time; nobody gains by making keys collide.
     """
-    digest = hashlib.sha256()
+    digest = xxhash.xxh3_128()
     for part in parts:
-        data = b"\x00" if part is None else b"\x01" + part.encode("utf-8", "surrogatepass")
-        digest.update(len(data).to_bytes(8, "big"))
+        if part is None:
+            digest.update(b"\0\0\0\0\0\0\0\1\0")
+            continue
+        data = part.encode("utf-8", "surrogatepass")
+        digest.update((len(data) + 1).to_bytes(8, "big") + b"\1")
         digest.update(data)
-    return digest.hexdigest()[:32]
+    return digest.hexdigest()
 
 
 def refuse(row_id: str, stage: str, reason: str, detail: str = "") -> Rejected:

@@ -169,7 +169,7 @@ class HubSource:
 
         # The HTTP library below it changed with 2.0; its errors are named by their ancestor.
         transport = [kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError"]
-        problems: tuple[type[Exception], ...] = (OSError, ValueError, *transport)  # type: ignore[arg-type]
+        problems: tuple[type[Exception], ...] = (OSError, ValueError, *transport)
         try:
             yield
         except problems as exc:

@@ -16,5 +16,7 @@ class ValidationSettings(Settings):
     min_thinking_chars: int = Field(20, ge=0)
     max_foreign_share: float = Field(0.3, ge=0, le=1)
     """Share of letters outside Latin and Greek above which a text is in another language."""
+    max_link_share: float = Field(0.5, ge=0, le=1)
+    """Share of a question's or an answer's characters above which links make it spam."""
     min_distinct_ngrams: float = Field(0.3, ge=0, le=1)
     """Distinct share of the word 4-grams at a text's end; a loop has fewer."""
