@@ -7,17 +7,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
+
+from curriculum.dedupe import REASONS, find_duplicates
 from curriculum.dedupe import STAGE as DEDUPE
-from curriculum.dedupe import Entry, remove_duplicates
+from curriculum.judging import Judge, Judged, limit_length, make_features
+from curriculum.measure import Measured
+from curriculum.near_questions import HashedQuestions, make_search
+from curriculum.question_hashes import hash_questions
 from curriculum.sources.catalog import Parser, read_source_file
 from curriculum.sources.questions import load_questions
 from curriculum.sources.reading import iterate_rows
-from curriculum.survey import Judge, Verdict
 from pipeline import console
 from pipeline.benchmarks import load_benchmark_index
 from pipeline.contamination import BenchmarkIndex, ItemText, Match
 from pipeline.errors import ConfigError, SourceError
 from pipeline.hashing import file_sha256
+from pipeline.records import Rejected
 from pipeline.settings.recipe import Recipe
 from pipeline.settings.sources import SourceSettings
 
@@ -43,12 +49,12 @@ def check_source_file(recipe: Recipe, source: str, path: Path) -> dict[str, Any]
     judge = Judge(
         parser=Parser(settings=settings, questions=load_questions(recipe, settings.questions)),
         settings=recipe.settings.curriculum,
-        max_tokens=_limit_of(recipe, settings.name),
         benchmarks=load_benchmark_index(recipe),
     )
+    max_tokens = _limit_of(recipe, settings.name)
     revision = file_sha256(path) if path.is_file() else ""
-    verdicts = [judge.judge(raw) for raw in read_source_file(settings, path, revision)]
-    rows = _outcomes(recipe, verdicts)
+    judged = judge.judge(list(read_source_file(settings, path, revision)))
+    rows = _outcomes(recipe, [limit_length(one, max_tokens) for one in judged])
     refused = [row for row in rows if not row["accepted"]]
     rejected: dict[str, Counter[str]] = {}
     for row in refused:
@@ -56,7 +62,7 @@ def check_source_file(recipe: Recipe, source: str, path: Path) -> dict[str, Any]
     return {
         "path": str(path),
         "source": source,
-        "max_tokens": judge.max_tokens,
+        "max_tokens": max_tokens,
         "rows_in": len(rows),
         "accepted": len(rows) - len(refused),
         "rejected": {stage: dict(sorted(c.items())) for stage, c in sorted(rejected.items())},
@@ -87,43 +93,58 @@ def _limit_of(recipe: Recipe, source: str) -> int | None:
     return None
 
 
-def _outcomes(recipe: Recipe, verdicts: list[Verdict]) -> list[dict[str, Any]]:
+def _outcomes(recipe: Recipe, judged: list[Judged]) -> list[dict[str, Any]]:
     """One report per row, in file order."""
-    settings = recipe.settings.curriculum
-    entries = [
-        Entry(
-            position=position,
-            row_id=v.row_id,
-            question=v.question,
-            trace=v.trace,
-            priority=0,
-            is_verified=v.is_verified,
-            num_tokens=v.num_prompt_tokens + v.num_completion_tokens,
-        )
-        for position, v in enumerate(verdicts)
-        if not v.reason
-    ]
-    pairs = remove_duplicates(entries, settings.traces_per_question) if settings.deduplicate else []
-    removed = {pair.removed.position: pair for pair in pairs}
+    accepted = [n for n, one in enumerate(judged) if isinstance(one.outcome, Measured)]
+    removed = _find_repeated(recipe, [judged[number] for number in accepted])
+    repeated = {accepted[place]: found for place, found in removed.items()}
     rows = []
-    for position, verdict in enumerate(verdicts):
-        stage, reason, detail = verdict.stage, verdict.reason, verdict.detail
-        if position in removed:
-            pair = removed[position]
-            stage, reason, detail = DEDUPE, pair.reason, f"kept {pair.kept.row_id} instead"
+    for number, one in enumerate(judged):
+        stage = reason = detail = ""
+        domain, num_tokens = "other", 0
+        if isinstance(one.outcome, Rejected):
+            stage, reason, detail = one.outcome.stage, one.outcome.reason, one.outcome.detail
+        else:
+            domain = one.outcome.row.candidate.domain
+            num_tokens = one.outcome.size.num_tokens
+        if number in repeated:
+            reason, kept = repeated[number]
+            stage, detail = DEDUPE, f"kept {judged[accepted[kept]].row_id} instead"
         rows.append(
             {
-                "row": position + 1,
-                "row_id": verdict.row_id,
+                "row": number + 1,
+                "row_id": one.row_id,
                 "accepted": not reason,
                 "stage": stage,
                 "reason": reason,
                 "detail": detail,
-                "domain": verdict.domain,
-                "num_tokens": verdict.num_prompt_tokens + verdict.num_completion_tokens,
+                "domain": domain,
+                "num_tokens": num_tokens,
             }
         )
     return rows
+
+
+def _find_repeated(recipe: Recipe, accepted: list[Judged]) -> dict[int, tuple[str, int]]:
+    """Duplicates among accepted rows: place to reason and the place of the row that stays."""
+    settings = recipe.settings.curriculum
+    measured = [one.outcome for one in accepted if isinstance(one.outcome, Measured)]
+    if not measured or not settings.deduplicate:
+        return {}
+    features = make_features(measured)
+    questions = HashedQuestions(hash_questions([one.row.question for one in measured]))
+    found = find_duplicates(
+        features,
+        np.arange(len(features)),
+        settings.traces_per_question,
+        find_near=make_search(questions, settings),
+    )
+    return {
+        removed: (REASONS[reason], kept)
+        for removed, kept, reason in zip(
+            found.removed.tolist(), found.kept.tolist(), found.reasons.tolist(), strict=True
+        )
+    }
 
 
 def show_check(report: dict[str, Any]) -> None:

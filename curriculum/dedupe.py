@@ -16,6 +16,7 @@ import numpy.typing as npt
 from xxhash import xxh3_128_hexdigest
 
 from curriculum.features import Features, Mask, Rows
+from pipeline.near_duplicates import NearRows
 
 STAGE = "dedupe"
 REASONS = ("duplicate_trace", "duplicate_question", "near_duplicate_question")
@@ -29,17 +30,8 @@ def trace_key(thinking: str, answer: str) -> str:
     return xxh3_128_hexdigest(text.encode("utf-8", "surrogatepass"))[:16]
 
 
-@dataclass(frozen=True, slots=True)
-class NearPairs:
-    """Questions that repeat an earlier question in nearly the same words."""
-
-    removed: Rows
-    kept: Rows
-    jaccard: npt.NDArray[np.float32]
-
-
-NearSearch = Callable[[Rows], NearPairs]
-"""From rows of different questions, the best first, to pairs of row numbers; what is kept stays."""
+NearSearch = Callable[[Rows], NearRows]
+"""From rows of different questions, the best first, to those that repeat an earlier one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,17 +15,19 @@ import pyarrow as pa
 
 from curriculum.candidates import PreparedRow, refuse
 from curriculum.dedupe import trace_key
+from curriculum.features import Features
+from curriculum.measure import STAGE as MEASURE
 from curriculum.measure import Measured, make_training_row, measure_rows
 from curriculum.mixing import rank_difficulty
 from curriculum.normalize import normalize_row
-from curriculum.prepared import Finding, Slice
-from curriculum.question_hashes import BANDS, hash_questions
+from curriculum.prepared import TABLE_SCHEMA, Finding, Slice, decode_features, make_column
+from curriculum.question_hashes import hash_questions
 from curriculum.sources.catalog import Parser, RawRow
 from curriculum.validate import validate_row
 from pipeline.benchmarks import load_benchmark_index
 from pipeline.contamination import STAGE as DECONTAMINATE
 from pipeline.contamination import BenchmarkIndex, Match, find_in_row
-from pipeline.questions import question_key
+from pipeline.near_duplicates import NUM_BANDS
 from pipeline.records import Rejected
 from pipeline.settings.curriculum import CurriculumSettings
 from pipeline.settings.recipe import Recipe
@@ -115,6 +117,17 @@ def is_clean(findings: Sequence[Finding]) -> bool:
     return not findings or findings[0].rule == "twin"
 
 
+def limit_length(judged: Judged, max_tokens: int | None) -> Judged:
+    """What a phase with this limit makes of a row."""
+    outcome = judged.outcome
+    if isinstance(outcome, Rejected) or max_tokens is None:
+        return judged
+    if outcome.size.num_tokens <= max_tokens:
+        return judged
+    detail = f"{outcome.size.num_tokens} tokens, limit {max_tokens}"
+    return Judged(refuse(judged.row_id, MEASURE, "over_max_tokens", detail), judged.findings)
+
+
 def open_judge(recipe: Recipe, parser: Parser) -> Judge:
     """The judge of one source's rows, its benchmarks loaded.
 
@@ -137,11 +150,12 @@ def make_columns(accepted: Sequence[Measured]) -> dict[str, Any]:
     """The features of accepted rows, as columns of a prepared part's table."""
     rows = [one.row for one in accepted]
     candidates = [row.candidate for row in rows]
-    bands, grams, counts = hash_questions([row.question for row in rows])
-    ends = np.cumsum(counts, dtype=np.int32)
+    hashes = hash_questions([row.question for row in rows])
+    bands, grams = hashes.sketches.bands, hashes.sketches.grams
     return {
         "row_id": [bytes.fromhex(candidate.row_id) for candidate in candidates],
-        "question": [int(question_key(row.question)[:16], 16) for row in rows],
+        "question": hashes.keys,
+        "numbers": hashes.numbers,
         "trace": [int(trace_key(row.thinking, row.answer), 16) for row in rows],
         "num_prompt_tokens": [one.size.num_prompt_tokens for one in accepted],
         "num_completion_tokens": [one.size.num_completion_tokens for one in accepted],
@@ -151,12 +165,18 @@ def make_columns(accepted: Sequence[Measured]) -> dict[str, Any]:
         "licence": [normalize_licence(candidate.licence) for candidate in candidates],
         "difficulty_rank": [rank_difficulty(candidate.difficulty) for candidate in candidates],
         "bands": pa.FixedSizeBinaryArray.from_buffers(
-            pa.binary(4 * BANDS), len(rows), [None, pa.py_buffer(np.ascontiguousarray(bands))]
+            pa.binary(4 * NUM_BANDS), len(rows), [None, pa.py_buffer(np.ascontiguousarray(bands))]
         ),
-        "grams": pa.ListArray.from_arrays(
-            pa.array(np.concatenate([[0], ends]).astype(np.int32)), pa.array(grams)
-        ),
+        "grams": pa.ListArray.from_arrays(grams.offsets.astype(np.int32), pa.array(grams.values)),
     }
+
+
+def make_features(accepted: Sequence[Measured]) -> Features:
+    """The features of rows of one source that are not stored."""
+    columns = make_columns(accepted)
+    fields = [column for column in TABLE_SCHEMA if column.name in columns]
+    arrays = [make_column(columns[column.name], column.type) for column in fields]
+    return decode_features(pa.table(arrays, schema=pa.schema(fields)), source=0)
 
 
 def _finding(match: Match) -> Finding:

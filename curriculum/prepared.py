@@ -28,9 +28,10 @@ import pyarrow.json
 import pyarrow.parquet as pq
 import zstandard
 
-from curriculum.question_hashes import BANDS
+from curriculum.features import DOMAINS, Features, pack_ids
 from pipeline.errors import ManifestMismatch, StoreError
 from pipeline.manifest import Manifest
+from pipeline.near_duplicates import NUM_BANDS
 from pipeline.records import Record, Rejected, TrainingRow, arrow_schema
 from pipeline.store import atomic_path, write_parquet
 
@@ -59,6 +60,7 @@ TABLE_SCHEMA = pa.schema(
         pa.field("size", pa.uint32(), nullable=False),
         pa.field("question", pa.uint64(), nullable=False),
         pa.field("trace", pa.uint64(), nullable=False),
+        pa.field("numbers", pa.uint64(), nullable=False),
         pa.field("num_prompt_tokens", pa.uint32(), nullable=False),
         pa.field("num_completion_tokens", pa.uint32(), nullable=False),
         pa.field("num_chars", pa.uint32(), nullable=False),
@@ -66,11 +68,23 @@ TABLE_SCHEMA = pa.schema(
         pa.field("domain", pa.string(), nullable=False),
         pa.field("licence", pa.string(), nullable=False),
         pa.field("difficulty_rank", pa.float32(), nullable=False),
-        pa.field("bands", pa.binary(4 * BANDS), nullable=False),
+        pa.field("bands", pa.binary(4 * NUM_BANDS), nullable=False),
         pa.field("grams", pa.list_(pa.uint32()), nullable=False),
     ]
 )
 """What a phase needs to know of an accepted row; ``bands`` are 32-bit keys, one after another."""
+
+
+_NUMBERS = (
+    "question",
+    "trace",
+    "num_prompt_tokens",
+    "num_completion_tokens",
+    "is_verified",
+    "difficulty_rank",
+)
+FEATURES = ("row_id", "domain", "licence", *_NUMBERS)
+"""Columns that become :class:`curriculum.features.Features`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,11 +173,12 @@ def _write_slice(piece: Slice, handle: BinaryIO) -> pa.Table:
         "offset": (start + np.cumsum(sizes) - sizes).astype(np.uint64),
         "size": sizes.astype(np.uint32),
     }
-    arrays = [_column(columns[column.name], column.type) for column in TABLE_SCHEMA]
+    arrays = [make_column(columns[column.name], column.type) for column in TABLE_SCHEMA]
     return pa.table(arrays, schema=TABLE_SCHEMA)
 
 
-def _column(values: Any, kind: pa.DataType) -> pa.Array:
+def make_column(values: Any, kind: pa.DataType) -> pa.Array:
+    """A table's column of an array or list."""
     return values if isinstance(values, pa.Array) else pa.array(values, kind)
 
 
@@ -172,6 +187,31 @@ def _write_table(path: Path, table: pa.Table, counts: PartCounts) -> None:
     table = table.replace_schema_metadata({_COUNTS: text.encode()})
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, version="2.6", compression="lz4", use_dictionary=False)
+
+
+def decode_features(table: pa.Table, source: int) -> Features:
+    """A table's features as arrays; ``source`` is the place of its source in the phase."""
+    licences = table["licence"].combine_chunks().dictionary_encode()
+    domains = table["domain"].combine_chunks().dictionary_encode()
+    codes = [DOMAINS.index(name) for name in domains.dictionary.to_pylist()]
+    numbers: dict[str, Any] = {name: table[name].to_numpy() for name in _NUMBERS}
+    return Features(
+        source=np.full(len(table), source, dtype=np.uint8),
+        row_id=pack_ids(read_fixed(table["row_id"]).tobytes()),
+        domain=np.array(codes, dtype=np.uint8)[domains.indices.to_numpy()],
+        licence=licences.indices.to_numpy().astype(np.uint16),
+        licences=tuple(licences.dictionary.to_pylist()),
+        **numbers,
+    )
+
+
+def read_fixed(column: pa.ChunkedArray) -> npt.NDArray[np.uint8]:
+    """A column of byte strings of one length, a row each."""
+    values = column.combine_chunks()
+    width = values.type.byte_width
+    data = np.frombuffer(values.buffers()[1] or b"", dtype=np.uint8)
+    whole: npt.NDArray[np.uint8] = data[: (values.offset + len(values)) * width]
+    return whole.reshape(-1, width)[values.offset :]
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,57 @@
-"""Hashes of questions for the search of near-duplicates (thin seam over the present functions)."""
+"""Hashes of questions, by which the same ones and nearly the same ones are found."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from pipeline.near_duplicates import UInt32s, _band_keys, _Shingler, choose_bands
+from pipeline.near_duplicates import Sketches, sketch_words
+from pipeline.questions import question_key
+from pipeline.word_hashes import WordHashes, hash_words
 
-NGRAM = 3
-LOWEST_JACCARD = 0.7
-BANDS = choose_bands(LOWEST_JACCARD)[0]
+UInt64s = npt.NDArray[np.uint64]
+_NUMBER = 1
+"""Kind of a word that is a number, see :class:`pipeline.word_hashes.WordHashes`."""
 
 
-def hash_questions(texts: Sequence[str]) -> tuple[UInt32s, UInt32s, list[int]]:
-    """Band keys (a row per text), n-gram hashes, and how many n-grams each text has."""
-    shingler = _Shingler(NGRAM)
-    keys, _ = _band_keys(texts, shingler, LOWEST_JACCARD)
-    values, counts = shingler.hash_grams(list(texts))
-    pieces = np.split((values >> np.uint64(32)).astype(np.uint32), np.cumsum(counts)[:-1])
-    grams = [np.unique(piece) for piece in pieces[: len(texts)]]
-    flat = np.concatenate(grams) if grams else np.zeros(0, np.uint32)
-    return np.ascontiguousarray(keys.T), flat, [len(piece) for piece in grams]
+@dataclass(frozen=True, slots=True)
+class QuestionHashes:
+    """What is kept of questions."""
+
+    keys: UInt64s
+    """Equal for the same question in another spelling."""
+    numbers: UInt64s
+    """Equal for the same numbers, each as often, in any order."""
+    sketches: Sketches
+
+
+def hash_questions(texts: Sequence[str]) -> QuestionHashes:
+    """Hashes of several questions."""
+    words = hash_words(texts)
+    keys = np.array([int(question_key(text)[:16], 16) for text in texts], dtype=np.uint64)
+    return QuestionHashes(keys, _hash_numbers(words), sketch_words(words))
+
+
+def _hash_numbers(words: WordHashes) -> UInt64s:
+    """Sums of the numbers' hashes: the order does not matter, and how often does."""
+    counted = np.where(words.kinds == _NUMBER, _scramble(words.hashes), np.uint64(0))
+    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(counted, dtype=np.uint64)])
+    result: UInt64s = sums[words.offsets[1:]] - sums[words.offsets[:-1]]
+    return result
+
+
+def mark_bands(bands: npt.NDArray[np.uint32], numbers: UInt64s) -> npt.NDArray[np.uint32]:
+    """Keys that only questions with the same numbers share: 0 still says that there is none."""
+    marks = (_scramble(numbers) >> np.uint64(32)).astype(np.uint32)[:, None]
+    return np.where(bands == 0, bands, bands ^ marks)
+
+
+def _scramble(values: UInt64s) -> UInt64s:
+    """The finaliser of splitmix64: sums and differences of hashes stay hashes."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from curriculum.dedupe import Duplicates, NearPairs, find_duplicates
+from curriculum.dedupe import Duplicates, find_duplicates
 from curriculum.features import Features, Rows
 from curriculum.licences import check_licences
-from curriculum.loading import Corpus, find_near_questions, load_corpus
+from curriculum.loading import Corpus, load_corpus
 from curriculum.mixing import Choice, Pool, choose
+from curriculum.near_questions import StoredQuestions, make_search
 from curriculum.prepared import PreparedSource
 from pipeline.errors import ConfigError
 from pipeline.settings.curriculum import CurriculumSettings
@@ -127,12 +127,8 @@ def _deduplicate(curriculum: CurriculumSettings, corpus: Corpus, rows: Rows) -> 
             reasons=np.zeros(0, np.uint8),
             jaccard=np.zeros(0, np.float32),
         )
-    search = partial(_search_near, corpus, curriculum) if curriculum.near_duplicates else None
+    search = make_search(StoredQuestions(corpus), curriculum)
     return find_duplicates(corpus.features, rows, curriculum.traces_per_question, find_near=search)
-
-
-def _search_near(corpus: Corpus, curriculum: CurriculumSettings, rows: Rows) -> NearPairs:
-    return find_near_questions(corpus, rows, threshold=curriculum.near_duplicate_jaccard)
 
 
 def _translate(other: Selection, corpus: Corpus) -> Rows:

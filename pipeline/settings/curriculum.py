@@ -25,8 +25,10 @@ class CurriculumSettings(Settings):
     """How many traces of one question survive deduplication."""
     near_duplicates: bool = True
     """Whether questions in nearly the same words count as one question (with ``deduplicate``)."""
-    near_duplicate_jaccard: float = Field(0.8, gt=0, le=1)
-    """Likeness of two questions' word 3-grams from which they are one; numbers are words too."""
+    near_duplicate_jaccard: float = Field(0.8, ge=0.7, le=1)
+    """Likeness of two questions' word 3-grams from which they are one."""
+    near_duplicates_share_numbers: bool = True
+    """Whether questions with other numbers stay two questions, however alike their words are."""
     batch_rows: int = Field(1000, ge=1)
     """Rows read, checked and written together: bounds memory."""
     shard_rows: int = Field(5000, ge=1)
