@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.matching import tokenize
-from pipeline.near_duplicates import NearDuplicate, choose_bands, find_near_duplicates
+from pipeline.near_duplicates import (
+    GramSets,
+    NearDuplicate,
+    choose_bands,
+    find_near_duplicates,
+    find_near_rows,
+    sketch_texts,
+)
 
 WORDS = ["".join(chr(97 + (i // 26**k) % 26) for k in range(3)) + "on" for i in range(4000)]
 
@@ -117,3 +127,51 @@ def test_bands_find_pairs_at_the_threshold(threshold: float) -> None:
     bands, size = choose_bands(threshold)
     assert bands * size <= 128
     assert 1 - (1 - threshold**size) ** bands >= 0.995
+
+
+def sketch_readers(texts: list[str]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    stored = sketch_texts(texts)
+
+    def read_bands(first: int, last: int) -> Any:
+        return stored.bands[:, first:last]
+
+    def read_grams(rows: Any) -> GramSets:
+        assert np.all(np.diff(rows) > 0)
+        pieces = [stored.grams.values[slice(*stored.grams.offsets[row : row + 2])] for row in rows]
+        sizes = np.cumsum([0, *(len(piece) for piece in pieces)])
+        return GramSets(np.concatenate(pieces), sizes)
+
+    return read_bands, read_grams
+
+
+@pytest.mark.parametrize("memory", [1, 1 << 14, 1 << 28])
+def test_stored_sketches_give_the_same_in_any_memory(memory: int) -> None:
+    rng = random.Random(3)
+    texts: list[str] = []
+    for _ in range(150):
+        texts += plant(rng, rng.randrange(1, 40))
+    texts += ["", "Find x", "", *texts[:20]]
+    texts += [f"{'the same long phrase opens all of these texts ' * 3} {i}" for i in range(80)]
+    order = np.array(rng.sample(range(len(texts)), len(texts) - 5))
+    found = find_near_rows(order, *sketch_readers(texts), threshold=0.8, memory=memory)
+    ordered = [texts[row] for row in order]
+    expected = [(order[p.removed], order[p.kept]) for p in run(ordered, threshold=0.8)]
+    assert list(zip(found.removed, found.kept, strict=True)) == expected
+    assert len(expected) > 100
+    for removed, kept, likeness in zip(found.removed, found.kept, found.jaccard, strict=True):
+        assert likeness == pytest.approx(jaccard(texts[removed], texts[kept]))
+
+
+def test_no_rows_and_rows_without_likeness() -> None:
+    for texts in ([], ["", ""], ["one two three", "four five six"]):
+        order = np.arange(len(texts))
+        found = find_near_rows(order, *sketch_readers(texts), threshold=0.8)
+        assert len(found.removed) == 0
+
+
+@given(st.lists(LETTERS, max_size=14))
+@settings(deadline=None, max_examples=60)
+def test_stored_sets_hold_each_gram_once(texts: list[str]) -> None:
+    spaced = [" ".join(text) for text in texts]
+    sets = sketch_texts(spaced).grams
+    assert np.diff(sets.offsets).tolist() == [len(grams(text)) for text in spaced]
