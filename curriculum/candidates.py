@@ -31,11 +31,14 @@ class Candidate:
     licence: str
     domain: Domain
     difficulty: str | None
+    """The source's label."""
     provenance: Provenance
     is_verified: bool = False
     code_rule: CodeRule = "none"
     language: str = "python"
     """Programming language that a strict code row's program is in."""
+    difficulty_rank: float | None = None
+    """From 0 to 100, where the source's numbers have a known range."""
     gold: str | None = None
     """The final answer that the source knows to be right."""
     tests: str | None = None

@@ -107,6 +107,7 @@ def parse_row(raw: RawRow, source: SourceSettings) -> Candidate | Rejected:
         licence=_text(row, mapping.licence) or source.licence,
         domain=domain,
         difficulty=_text(row, mapping.difficulty) or None,
+        difficulty_rank=read_rank(_text(row, mapping.difficulty), mapping.difficulty_range),
         provenance=Provenance(
             teacher=_text(row, mapping.teacher) or source.teacher or TEACHERS.get(source.kind),
             source_dataset=_text(row, mapping.dataset),
@@ -153,6 +154,17 @@ def choose_domain(
         return known
     answer = (response or "").rpartition(THINK_CLOSE)[2]
     return infer_domain(question or "", answer)
+
+
+def read_rank(label: str | None, span: tuple[float, float] | None) -> float | None:
+    """A number within the source's range on our scale from 0 to 100; ``None`` for anything else."""
+    if span is None or label is None:
+        return None
+    try:
+        place = 100 * (float(label) - span[0]) / (span[1] - span[0])
+    except ValueError:
+        return None
+    return min(100.0, max(0.0, place))
 
 
 def _text(row: dict[str, Any], place: str) -> str | None:

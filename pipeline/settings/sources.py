@@ -79,6 +79,8 @@ class ColumnMapping(Settings):
     domains: dict[str, Domain] = Field(default_factory=dict)
     """The source's names of domains to ours; names not listed leave the domain to be inferred."""
     difficulty: str = ""
+    difficulty_range: tuple[float, float] | None = None
+    """Easiest and hardest of ``difficulty``, if it is a number."""
     gold: str = ""
     """The known final answer; maths answers are held against it."""
     verified: str = ""

@@ -20,3 +20,10 @@ class ValidationSettings(Settings):
     """Share of a question's or an answer's characters above which links make it spam."""
     min_distinct_ngrams: float = Field(0.3, ge=0, le=1)
     """Distinct share of the word 4-grams at a text's end; a loop has fewer."""
+    check_gold: bool = True
+    """Hold maths answers against the source's own, where it has one; wrong ones are refused."""
+    run_tests: bool = False
+    """Run programs against the source's tests, where it has some, in the sandbox. The authors of
+    OpenCodeReasoning report that filtering by execution hurt."""
+    test_timeout_s: float = Field(6.0, gt=0)
+    """Processor seconds of one program on one test."""
