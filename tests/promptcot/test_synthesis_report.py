@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import shutil
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import synthesis_fixture as fixture
+from page_outline import Outline, flat
 
 from pipeline.errors import SourceError
 from pipeline.manifest import resolve_version
@@ -17,43 +17,6 @@ from pipeline.settings.recipe import Recipe
 from promptcot.report import render_page, write_synthesis_report
 from promptcot.report_data import collect_synthesis
 from promptcot.report_samples import choose_accepted, choose_refused
-
-VOID = {"meta", "link", "br", "img", "hr", "input", "use", "path", "rect"}
-
-
-class Outline(HTMLParser):
-    """What a browser would see: text, ids and addresses; unclosed elements fail."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.ids: list[str] = []
-        self.addresses: list[str] = []
-        self.tags: list[str] = []
-        self.open: list[str] = []
-        self.text = ""
-        self.feed(page)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.ids += [value or "" for name, value in attrs if name == "id"]
-        self.addresses += [value or "" for name, value in attrs if name in ("href", "src")]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in VOID:
-            assert self.open and self.open[-1] == tag, (tag, self.open[-3:], self.getpos())
-            self.open.pop()
-
-    def handle_data(self, data: str) -> None:
-        if not self.open or self.open[-1] != "style":
-            self.text += data
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +31,6 @@ def page(run: tuple[Recipe, Path]) -> str:
     path = write_synthesis_report(*run)
     assert path == run[1] / "report" / "synthesis.html"
     return path.read_text(encoding="utf-8")
-
-
-def flat(page: str) -> str:
-    return re.sub(r"\s+", " ", Outline(page).text)
 
 
 def test_the_page_stands_alone_and_runs_nothing(page: str) -> None:
