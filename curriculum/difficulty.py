@@ -85,7 +85,8 @@ def estimate_rank(question: str, thinking: str) -> float:
     """Difficulty by lengths, where nothing is stated."""
     share = _THINKING_SHARE
     score = share * _place(thinking, *_THINKING) + (1 - share) * _place(question, *_QUESTION)
-    return round(50.0 * (1 + math.erf(score / math.sqrt(2))), 2)
+    # Rounded, because the last bits of logarithms differ between machines.
+    return round(100.0 / (1 + math.exp(-1.6 * score)), 6)
 
 
 def _place(text: str, mean: float, spread: float) -> float:

@@ -15,10 +15,11 @@ import pyarrow as pa
 
 from curriculum.candidates import PreparedRow, refuse
 from curriculum.dedupe import trace_key
+from curriculum.difficulty import rank_row
 from curriculum.features import Features
+from curriculum.gold import AnswerChecker
 from curriculum.measure import STAGE as MEASURE
 from curriculum.measure import Measured, make_training_row, measure_rows
-from curriculum.mixing import rank_difficulty
 from curriculum.normalize import normalize_row
 from curriculum.prepared import TABLE_SCHEMA, Finding, Slice, decode_features, make_column
 from curriculum.question_hashes import hash_questions
@@ -55,10 +56,11 @@ class Judge:
     parser: Parser
     settings: CurriculumSettings
     benchmarks: BenchmarkIndex
+    checker: AnswerChecker
 
     def judge(self, rows: Sequence[RawRow]) -> list[Judged]:
         """The outcome of every row, in order."""
-        admitted = [self._admit(raw) for raw in rows]
+        admitted = self.checker.check([self._admit(raw) for raw in rows])
         well_formed = [row for row in admitted if isinstance(row, PreparedRow)]
         searched = self._search_benchmarks(well_formed)
         clean = [row for row, found in zip(well_formed, searched, strict=True) if is_clean(found)]
@@ -138,6 +140,7 @@ def open_judge(recipe: Recipe, parser: Parser) -> Judge:
         parser=parser,
         settings=recipe.settings.curriculum,
         benchmarks=load_benchmark_index(recipe),
+        checker=AnswerChecker(recipe.settings.curriculum.validation),
     )
 
 
@@ -163,7 +166,7 @@ def make_columns(accepted: Sequence[Measured]) -> dict[str, Any]:
         "is_verified": [candidate.is_verified for candidate in candidates],
         "domain": [candidate.domain for candidate in candidates],
         "licence": [normalize_licence(candidate.licence) for candidate in candidates],
-        "difficulty_rank": [rank_difficulty(candidate.difficulty) for candidate in candidates],
+        "difficulty_rank": [rank_row(row) for row in rows],
         "bands": pa.FixedSizeBinaryArray.from_buffers(
             pa.binary(4 * NUM_BANDS), len(rows), [None, pa.py_buffer(np.ascontiguousarray(bands))]
         ),

@@ -6,7 +6,6 @@ the same choice, whoever computed the features.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -199,42 +198,3 @@ def _replay(
             hint="raise the ratio, or set it to 0 for none",
         )
     return draw.expand(free)[0]
-
-
-_LEVELS = {
-    "unknown": 50,
-    "easy": 10,
-    "introductory": 10,
-    "medium": 30,
-    "medium_hard": 40,
-    "interview": 40,
-    "hard": 60,
-    "competition": 70,
-    "very_hard": 80,
-    "ajhsme": 5,
-    "amc8": 5,
-    "amc10": 15,
-    "ahsme": 25,
-    "amc12": 25,
-    "hmmt-nov": 45,
-    "hmmt-feb": 55,
-    "aime": 60,
-    "usajmo": 75,
-    "usamo": 85,
-    "usojmo": 75,
-    "usomo": 85,
-}
-"""Vocabularies of the sources on one scale from 0 to 100."""
-
-
-def rank_difficulty(text: str | None) -> float:
-    """A difficulty label on a scale from 0 (easiest) to 100; unknown ones sit in the middle."""
-    label = (text or "").strip().lower().replace(" ", "_").removesuffix("_difficulty")
-    if label in _LEVELS:
-        return float(_LEVELS[label])
-    rating = re.fullmatch(r"(?:cf-)?(\d{1,5})", label)
-    if rating is None:
-        return 50.0
-    # Contest ratings run to 3500; the small integers of CodeContests are enumeration values.
-    number = int(rating.group(1))
-    return min(100.0, number / 35) if number >= 500 else 50.0
