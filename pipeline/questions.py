@@ -8,39 +8,51 @@ import unicodedata
 from xxhash import xxh3_128_hexdigest
 
 _INSTRUCTIONS = (
-    re.compile(r"return your final response within \\boxed\{+\}+\.?", re.IGNORECASE),
-    re.compile(
-        r"(please )?(think|reason) step by step,? and put your final (answer|program) (with)?in "
-        r"(\\boxed\{+\}+|one ```python code block)\.?",
-        re.IGNORECASE,
+    (
+        re.compile(r"return your final response within \\boxed\{+\}+\.?", re.IGNORECASE),
+        "inal re",
+    ),
+    (
+        re.compile(
+            r"(please )?(think|reason) step by step,? and put your final (answer|program) "
+            r"(with)?in (\\boxed\{+\}+|one ```python code block)\.?",
+            re.IGNORECASE,
+        ),
+        "put your ",
     ),
 )
 _SPELLINGS = (
-    (re.compile(r"\\[dt]frac"), r"\\frac"),
-    (re.compile(r"\\(left|right|bigl?|bigr?|displaystyle)(?![a-zA-Z])"), ""),
-    (re.compile(r"\\[()\[\]]"), ""),
-    (re.compile(r"\\(c|l)?dots(?![a-zA-Z])"), "..."),
-    (re.compile(r"\\(le|ge|ne)q?(?![a-zA-Z])"), r"\\\1"),
-    (re.compile(r"\\[,;:! ]|\\quad(?![a-zA-Z])|~"), ""),
-    (re.compile(r"\\(text|mathrm|textrm|mbox)(?=\{)"), ""),
-    (re.compile(r"\$"), ""),
-    (re.compile(r"([_^])\{(\w)\}"), r"\1\2"),
-    (re.compile(r"\{(\w+)\}"), r"\1"),
+    (re.compile(r"\\[dt]frac"), r"\\frac", "frac"),
+    (re.compile(r"\\(left|right|bigl?|bigr?|displaystyle)(?![a-zA-Z])"), "", "\\"),
+    (re.compile(r"\\[()\[\]]"), "", "\\"),
+    (re.compile(r"\\(c|l)?dots(?![a-zA-Z])"), "...", "dots"),
+    (re.compile(r"\\(le|ge|ne)q?(?![a-zA-Z])"), r"\\\1", "\\"),
+    (re.compile(r"\\[,;:! ]|\\quad(?![a-zA-Z])"), "", "\\"),
+    (re.compile(r"~"), "", "~"),
+    (re.compile(r"\\(text|mathrm|textrm|mbox)(?=\{)"), "", "\\"),
+    (re.compile(r"\$"), "", "$"),
+    (re.compile(r"([_^])\{(\w)\}"), r"\1\2", "{"),
+    (re.compile(r"\{(\w+)\}"), r"\1", "{"),
     # "2 3" and "23" stay apart.
-    (re.compile(r"(?<=\d)\s+(?=\d)"), "\x00"),
-    (re.compile(r"\s+"), ""),
+    (re.compile(r"(?<=\d)\s+(?=\d)"), "\x00", ""),
 )
+"""Pattern, what stands for it, and a text without which it cannot match: looking for that first
+makes levelling four times as fast."""
 
 
 def normalize_question(text: str) -> str:
     """Spelling that equal questions share: no case, spacing, LaTeX variants or instructions."""
-    text = unicodedata.normalize("NFKC", text)
-    for pattern in _INSTRUCTIONS:
-        text = pattern.sub("", text)
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    lower = text.lower()
+    for pattern, needed in _INSTRUCTIONS:
+        if needed in lower:
+            text = pattern.sub("", text)
     # Case is folded after the patterns: folding turns \DeltaX into nothing that they know.
-    for pattern, replacement in _SPELLINGS:
-        text = pattern.sub(replacement, text)
-    return text.casefold().rstrip(".?")
+    for pattern, replacement, needed in _SPELLINGS:
+        if needed in text:
+            text = pattern.sub(replacement, text)
+    return "".join(text.split()).casefold().rstrip(".?")
 
 
 def question_key(text: str) -> str:
