@@ -14,7 +14,7 @@ import pytest
 from curriculum_rows import make_recipe, ocr_row, questions, reasons_of, tree
 
 from curriculum.build import build_phase
-from curriculum.mixing import rank_difficulty
+from curriculum.difficulty import rank_difficulty
 from pipeline.errors import ConfigError, LicenceRefused
 from pipeline.manifest import mark_latest
 from pipeline.records import Judgement, Problem, Solution, VerifiedTrace
@@ -95,7 +95,7 @@ def test_shares_are_drawn_by_seed_and_counted(tmp_path: Path) -> None:
     drawn = {row["id"] for row in build_phase(other, "1", tmp_path / "out").rows()}
     assert drawn != {row["id"] for row in version.rows()}
     none = load_recipe(str(recipe.path), [override.replace("0.25", "0.01")])
-    with pytest.raises(ConfigError, match=r"share 0\.01 of 20 accepted rows rounds to 0"):
+    with pytest.raises(ConfigError, match=r"share 0\.01 of the 20 accepted rows .* rounds to no rows"):
         build_phase(none, "1", tmp_path / "out")
 
 
@@ -116,7 +116,7 @@ def test_a_foreign_licence_refuses_the_build(tmp_path: Path) -> None:
     with pytest.raises(LicenceRefused, match=r"1 rows 'gpl-3\.0'") as error:
         build_phase(recipe, "1", tmp_path / "out")
     assert error.value.exit_code == 3
-    assert not list((tmp_path / "out").rglob("manifest.json"))
+    assert not list((tmp_path / "out" / "datasets").rglob("manifest.json"))
 
 
 def test_traces_per_question_keeps_more(tmp_path: Path) -> None:
