@@ -21,8 +21,17 @@ PRESENTATION = frozenset(
         # What commands say about finished versions.
         "curriculum/checking.py",
         "curriculum/diff.py",
+        "curriculum/explain.py",
+        "curriculum/inspect_data.py",
+        "curriculum/inspect_page.py",
+        "curriculum/inspect_plots.py",
         "curriculum/locate.py",
+        "curriculum/row_diff.py",
         "curriculum/showing.py",
+        "curriculum/templates/inspect.html.j2",
+        # Moving and deleting finished versions.
+        "curriculum/collecting.py",
+        "curriculum/transfer.py",
         # Money and time, spent and estimated; a pilot's log names its own code.
         "promptcot/costs.py",
         "promptcot/estimate.py",

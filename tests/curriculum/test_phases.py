@@ -205,7 +205,7 @@ def test_the_card_agrees_with_the_manifest(demo: tuple[Recipe, Path]) -> None:
     version = build_phase(*_args(demo))
     card = DatasetCard.load(version.folder / "README.md")
     assert card.data.configs[0]["data_files"][0]["path"] == "data/*.parquet"
-    assert card.data.license == "other"
+    assert card.data.license == ["apache-2.0", "cc-by-4.0"]
     for number in (version.manifest.rows_in, version.manifest.rows_out):
         assert f"{number:,}" in card.text
     for part in ("OpenCodeReasoning", "OpenThoughts2-1M", "template twins"):
