@@ -19,6 +19,8 @@ PipelineError              exit 2  the user's mistake or environment; always car
 
 from __future__ import annotations
 
+from typing import Any
+
 EXIT_OK = 0
 EXIT_BUG = 1
 EXIT_USER = 2
@@ -39,6 +41,14 @@ class PipelineError(Exception):
     def __init__(self, message: str, *, hint: str) -> None:
         super().__init__(message)
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Errors of worker processes come back pickled, and hints are keyword-only.
+        return _rebuild, (type(self), self.args, self.hint)
+
+
+def _rebuild(kind: type[PipelineError], args: tuple[Any, ...], hint: str) -> PipelineError:
+    return kind(*args, hint=hint)
 
 
 class ConfigError(PipelineError):
