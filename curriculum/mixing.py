@@ -112,9 +112,8 @@ def choose(pool: Pool, settings: PhaseSettings, *, seed: int, phase: str) -> Cho
     replayed = _replay(pool, [rows for rows, _ in parts], settings, seed=seed, phase=phase)
     parts.append((replayed, np.zeros(len(replayed), np.int64)))
     rows, copies = (np.concatenate(column) for column in zip(*parts, strict=True))
-    places = arrange(
-        features, rows, copies, settings.order, seed=seed, purpose=f"order-phase-{phase}"
-    )
+    lots = draw_lots(features, rows, seed=seed, purpose=f"order-phase-{phase}", copies=copies)
+    places = arrange(features, rows, copies=copies, order=settings.order, lots=lots)
     left_out = ~np.isin(pool.candidates, rows)
     return Choice(
         rows=rows[places],

@@ -30,18 +30,14 @@ def draw_lots(
 
 
 def arrange(
-    features: Features, rows: Rows, copies: Rows, order: Order, *, seed: int, purpose: str
+    features: Features, rows: Rows, *, copies: Rows, order: Order, lots: Lots
 ) -> npt.NDArray[np.int64]:
     """Places (indices into ``rows``) in training order.
 
     ``as-is`` gives all originals in the order of the sources, then all second copies, and so on.
     """
-    keys: tuple[npt.NDArray[Any], ...]
-    if order == "as-is":
-        keys = (rows, copies)
-    else:
-        # Rows break ties of lots, which only rows of one id can have.
-        keys = (rows, draw_lots(features, rows, seed=seed, purpose=purpose, copies=copies))
+    # Rows break ties of lots, which only rows of one id can have.
+    keys: tuple[npt.NDArray[Any], ...] = (rows, copies if order == "as-is" else lots)
     if order == "difficulty":
         keys = (*keys, features.difficulty_rank[rows])
     if order == "length":
