@@ -11,7 +11,7 @@ import numpy as np
 
 from curriculum.dedupe import REASONS, find_duplicates
 from curriculum.dedupe import STAGE as DEDUPE
-from curriculum.judging import Judge, Judged, limit_length, make_features
+from curriculum.judging import Judged, limit_length, make_features, open_judge
 from curriculum.measure import Measured
 from curriculum.near_questions import HashedQuestions, make_search
 from curriculum.question_hashes import hash_questions
@@ -25,7 +25,7 @@ from pipeline.errors import ConfigError, SourceError
 from pipeline.hashing import file_sha256
 from pipeline.records import Rejected
 from pipeline.settings.recipe import Recipe
-from pipeline.settings.sources import SourceSettings
+from pipeline.settings.sources import SourceKind, SourceSettings
 
 TEXT_FIELDS = ("text", "question", "problem", "prompt", "input", "statement")
 """Where a row's text may stand, first match wins."""
@@ -46,11 +46,8 @@ def check_source_file(recipe: Recipe, source: str, path: Path) -> dict[str, Any]
         SourceError: The file is missing, unreadable, empty or has other columns.
     """
     settings = _source_settings(recipe, source)
-    judge = Judge(
-        parser=Parser(settings=settings, questions=load_questions(recipe, settings.questions)),
-        settings=recipe.settings.curriculum,
-        benchmarks=load_benchmark_index(recipe),
-    )
+    parser = Parser(settings=settings, questions=load_questions(recipe, settings.questions))
+    judge = open_judge(recipe, parser)
     max_tokens = _limit_of(recipe, settings.name)
     revision = file_sha256(path) if path.is_file() else ""
     judged = judge.judge(list(read_source_file(settings, path, revision)))
@@ -78,7 +75,7 @@ def _source_settings(recipe: Recipe, source: str) -> SourceSettings:
     for entry in sources:
         if entry.kind == source:
             return entry
-    kinds = get_args(SourceSettings.model_fields["kind"].annotation)
+    kinds = [kind for kind in get_args(SourceKind) if kind != "mapping"]
     if source not in kinds:
         known = ", ".join([*kinds, *(entry.name for entry in sources)])
         raise ConfigError(f"unknown source {source!r}", hint=f"use one of {known}")

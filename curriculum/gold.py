@@ -7,10 +7,12 @@ for it, in the sandbox of :mod:`promptcot.verification`.
 
 from __future__ import annotations
 
+import atexit
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 from curriculum.candidates import PreparedRow, refuse
@@ -29,77 +31,72 @@ _HASHES = re.compile(r"####\s*(.+)\s*$")
 Outcome = PreparedRow | Rejected
 
 
-class AnswerChecker:
-    """Checks rows of one process; its graders start with the first row that needs them."""
+def check_answers(rows: Sequence[Outcome], settings: ValidationSettings) -> list[Outcome]:
+    """The rows, in order, with what the checks made of them.
 
-    def __init__(self, settings: ValidationSettings) -> None:
-        self._settings = settings
-        self._math: MathGrader | None = None
-        self._code: CodeGrader | None = None
+    Raises:
+        SandboxError: A grader does not start.
+    """
+    checked = list(rows)
+    if settings.check_gold:
+        _check_maths(checked)
+    if settings.run_tests:
+        _check_programs(checked, settings.test_timeout_s)
+    return checked
 
-    def check(self, rows: Sequence[Outcome]) -> list[Outcome]:
-        """The rows, in order, with what the checks made of them.
 
-        Raises:
-            SandboxError: A grader does not start.
-        """
-        checked = list(rows)
-        if self._settings.check_gold:
-            self._check_answers(checked)
-        if self._settings.run_tests:
-            self._check_programs(checked)
-        return checked
+def _check_maths(rows: list[Outcome]) -> None:
+    pairs: dict[int, tuple[str, str]] = {}
+    for place, row in enumerate(rows):
+        if isinstance(row, PreparedRow) and row.candidate.gold and row.candidate.domain == "math":
+            pair = read_pair(row)
+            if pair is not None:
+                pairs[place] = pair
+    if not pairs:
+        return
+    for place, verdict in zip(pairs, _math_grader().compare(list(pairs.values())), strict=True):
+        row = rows[place]
+        if isinstance(row, PreparedRow):
+            rows[place] = _judge_answer(row, pairs[place], verdict)
 
-    def _check_answers(self, rows: list[Outcome]) -> None:
-        pairs: dict[int, tuple[str, str]] = {}
-        for place, row in enumerate(rows):
-            if isinstance(row, PreparedRow) and row.candidate.gold and _is_math(row):
-                pair = read_pair(row)
-                if pair is not None:
-                    pairs[place] = pair
-        if not pairs:
-            return
-        for place, verdict in zip(pairs, self._compare(list(pairs.values())), strict=True):
-            row = rows[place]
-            if isinstance(row, PreparedRow):
-                rows[place] = _judge_answer(row, pairs[place], verdict)
 
-    def _compare(self, pairs: list[tuple[str, str]]) -> list[bool | None]:
-        from promptcot.verification.math_answers import MathGrader
+def _check_programs(rows: list[Outcome], timeout_s: float) -> None:
+    from promptcot.verification.code_tests import extract_python
 
-        if self._math is None:
-            self._math = MathGrader(num_workers=1)
-        return self._math.compare(pairs)
+    programs = {}
+    for place, row in enumerate(rows):
+        if isinstance(row, PreparedRow) and row.candidate.tests:
+            source = extract_python(row.answer)
+            if source is not None:
+                programs[place] = (source, json.loads(row.candidate.tests))
+    if not programs:
+        return
+    results = _code_grader(timeout_s).grade(list(programs.values()))
+    for place, result in zip(programs, results, strict=True):
+        row = rows[place]
+        if isinstance(row, PreparedRow):
+            detail = f"{result.reason}: {result.detail}"
+            refused = refuse(row.candidate.row_id, STAGE, "tests_failed", detail)
+            rows[place] = _verified(row) if result.passed else refused
 
-    def _check_programs(self, rows: list[Outcome]) -> None:
-        from promptcot.verification.code_tests import CodeGrader, extract_python
 
-        programs = {}
-        for place, row in enumerate(rows):
-            if isinstance(row, PreparedRow) and row.candidate.tests:
-                source = extract_python(row.answer)
-                if source is not None:
-                    programs[place] = (source, json.loads(row.candidate.tests))
-        if not programs:
-            return
-        if self._code is None:
-            self._code = CodeGrader(timeout_s=self._settings.test_timeout_s, num_workers=1)
-        for place, result in zip(programs, self._code.grade(list(programs.values())), strict=True):
-            row = rows[place]
-            if isinstance(row, PreparedRow):
-                detail = f"{result.reason}: {result.detail}"
-                rows[place] = (
-                    _verified(row)
-                    if result.passed
-                    else refuse(row.candidate.row_id, STAGE, "tests_failed", detail)
-                )
+# One of each for the life of a process: starting one takes a second.
+@cache
+def _math_grader() -> MathGrader:
+    from promptcot.verification.math_answers import MathGrader
 
-    def close(self) -> None:
-        """End the graders' processes."""
-        if self._math is not None:
-            self._math.close()
-        if self._code is not None:
-            self._code.close()
+    grader = MathGrader(num_workers=1)
+    atexit.register(grader.close)
+    return grader
+
+
+@cache
+def _code_grader(timeout_s: float) -> CodeGrader:
+    from promptcot.verification.code_tests import CodeGrader
+
+    grader = CodeGrader(timeout_s=timeout_s, num_workers=1)
+    atexit.register(grader.close)
+    return grader
 
 
 def read_pair(row: PreparedRow) -> tuple[str, str] | None:
@@ -136,7 +133,3 @@ def _judge_answer(row: PreparedRow, pair: tuple[str, str], verdict: bool | None)
 
 def _verified(row: PreparedRow) -> PreparedRow:
     return replace(row, candidate=replace(row.candidate, is_verified=True))
-
-
-def _is_math(row: PreparedRow) -> bool:
-    return row.candidate.domain == "math"

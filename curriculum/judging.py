@@ -17,7 +17,7 @@ from curriculum.candidates import PreparedRow, refuse
 from curriculum.dedupe import trace_key
 from curriculum.difficulty import rank_row
 from curriculum.features import Features
-from curriculum.gold import AnswerChecker
+from curriculum.gold import check_answers
 from curriculum.measure import STAGE as MEASURE
 from curriculum.measure import Measured, make_training_row, measure_rows
 from curriculum.normalize import normalize_row
@@ -56,11 +56,11 @@ class Judge:
     parser: Parser
     settings: CurriculumSettings
     benchmarks: BenchmarkIndex
-    checker: AnswerChecker
 
     def judge(self, rows: Sequence[RawRow]) -> list[Judged]:
         """The outcome of every row, in order."""
-        admitted = self.checker.check([self._admit(raw) for raw in rows])
+        alone = [self._admit(raw) for raw in rows]
+        admitted = check_answers(alone, self.settings.validation)
         well_formed = [row for row in admitted if isinstance(row, PreparedRow)]
         searched = self._search_benchmarks(well_formed)
         clean = [row for row, found in zip(well_formed, searched, strict=True) if is_clean(found)]
@@ -140,7 +140,6 @@ def open_judge(recipe: Recipe, parser: Parser) -> Judge:
         parser=parser,
         settings=recipe.settings.curriculum,
         benchmarks=load_benchmark_index(recipe),
-        checker=AnswerChecker(recipe.settings.curriculum.validation),
     )
 
 
