@@ -19,8 +19,8 @@ from promptcot.prompting import one_line
 from promptcot.verification.code_tests import (
     describe_failure,
     extract_python,
-    find_syntax_error,
     normalise_output,
+    parse_program,
 )
 from promptcot.verification.sandbox import Execution
 
@@ -33,7 +33,7 @@ class Task:
     """A programming problem with its tests and the programs that solve it."""
 
     tests: list[ProgramTest]
-    """As the teacher wrote them, each input once; ``output`` is settled by :meth:`settle`."""
+    """As the teacher wrote them, each input once; :func:`settle` decides on the outputs."""
     programs: list[str]
     """One per sample; empty where the sample holds none."""
     defects: list[Defect | None]
@@ -53,18 +53,21 @@ class Task:
 def make_task(answers: Sequence[str], tests: Sequence[ProgramTest]) -> Task:
     """A task from the samples' answers and the readable tests."""
     programs = [extract_python(answer) or "" for answer in answers]
-    once = list({normalise_output(test.input): test for test in reversed(tests)}.values())[::-1]
-    defects = [_find_defect(program, once) for program in programs]
-    return Task(tests=once, programs=programs, defects=defects)
+    once: dict[str, ProgramTest] = {}
+    for test in tests:
+        once.setdefault(normalise_output(test.input), test)
+    kept = list(once.values())
+    defects = [_find_defect(program, kept) for program in programs]
+    return Task(tests=kept, programs=programs, defects=defects)
 
 
 def _find_defect(program: str, tests: Sequence[ProgramTest]) -> Defect | None:
     """Why a program is not worth running."""
     if not program:
         return Defect("no_code_block", "the answer holds no ```python block")
-    if (error := find_syntax_error(program)) is not None:
-        return Defect("code_does_not_parse", one_line(error)[:200])
-    tree = ast.parse(program)
+    tree = parse_program(program)
+    if isinstance(tree, str):
+        return Defect("code_does_not_parse", one_line(tree)[:200])
     if not _does_something(tree):
         return Defect("code_does_nothing", "comments, texts and definitions only")
     if any(test.input.strip() for test in tests) and not _may_read(tree):

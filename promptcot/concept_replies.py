@@ -120,7 +120,7 @@ def _literal(text: str) -> Any:
         return None
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # also a number of more than 4,300 digits
         pass
     try:
         return ast.literal_eval(text)

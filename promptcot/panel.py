@@ -28,7 +28,7 @@ from promptcot.ratings import (
 )
 from promptcot.run_context import SynthesisRun, count_tokens
 
-__all__ = ["Opinion", "Panel", "Vote", "combine", "decide", "refuse"]
+__all__ = ["Opinion", "Panel", "Vote", "combine", "decide", "refuse", "wanted_verdict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,23 @@ class Panel:
         if not asked:
             return []
         teacher = self._run.teacher(judge.teacher)
-        requests = [self._request(judge, problems[i], number) for i, number in asked]
+        form = self._run.resolve_form(self.settings.form, judge.teacher)
+        prompt = self._prompts[judge.label, form]
+        # All votes on a problem are asked by the same words.
+        messages = {i: prompt.render(problems[i]) for i in chosen}
+        # The verdict follows from the ratings: where the form is enforced, none is asked for.
+        constraint = judge_form(tuple(CRITERIA)) if form == "constrained" else None
+        requests = [
+            Request(
+                messages=messages[i],
+                temperature=self.settings.temperature,
+                top_p=1.0,
+                max_tokens=self.settings.max_tokens,
+                seed=self._seed(judge, problems[i], number),
+                constraint=constraint,
+            )
+            for i, number in asked
+        ]
         answers = teacher.answer_all(requests, self._label)
         for (i, number), request, answer in zip(asked, requests, answers, strict=True):
             votes[i].append(
@@ -156,20 +172,9 @@ class Panel:
             )
         return answers
 
-    def _request(self, judge: JudgeSettings, problem: Problem, number: int) -> Request:
-        form = self._run.resolve_form(self.settings.form, judge.teacher)
-        return Request(
-            messages=self._prompts[judge.label, form].render(problem),
-            temperature=self.settings.temperature,
-            top_p=1.0,
-            max_tokens=self.settings.max_tokens,
-            # By the judge's name, so that another judge beside it changes nothing.
-            seed=derive_seed(
-                self._run.root_seed, self._label, problem.id, judge.label, str(number)
-            ),
-            # The verdict follows from the ratings: where the form is enforced, none is asked for.
-            constraint=judge_form(tuple(CRITERIA)) if form == "constrained" else None,
-        )
+    def _seed(self, judge: JudgeSettings, problem: Problem, number: int) -> int:
+        """By the judge's name, so that another judge beside it changes nothing."""
+        return derive_seed(self._run.root_seed, self._label, problem.id, judge.label, str(number))
 
 
 _IMITATION = Defect("imitates_judge", "the problem holds lines in the form of ratings")

@@ -281,7 +281,7 @@ def _parse_list(text: str) -> Any:
         return text
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # also a number of more than 4,300 digits
         pass
     try:
         value = ast.literal_eval(text.strip())

@@ -7,6 +7,7 @@ count, nor do empty lines at the end. Outputs are compared here, outside the san
 
 from __future__ import annotations
 
+import ast
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -81,13 +82,23 @@ def extract_python(text: str) -> str | None:
 
 def find_syntax_error(program: str) -> str | None:
     """Why a program does not compile, or none."""
+    tree = parse_program(program)
+    return tree if isinstance(tree, str) else None
+
+
+def parse_program(program: str) -> ast.Module | str:
+    """A program's syntax tree, or why it does not compile.
+
+    What Python only warns about, such as an unknown escape sequence, is the program's own affair.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            compile(program, "program.py", "exec")
+            tree = ast.parse(program, "program.py")
+            compile(tree, "program.py", "exec")
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as exc:
         return f"{type(exc).__name__}: {exc}"
-    return None
+    return tree
 
 
 def outputs_match(expected: str, found: str) -> bool:

@@ -285,6 +285,8 @@ def test_good_replies(form: ReplyForm, text: str, level: str | None) -> None:
         ("json", '{"concepts": [1, 2]}', "not_a_list"),
         ("json", '{"names": ["a", "b"]}', "not_a_list"),
         ("json", "[" * 100_000, "not_a_list"),
+        ("json", "[" * 15_000, "not_a_list"),
+        ("json", f"[{'1' * 15_000}]", "not_a_list"),
         ("json", '["factoring", "roots"] and ["more", "things"]', "not_a_list"),
         ("json", '["factoring"]', "wrong_count"),
         ("json", '["factoring", "roots", "sums"]', "wrong_count"),

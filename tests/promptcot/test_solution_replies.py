@@ -112,6 +112,10 @@ def test_code_needs_a_python_block() -> None:
         ('{"input": "2", "output": ""}', "free", None),
         ('{"input": "2", "output": "4", "more": "x"}', "free", None),
         ("no test", "free", None),
+        # A model that runs in a circle must not end the run.
+        ('{"input": ' + "[" * 8000, "free", None),
+        ('{"input": ' + "1" * 8000 + "}", "free", None),
+        ('{"input": "2", "output": "4"}' + '{"x":' * 2000, "free", ProgramTest("2", "4")),
         ("Input: 2\\n3 4\nOutput: 7", "constrained", ProgramTest("2\n3 4\n", "7\n")),
         ("Input: 2", "constrained", None),
     ],

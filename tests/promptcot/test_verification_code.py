@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from promptcot.code_voting import make_task
 from promptcot.verification.code_tests import CodeGrader, extract_python, outputs_match
 from promptcot.verification.sandbox import find_sandbox
 
@@ -37,6 +38,11 @@ def grader() -> Iterator[CodeGrader]:
 )
 def test_the_last_closed_python_block_is_the_program(text: str, program: str | None) -> None:
     assert extract_python(text) == program
+
+
+def test_what_python_only_warns_about_is_worth_running() -> None:
+    unknown_escape = "import re\nprint(re.findall('\\d+', input()))"
+    assert make_task([f"```python\n{unknown_escape}\n```"], []).defects == [None]
 
 
 def test_outputs_are_compared_by_words_and_lines() -> None:
