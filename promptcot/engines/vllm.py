@@ -105,9 +105,9 @@ class LoadedModel:
         self._loading = self._loading or asyncio.Lock()
         async with self._loading:
             if self._engine is None:
-                self._engine = await asyncio.to_thread(self._create)
+                await asyncio.to_thread(self._create)
 
-    def _create(self) -> Any:
+    def _create(self) -> None:
         import_vllm()
         # This process has threads, and a fork of one that has may hang.
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
@@ -115,7 +115,11 @@ class LoadedModel:
 
         arguments = {"enable_prefix_caching": True, "disable_log_stats": True, **self._engine_args}
         try:
-            return AsyncLLMEngine.from_engine_args(AsyncEngineArgs(model=self._name, **arguments))
+            # Set here, not returned: vLLM keeps a traceback that leads to this thread's frames,
+            # which would hold a result of the thread until the interpreter's exit.
+            self._engine = AsyncLLMEngine.from_engine_args(
+                AsyncEngineArgs(model=self._name, **arguments)
+            )
         except _vllm_errors(OSError, TypeError, ValueError, RuntimeError) as exc:
             raise TeacherError(
                 f"vLLM cannot load {self._name!r}: {exc}",
