@@ -36,8 +36,10 @@ _TRACE_CHARS = 8000
 """A reasoning repeats the problem at its beginning."""
 _RARE_WORDS = 24
 """A question is known by so many of its rarest words."""
-_LEAST_COVERAGE, _LEAST_MARGIN = 0.5, 0.15
-"""Of a question's weight that the reasoning must repeat, and ahead of the next question."""
+_LEAST_COVERAGE, _LEAST_MARGIN, _LEAST_WEIGHT = 0.6, 0.2, 20.0
+"""Share of a question's weight that the reasoning must repeat, how far ahead of the next question,
+and the weight below which a match may be chance. Strict, because a wrong question is worse than
+none."""
 
 
 @dataclass(slots=True)
@@ -119,7 +121,7 @@ class WordIndex:
             scores[self._postings[word]] += self._weights[word]
         if not len(scores):
             return None, "the question file is empty"
-        scores /= self._totals
+        scores = np.where(scores >= _LEAST_WEIGHT, scores / self._totals, 0.0)
         best = int(scores.argmax())
         if scores[best] < _LEAST_COVERAGE:
             return None, f"the reasoning fits no question (best {scores[best]:.0%})"

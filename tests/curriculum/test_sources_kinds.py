@@ -171,7 +171,9 @@ def test_system_turns_are_dropped(tmp_path: Path) -> None:
 
 OCR_2 = {
     "question": "-",
-    "r1_generation": "<think>\nRead Zorbulon's 4711 gems, print the sum.\n</think>\n\n"
+    "r1_generation": "<think>\nSo the dragon Zorbulon owns 4711 gems in mountain caves guarded by trolls, every gem "
+    "sparkles with brightness, and thieves steal pairs whose product exceeds treasure limits. I "
+    "read the gems and print the sum.\n</think>\n\n"
     "```cpp\nint main() {}\n```",
     "dataset": "taco",
     "split": "train",
@@ -186,7 +188,8 @@ OCR_2 = {
 JOIN = 'questions = [{ dataset = "taco", split = "train", path = "q.jsonl"%s }]'
 TEXTS = [
     "Alice walks along a street with 17 houses and counts chimneys.",
-    "Zorbulon the dragon owns 4711 gems; print their sum.",
+    "Zorbulon the dragon owns 4711 gems in mountain caves guarded by trolls. Every gem sparkles "
+    "with some brightness. Thieves steal pairs whose product exceeds the treasure limits.",
     "Given a binary tree with coloured leaves, report the deepest.",
 ]
 
