@@ -26,11 +26,13 @@ Int64s = npt.NDArray[np.int64]
 _GROUP_BYTES = 1 << 20
 """Texts that are worked on together."""
 _KEPT_CHUNKS = 1 << 20
-"""Slots for chunks, at 18 bytes; emptied when half full."""
+"""Slots for chunks, at 16 bytes; emptied when half full."""
 _SPACE = "▁"
 """What SentencePiece writes for a blank."""
 _PADDING = bytes(16)
 """What the kernel may read beyond the last text."""
+_SPECIAL = "[REFERENCE_DOC_"
+"""How the user-defined symbols begin, which the tokenizer never splits."""
 _CUT = "\n"
 """Part of no piece, so that nothing merges across it."""
 
@@ -55,10 +57,9 @@ class TokenCounter:
     """
 
     def __init__(self, kept_chunks: int = _KEPT_CHUNKS) -> None:
-        self._vocabulary, self._special = _load_vocabulary()
+        self._vocabulary = _load_vocabulary()
         self._kept: Kept = (
             np.zeros((kept_chunks, 2), np.uint64),
-            np.zeros(kept_chunks, np.uint16),
             np.zeros(1, np.int64),
         )
 
@@ -100,10 +101,8 @@ class TokenCounter:
             spans = np.stack([starts, ends], axis=1)
             group = counts[first:last]
             count_ids(np.frombuffer(data, np.uint8), spans, self._vocabulary, self._kept, group)
-            for symbol in self._special:
-                if symbol in data:
-                    is_special = [symbol.decode() in text for text in texts[first:last]]
-                    group[np.array(is_special)] = TOO_LONG
+            if _SPECIAL.encode() in data:
+                group[np.array([_SPECIAL in text for text in texts[first:last]])] = TOO_LONG
             for row in np.flatnonzero(group == TOO_LONG).tolist():
                 group[row] = _count_slowly(texts[first + row], is_start=is_start)
         return counts
@@ -142,20 +141,16 @@ def _encoded(texts: Sequence[str]) -> Iterator[tuple[int, int, bytes, list[int]]
             first, pieces, total = row + 1, [b""], 0
 
 
-def _load_vocabulary() -> tuple[Vocabulary, list[bytes]]:
-    """The tokenizer's pieces as tables, and the texts that it never splits."""
+def _load_vocabulary() -> Vocabulary:
+    """The tokenizer's pieces as tables."""
     model = processor()
     pieces: dict[str, float] = {}
-    special = []
     for index in range(model.get_piece_size()):
+        is_reserved = model.is_control(index) or model.is_unknown(index) or model.is_byte(index)
         piece = model.id_to_piece(index)
-        if model.is_control(index) or model.is_unknown(index) or model.is_byte(index):
-            continue
-        if piece.startswith("[") and piece.endswith("]") and model.get_score(index) == 0:
-            special.append(piece.encode())
-        else:
+        if not is_reserved and not piece.startswith(_SPECIAL):
             pieces[piece] = model.get_score(index)
-    return _tabulate(pieces), special
+    return _tabulate(pieces)
 
 
 def _tabulate(pieces: dict[str, float]) -> Vocabulary:

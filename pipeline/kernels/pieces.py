@@ -26,11 +26,12 @@ Int64s = npt.NDArray[np.int64]
 
 MAX_CHUNK = 512
 """Characters of one chunk; merging takes quadratic time, so longer ones are left to others."""
-KEY_BYTES = 16
+KEY_BYTES = 15
 """Longest chunk whose count is kept: it is its own key, so that nothing is ever mistaken."""
 TOO_LONG = -1
 _NONE = 2**31 - 1
 _ALL = np.uint64(2**64 - 1)
+_KEY_PART = np.uint64(2**56 - 1)
 
 Vocabulary = tuple[UInt16s, UInt8s, UInt64s, Int32s, Int32s, UInt8s]
 """Place of every code point in the alphabet (0 outside); bits of the pairs of the alphabet that
@@ -38,8 +39,8 @@ occur in pieces; pairs of symbols that merge, by hash; the symbol that each make
 symbol (lower merges first), -1 for one that is no piece; whether two bytes are cut apart, see
 :func:`find_cuts`. The alphabet's characters are the first symbols, in their order."""
 
-Kept = tuple[UInt64s, UInt16s, Int64s]
-"""Chunks and their counts, by hash, and how many there are."""
+Kept = tuple[UInt64s, Int64s]
+"""Chunks by hash, each with its count in the sixteenth byte; and how many there are."""
 
 
 @compiled
@@ -166,7 +167,9 @@ def _find_kept(keys: UInt64s, low: np.uint64, high: np.uint64) -> int:
     mask = np.uint64(len(keys) - 1)
     product = (low * np.uint64(0x9E3779B97F4A7C15)) ^ (high * np.uint64(0xC2B2AE3D27D4EB4F))
     slot = (product ^ (product >> np.uint64(29))) & mask
-    while keys[slot, 0] != np.uint64(0) and (keys[slot, 0] != low or keys[slot, 1] != high):
+    while keys[slot, 0] != np.uint64(0) and (
+        keys[slot, 0] != low or keys[slot, 1] & _KEY_PART != high
+    ):
         slot = (slot + np.uint64(1)) & mask
     return int(slot)
 
@@ -236,7 +239,7 @@ _load = cast(Callable[[UInt8s, int], np.uint64], _load_eight)
 
 @compiled
 def _key_of(data: UInt8s, start: int, end: int) -> tuple[np.uint64, np.uint64]:
-    """The bytes of a chunk of at most 16 as two numbers; 16 bytes must follow the last chunk."""
+    """The bytes of a chunk of at most 15 as two numbers; 16 bytes must follow the last chunk."""
     size = end - start
     if size < 8:
         return _load(data, start) & (
@@ -253,14 +256,13 @@ def _count_chunk(data: UInt8s, start: int, end: int, vocabulary: Vocabulary, kep
     """Number of ids of a chunk, kept if it is short."""
     work = np.empty((4, MAX_CHUNK + 1), np.int32)
     count = _merge_chunk(data, start, end, vocabulary, work)
-    if end - start <= KEY_BYTES and count > 0:
-        low, high = _key_of(data, start, end)
-        keys, counts, used = kept
+    if end - start <= KEY_BYTES and data[start] != 0:
+        keys, used = kept
         if used[0] * 2 > len(keys):
-            keys[:], counts[:], used[0] = np.uint64(0), np.uint16(0), 0
+            keys[:], used[0] = np.uint64(0), 0
+        low, high = _key_of(data, start, end)
         slot = _find_kept(keys, low, high)
-        keys[slot, 0], keys[slot, 1] = low, high
-        counts[slot] = count
+        keys[slot, 0], keys[slot, 1] = low, high | (np.uint64(count) << np.uint64(56))
         used[0] += 1
     return count
 
@@ -278,7 +280,7 @@ def count_ids(
         kept: Counts of chunks met before; more are added.
         totals: Written, one of each text.
     """
-    keys, counts = kept[0], kept[1]
+    keys = kept[0]
     longest = 1
     for text in range(len(spans)):
         longest = max(longest, spans[text, 1] - spans[text, 0])
@@ -291,8 +293,8 @@ def count_ids(
             if stop - start <= KEY_BYTES:
                 low, high = _key_of(data, start, stop)
                 slot = _find_kept(keys, low, high)
-                if keys[slot, 0] == low:
-                    count = int(counts[slot])
+                # 0 where there is none: that is what a free slot holds.
+                count = int(keys[slot, 1] >> np.uint64(56))
             if count == 0:
                 count = _count_chunk(data, start, stop, vocabulary, kept)
                 if count < 0:
