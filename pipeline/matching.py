@@ -47,6 +47,11 @@ def cut_figures(text: str) -> str:
     return _FIGURE.sub(" ", text) if "[asy]" in text or "\\begin{" in text else text
 
 
+def figures_of(text: str) -> list[str]:
+    """The drawing code that :func:`cut_figures` cuts."""
+    return [match[0] for match in _FIGURE.finditer(text)]
+
+
 def tokenize(text: str) -> list[str]:
     """Words, numbers and operators of a text, lower case, LaTeX levelled."""
     text = unicodedata.normalize("NFKC", cut_figures(text)).lower()

@@ -1,0 +1,234 @@
+"""Arrays in which texts are looked up: words, n-grams and features of all benchmark items.
+
+Memory: about 1 KB an item, besides 2 MB for the words of ordinary problems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.contamination_rules import CODE_EVIDENCE, EVIDENCE, EVIDENCE_INSIDE, Entry
+from pipeline.contamination_twins import RARE_NUMBERS
+from pipeline.problem_features import formula_part, is_number, shares, weight_of
+from pipeline.word_forms import VARIABLE, content_form, gram_form, spellings, stop_words, variables
+from pipeline.word_hashes import WordHashes, hash_tokens, hash_words
+
+if TYPE_CHECKING:
+    from pipeline.kernels.benchmark_items import Lists, Table
+
+UInt8s = npt.NDArray[np.uint8]
+Int32s = npt.NDArray[np.int32]
+Int64s = npt.NDArray[np.int64]
+UInt64s = npt.NDArray[np.uint64]
+Float32s = npt.NDArray[np.float32]
+
+_LEAST_COVERAGE = 0.3
+"""Candidates have half of what the rule asks for: the exact reading sets more notation apart."""
+_SLACK = 0.9
+"""And this part of the similarity that the rule asks for."""
+
+
+class Scanner:
+    """Finds the items that texts may hold."""
+
+    def __init__(self, entries: Sequence[Entry], ngram: int, *, find_rewordings: bool) -> None:
+        self._ngram = ngram
+        hashes = hash_words([entry.reading.text for entry in entries])
+        vocabulary = _Vocabulary(entries)
+        self._words = vocabulary.words()
+        triples = _make_table(*vocabulary.triple_keys())
+        grams, gram_lists, sizes = self._index_grams(entries, hashes)
+        starts, nexts = _index_short(entries, hashes)
+        self._tables = (*triples, *grams, *starts)
+        features = [vocabulary.compared(entry) for entry in entries]
+        numbers = [vocabulary.numbers(entry) for entry in entries]
+        self._lists = (
+            *gram_lists,
+            *_invert(features, len(vocabulary)),
+            *_concatenate(numbers),
+            nexts,
+            hashes.hashes,
+            hashes.offsets,
+        )
+        marks = _SLACK if find_rewordings else np.inf
+        self._rules = (
+            ngram,
+            _LEAST_COVERAGE,
+            RARE_NUMBERS / _SLACK,
+            _flatten(EVIDENCE, marks),
+            _flatten(CODE_EVIDENCE, marks),
+            _flatten(EVIDENCE_INSIDE, marks),
+            vocabulary.weights(),
+            np.array([entry.weight for entry in entries], np.float32),
+            np.array([entry.is_code for entry in entries], np.uint8),
+            sizes,
+        )
+
+    def scan(self, texts: Sequence[str]) -> list[list[int]]:
+        """Numbers of the entries that each text may hold."""
+        from pipeline.kernels.benchmark_items import scan
+
+        words = hash_words(texts)
+        places, entries = scan(
+            (words.hashes, words.kinds, words.offsets),
+            self._words,
+            self._tables,
+            self._lists,
+            self._rules,
+        )
+        found: list[list[int]] = [[] for _ in texts]
+        for place, entry in zip(places.tolist(), entries.tolist(), strict=True):
+            found[place].append(entry)
+        return found
+
+    def _index_grams(
+        self, entries: Sequence[Entry], hashes: WordHashes
+    ) -> tuple[Table, Lists, Int32s]:
+        from pipeline.kernels.benchmark_items import MOST_VARIABLES, level, write_grams
+
+        numbers: dict[int, int] = {}
+        by_entry: list[list[int]] = []
+        no_triples = _make_table(np.empty(0, np.uint64), np.empty(0, np.int32))
+        for place in range(len(entries)):
+            words = hashes.of(place)
+            size = len(words)
+            kinds = hashes.kinds[hashes.offsets[place] : hashes.offsets[place + 1]]
+            forms = np.empty(MOST_VARIABLES * size, np.uint64)
+            room = np.empty(len(forms), np.int32)
+            size = level(words, kinds, self._words, no_triples, (forms, room, room.copy()))
+            grams = np.empty(max(0, size - self._ngram + 1), np.uint64)
+            write_grams(forms[:size], self._ngram, grams)
+            distinct = dict.fromkeys(grams.tolist())
+            by_entry.append([numbers.setdefault(gram, len(numbers)) for gram in distinct])
+        keys = np.array(list(numbers), np.uint64)
+        table = _make_table(keys, np.arange(len(keys), dtype=np.int32))
+        sizes = np.array([len(grams) for grams in by_entry], np.int32)
+        return table, _invert(by_entry, len(keys)), sizes
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    form: str
+    feature: int
+    part: int
+
+
+class _Vocabulary:
+    """Numbers of features, and what every known word means."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        entries = list(entries)
+        known = dict.fromkeys(shares())
+        for entry in entries:
+            known.update(dict.fromkeys(entry.reading.counts))
+        self._numbers = {feature: number for number, feature in enumerate(known)}
+        self._tokens = dict.fromkeys(token for entry in entries for token in entry.reading.tokens)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def weights(self) -> Float32s:
+        """Of all features, by number."""
+        return np.array([weight_of(feature) for feature in self._numbers], np.float32)
+
+    def compared(self, entry: Entry) -> list[int]:
+        """Numbers of the features that tell an entry's rewordings."""
+        return [self._numbers[f] for f in entry.reading.counts if entry.is_compared(f)]
+
+    def numbers(self, entry: Entry) -> list[int]:
+        """Features of an entry that are numbers."""
+        return [self._numbers[f] for f in entry.reading.numbers]
+
+    def words(self) -> tuple[UInt64s, Int32s, UInt64s, Int32s, UInt8s]:
+        """Table from a word's hash to an entry, and the entries' forms, features and parts."""
+        from pipeline.kernels.benchmark_items import SAYS, WEIGHTLESS
+
+        tokens = dict.fromkeys([*stop_words(), *variables(), *self._tokens])
+        for feature in self._numbers:
+            if " " not in feature:
+                tokens.update(dict.fromkeys(spellings(feature)))
+        words = list(tokens)
+        # What is no word must be two or three variables: the exact reading looks at the formula.
+        glued = [word for word in _written_together() if word not in tokens]
+        forms = hash_tokens([gram_form(word) for word in words] + [VARIABLE] * len(glued))
+        features = np.array(
+            [self._numbers.get(content_form(word), WEIGHTLESS) for word in words]
+            + [WEIGHTLESS] * len(glued),
+            np.int32,
+        )
+        parts = [_part_code(formula_part(word)) for word in words]
+        parts += [SAYS + len(word) for word in glued]
+        words += glued
+        table = _make_table(hash_tokens(words), np.arange(len(words), dtype=np.int32))
+        return (*table, forms, features, np.array(parts, np.uint8))
+
+    def triple_keys(self) -> tuple[UInt64s, Int32s]:
+        """Hashes of the triples, and their numbers."""
+        from pipeline.kernels.benchmark_items import write_grams
+
+        triples = [feature for feature in self._numbers if " " in feature]
+        keys = np.empty(len(triples), np.uint64)
+        for place, triple in enumerate(triples):
+            write_grams(hash_tokens(triple.split()), 3, keys[place : place + 1])
+        return keys, np.array([self._numbers[triple] for triple in triples], np.int32)
+
+
+def _written_together() -> list[str]:
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    pairs = [a + b for a in letters for b in letters if a != b]
+    return [*pairs, *(pair + c for pair in pairs for c in letters if c not in pair)]
+
+
+def _part_code(part: str) -> int:
+    if not part:
+        return 0
+    return 1 if part == VARIABLE or part.isalpha() else 2
+
+
+def _make_table(keys: UInt64s, values: Int32s) -> Table:
+    from pipeline.kernels.benchmark_items import fill
+
+    size = 1 << max(4, int(2 * len(keys)).bit_length())
+    table = (np.zeros(size, np.uint64), np.full(size, -1, np.int32))
+    fill(table, keys, values)
+    return table
+
+
+def _invert(lists: Sequence[Sequence[int]], size: int) -> Lists:
+    """For each number, the places of the lists that hold it."""
+    places: list[list[int]] = [[] for _ in range(size)]
+    for place, numbers in enumerate(lists):
+        for number in numbers:
+            places[number].append(place)
+    return _concatenate(places)
+
+
+def _concatenate(lists: Sequence[Sequence[int]]) -> Lists:
+    offsets = np.zeros(len(lists) + 1, np.int64)
+    np.cumsum([len(numbers) for numbers in lists], out=offsets[1:])
+    return offsets, np.array([number for numbers in lists for number in numbers], np.int32)
+
+
+def _index_short(entries: Sequence[Entry], hashes: WordHashes) -> tuple[Table, Int32s]:
+    """Table from a short item's first word to the item, and the next item that begins with it."""
+    heads: dict[int, int] = {}
+    nexts = np.full(len(entries), -1, np.int32)
+    for place, entry in enumerate(entries):
+        words = hashes.of(place)
+        if entry.is_short and len(words):
+            nexts[place] = heads.get(int(words[0]), -1)
+            heads[int(words[0])] = place
+    keys = np.array(list(heads), np.uint64)
+    return _make_table(keys, np.array(list(heads.values()), np.int32)), nexts
+
+
+def _flatten(marks: Sequence[tuple[float, float]], factor: float) -> Float32s:
+    flat: list[float] = []
+    for weight, needed in marks:
+        flat.extend((weight * factor, needed * factor))
+    return np.array(flat, np.float32)

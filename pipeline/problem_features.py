@@ -1,0 +1,173 @@
+"""What a problem consists of, for telling whether two texts pose the same one.
+
+Features are forms of words (:mod:`pipeline.word_forms`), numbers, and triples of formula tokens
+with variables levelled ("13 § -"). Each weighs as much as it is rare: the negative logarithm of
+its share among ordinary problems, counted once over MATH train, AIME 1983-2023, Omni-MATH, SwS and
+some 1,800 programming tasks (``data/feature_shares.json``).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+from pipeline.matching import cut_figures, figures_of, last_sentence, marked_words, tokenize
+from pipeline.word_forms import OPERATORS, VARIABLE, content_form, gram_form, is_variable
+
+FORMULA_WORDS = frozenset(
+    "sqrt sin cos tan cot sec csc log ln arcsin arccos arctan lfloor rfloor lceil rceil pi sum "
+    "prod infty".split()
+)
+"""Words that stand in formulas as operators do."""
+RARE = 0.001
+"""Share of features that the table does not hold."""
+_LEAST_WEIGHT = 0.3
+_TRIPLE_FACTOR = 0.6
+"""Triples overlap, so that they count for less than their rarity says."""
+_SHORT_WORD_WEIGHT = 3.0
+"""Of unknown words up to four letters: mostly variables written together ("xyz")."""
+
+_SHORT_FRACTIONS = (
+    (re.compile(r"\\[dtc]?frac\s*(\d)\s*(\d)"), r" \1 \2 "),
+    (re.compile(r"\\[dtc]?frac\s+([a-zA-Z])\s*([a-zA-Z])(?![a-zA-Z])"), r" \1 \2 "),
+    (re.compile(r"\\[dtc]?frac\s*(\w)(?=\s*\{)"), r" \1 "),
+)
+r"""``\frac12`` is one half, not twelve."""
+_SIGNS = (("√", r" \sqrt "), ("π", r" \pi "), ("∠", " angle "), ("△", " triangle "))
+_RAISED = re.compile("([⁰¹²³⁴-⁹]+)")
+_FORMULA = re.compile(r"\$[^$]+\$|\\\[.*?\\\]|\\\(.*?\\\)", re.DOTALL)
+_GLUED = re.compile(
+    r"\\(?:text|mbox|mathrm|textbf|textit|operatorname|begin|end)\s*\{[^}]*\}"
+    r"|(?<![\\a-zA-Z])(?:[a-z]{2,4}|[A-Z]{2,5})(?![a-zA-Z])"
+)
+_GLUED_NAMES = re.compile(r"(?<![\\A-Za-z])[A-Z]{2,5}(?![A-Za-z])")
+_BOUNDS = re.compile(r"(\[\s*-?\d+),(\s*-?\d+\s*[\])])")
+"""The interval from -500 to 500 is no number of six digits."""
+_NOT_GLUED = frozenset("gcd lcm mod max min deg exp det arg and or if for the sum int dim".split())
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_LEVELS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A text read for comparing: its tokens, and at each the features that end there."""
+
+    text: str
+    tokens: Sequence[str]
+    forms: Sequence[str]
+    """Tokens as n-grams see them."""
+    features: Sequence[tuple[str, ...]]
+
+    @cached_property
+    def counts(self) -> Counter[str]:
+        """How often each feature occurs."""
+        return Counter(feature for here in self.features for feature in here)
+
+    @cached_property
+    def numbers(self) -> Counter[str]:
+        """How often each number occurs."""
+        return Counter({f: count for f, count in self.counts.items() if is_number(f)})
+
+    @cached_property
+    def figure_numbers(self) -> Counter[str]:
+        """Numbers of the drawing code, which is no part of the tokens."""
+        return Counter(_NUMBER.findall(" ".join(figures_of(self.text))))
+
+    @cached_property
+    def weight(self) -> float:
+        """Of all distinct features."""
+        return sum(map(weight_of, self.counts))
+
+    @cached_property
+    def last(self) -> Reading:
+        """The last sentence, which usually asks."""
+        return read_tokens(self.text, last_sentence(open_up(self.text)))
+
+    @cached_property
+    def marked(self) -> frozenset[str]:
+        """Words in capitals or quotes that are words of the text."""
+        return marked_words(self.text) & frozenset(self.tokens)
+
+
+def read(text: str) -> Reading:
+    """A text's tokens and features."""
+    return read_tokens(text, tokenize(open_up(text)))
+
+
+def read_tokens(text: str, tokens: Sequence[str]) -> Reading:
+    """The same from tokens that are there already."""
+    parts = [formula_part(token) for token in tokens]
+    features: list[tuple[str, ...]] = []
+    for place, token in enumerate(tokens):
+        form = content_form(token)
+        triple = join_triple(parts[place - 2 : place + 1]) if place >= 2 else ""
+        features.append(tuple(feature for feature in (form, triple) if feature))
+    return Reading(text, tokens, [gram_form(token) for token in tokens], features)
+
+
+def formula_part(token: str) -> str:
+    """What a token is in a formula; empty for words."""
+    if is_variable(token):
+        return VARIABLE
+    is_part = token[0].isdigit() or token in OPERATORS or token in FORMULA_WORDS
+    return token if is_part else ""
+
+
+def join_triple(parts: Sequence[str]) -> str:
+    """The feature of three formula tokens; empty when one is a word or none says anything."""
+    says_something = any(part[:1].isdigit() or part in OPERATORS for part in parts)
+    return " ".join(parts) if says_something and all(parts) else ""
+
+
+def open_up(text: str) -> str:
+    """Notation that :func:`pipeline.matching.tokenize` would run together, set apart."""
+    if "\\" in text:
+        for pattern, replacement in _SHORT_FRACTIONS:
+            text = pattern.sub(replacement, text)
+    text = _BOUNDS.sub(r"\1 , \2", text)
+    if not text.isascii():
+        text = _RAISED.sub(lambda match: f"^{match[1].translate(_LEVELS)} ", text)
+        for sign, replacement in _SIGNS:
+            text = text.replace(sign, replacement)
+    text = _FORMULA.sub(lambda match: _GLUED.sub(_set_apart, match[0]), cut_figures(text))
+    # A text in capitals has no names of points that could be told from its words.
+    is_shouted = text.upper() == text
+    return text if is_shouted else _GLUED_NAMES.sub(_set_apart, text)
+
+
+def _set_apart(match: re.Match[str]) -> str:
+    word = match[0]
+    lower = word.lower()
+    if word[0] == "\\" or lower in _NOT_GLUED or lower in FORMULA_WORDS:
+        return word
+    is_name = len(set(word)) == len(word) and (len(word) <= 3 or lower not in shares())
+    return f" {' '.join(word)} " if is_name else word
+
+
+@cache
+def shares() -> Mapping[str, float]:
+    """Share of ordinary problems that hold each feature; rarer ones are left out."""
+    path = Path(__file__).parent / "data" / "feature_shares.json"
+    found: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+@cache
+def weight_of(feature: str) -> float:
+    """How much a feature in common says."""
+    share = shares().get(feature)
+    if share is None and len(feature) <= 4 and feature.isalpha():
+        return _SHORT_WORD_WEIGHT
+    weight = max(_LEAST_WEIGHT, -math.log(share or RARE))
+    return weight * _TRIPLE_FACTOR if " " in feature else weight
+
+
+def is_number(feature: str) -> bool:
+    """Whether a feature is a number by itself."""
+    return feature[0].isdigit() and " " not in feature
