@@ -10,11 +10,11 @@ from curriculum.candidates import Candidate
 from curriculum.sources import mapping, open_thoughts, openr1_math, synthesized
 from curriculum.sources import open_code_reasoning as ocr
 from curriculum.sources.hub import HubSource, hub_patterns
+from curriculum.sources.identity import identify
 from curriculum.sources.parts import RawRow, SourceFile, SourcePart
 from curriculum.sources.questions import QuestionTables, load_questions
 from curriculum.sources.reading import Schema, iterate_rows, read_file, read_part, split_file
 from pipeline.errors import SourceError
-from pipeline.hashing import file_sha256
 from pipeline.manifest import InputRef, Version
 from pipeline.records import Rejected
 from pipeline.settings.recipe import Recipe
@@ -223,5 +223,5 @@ def _local_files(recipe: Recipe, name: str, paths: Sequence[str]) -> tuple[Sourc
                 f"source {name!r}: file not found: {path}",
                 hint="check `paths` in the recipe (relative to the recipe's folder)",
             )
-        files.append(SourceFile(path.name, file_sha256(path), path))
+        files.append(SourceFile(path.name, identify(path), path))
     return tuple(files)
