@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
-from typing import Any
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,10 @@ from xxhash import xxh3_64_intdigest
 
 from pipeline.hashing import canonical_json
 from pipeline.manifest import Version
-from pipeline.store import read_rows
+from pipeline.store import ROW_GROUP_ROWS, read_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Keys = npt.NDArray[np.uint64]
 
@@ -31,8 +35,6 @@ PARTS: dict[str, tuple[str, ...]] = {
 MAX_EXAMPLES = 5
 _UNKNOWN = ("", "not among the inputs")
 _COPIES = ("mix", "fewer copies")
-_BLOCK = 100_000
-"""Rows read before they become arrays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,9 @@ def compare_rows(a: Version, b: Version) -> dict[str, Any]:
 def read_keys(version: Version) -> RowKeys:
     """Hash a version's rows, in one pass over its shards."""
     names: dict[str, int] = {}
-    blocks = [_read_block(block, names) for block in _blocks(version)]
+    blocks = [
+        _read_block(batch, names) for path in version.shard_paths() for batch in _batches(path)
+    ]
     columns = zip(*blocks, strict=True) if blocks else iter([(), (), (), ()])
     ids, base_ids, sources, parts = (np.concatenate(c) if c else np.zeros(0) for c in columns)
     return RowKeys(
@@ -98,32 +102,45 @@ def read_keys(version: Version) -> RowKeys:
     )
 
 
-def _blocks(version: Version) -> Iterator[Iterator[dict[str, Any]]]:
-    rows = version.rows(["id", *(name for names in PARTS.values() for name in names)])
-    for first in rows:
-        yield chain([first], islice(rows, _BLOCK - 1))
+def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+    import pyarrow.parquet as pq
 
-
-def _read_block(
-    rows: Iterator[dict[str, Any]], names: dict[str, int]
-) -> tuple[npt.NDArray[Any], ...]:
-    ids, base_ids, sources, parts = [], [], [], []
-    for row in rows:
-        ids.append(_key(row["id"]))
-        base_ids.append(_key(_base(row["id"])))
-        sources.append(names.setdefault(row["source"], len(names)))
-        parts.append(
-            [
-                _key(canonical_json([row[name] for name in columns])) & 0xFFFFFFFF
-                for columns in PARTS.values()
-            ]
+    with pq.ParquetFile(path) as file:
+        yield from file.iter_batches(
+            batch_size=ROW_GROUP_ROWS,
+            columns=["id", *(n for names in PARTS.values() for n in names)],
         )
+
+
+def _read_block(batch: pa.RecordBatch, names: dict[str, int]) -> tuple[npt.NDArray[Any], ...]:
+    ids = batch["id"].to_pylist()
+    sources = [names.setdefault(name, len(names)) for name in batch["source"].to_pylist()]
+    columns = [_hash_texts(batch)]
+    for part in ("labels", "tokens", "provenance"):
+        values = (batch[name].to_pylist() for name in PARTS[part])
+        columns.append([_key(canonical_json(row)) for row in zip(*values, strict=True)])
     return (
-        np.array(ids, np.uint64),
-        np.array(base_ids, np.uint64),
+        np.array([_key(text) for text in ids], np.uint64),
+        np.array([_key(_base(text)) for text in ids], np.uint64),
         np.array(sources, np.uint16),
-        np.array(parts, np.uint32),
+        (np.array(columns, np.uint64).T & np.uint64(0xFFFFFFFF)).astype(np.uint32),
     )
+
+
+def _hash_texts(batch: pa.RecordBatch) -> list[int]:
+    """A hash of each row's messages and question, without making Python texts of them."""
+    hashes = [_key(text) for text in batch["question"].to_pylist()]
+    for name in ("prompt", "completion"):
+        turns = batch[name]
+        starts = np.asarray(turns.offsets)
+        for field in ("role", "content"):
+            texts = turns.values.field(field)
+            # A row's turns lie one after another: one slice of the bytes holds them all.
+            ends = np.frombuffer(texts.buffers()[1], np.int32)[texts.offset :][starts].tolist()
+            data = memoryview(texts.buffers()[2] or b"")
+            for row, (start, end) in enumerate(pairwise(ends)):
+                hashes[row] = xxh3_64_intdigest(data[start:end], hashes[row])
+    return hashes
 
 
 def _base(row_id: str) -> str:
