@@ -28,8 +28,8 @@ from pipeline.store import exclusive_lock, explain_disk_errors, write_json
 from pipeline.student import TOKENIZER_SHA256
 
 PACKAGES = ("pipeline", "curriculum")
-SLICE_ROWS = 250
-"""Rows in memory together: large enough for batch functions, a few MB of text."""
+SLICE_ROWS = 128
+"""Rows in memory together: enough for batch functions, and 4 MB at 30 kB a row."""
 MAX_LISTED_FINDINGS = 500
 """Matches listed in a manifest; all of them are counted."""
 
