@@ -64,11 +64,11 @@ class NearRows:
 
 @dataclass(frozen=True, slots=True)
 class GramSets:
-    """Sets of hashed word n-grams, each sorted, one after another."""
+    """The hashed word n-grams of many texts, in the order of the text, repetitions included."""
 
     values: UInt32s
     offsets: Int64s
-    """Set ``i`` is ``values[offsets[i] : offsets[i + 1]]``."""
+    """Text ``i`` has ``values[offsets[i] : offsets[i + 1]]``."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -177,12 +177,20 @@ def find_near_duplicates(
 def _gram_sets(words: WordHashes, ngram: int) -> GramSets:
     from pipeline.kernels.sketches import write_grams
 
-    keys = np.empty(len(words.hashes), np.uint64)
-    # Sorting text and hash as one number leaves every text's set in place and in order.
-    keys = np.sort(keys[: write_grams(words.hashes, words.offsets, ngram, keys)])
+    values = np.empty(len(words.hashes), np.uint32)
+    offsets = np.empty(len(words) + 1, np.int64)
+    count = write_grams(words.hashes, words.offsets, ngram, values, offsets)
+    return GramSets(values[:count].copy(), offsets)
+
+
+def _sort_sets(sets: GramSets) -> GramSets:
+    """Every set ascending, without repetitions."""
+    keys = np.repeat(np.arange(len(sets), dtype=np.uint64) << np.uint64(32), np.diff(sets.offsets))
+    # Sorting set and value as one number leaves every set in place.
+    keys = np.sort(keys | sets.values)
     if len(keys):
         keys = keys[np.concatenate([[True], keys[1:] != keys[:-1]])]
-    sizes = np.bincount((keys >> np.uint64(32)).astype(np.int64), minlength=len(words))
+    sizes = np.bincount((keys >> np.uint64(32)).astype(np.int64), minlength=len(sets))
     return GramSets(keys.astype(np.uint32), offsets_of(sizes))
 
 
@@ -255,7 +263,7 @@ def _decide(
         now = np.stack(np.divmod(pairs[start:end], num), axis=1)
         standing = kept_of[now[:, 1]]
         needed = np.unique([now[:, 0], np.where(standing >= 0, standing, now[:, 1])])
-        grams = read_grams(needed)
+        grams = _sort_sets(read_grams(needed))
         slots[needed] = np.arange(len(needed))
         decide(now, (grams.values, grams.offsets, slots), kept_of, jaccards, threshold)
         start = end

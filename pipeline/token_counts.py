@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -164,14 +165,14 @@ def _tabulate(pieces: dict[str, float]) -> Vocabulary:
     alphabet[[ord(char) for char in letters]] = np.arange(1, len(letters) + 1)
     alphabet[ord(" ")] = symbols[_SPACE]
     joined = np.zeros((len(letters) + 1, len(letters) // 8 + 1), np.uint8)
-    merges = []
-    for piece in pieces:
-        for place in range(1, len(piece)):
-            left, right = symbols[piece[place - 1]], symbols[piece[place]]
-            joined[left, right >> 3] |= 1 << (right & 7)
-            halves = symbols.get(piece[:place]), symbols.get(piece[place:])
-            if halves[0] and halves[1]:
-                merges.append((halves[0], halves[1], symbols[piece]))
+    for left, right in {pair for piece in pieces for pair in pairwise(piece)}:
+        joined[symbols[left], symbols[right] >> 3] |= 1 << (symbols[right] & 7)
+    merges = [
+        (symbols[piece[:place]], symbols[piece[place:]], symbols[piece])
+        for piece in pieces
+        for place in range(1, len(piece))
+        if piece[:place] in symbols and piece[place:] in symbols
+    ]
     scores = np.array(list(pieces.values()))
     ranks = np.full(len(symbols) + 1, -1, np.int32)
     ranks[[symbols[piece] for piece in pieces]] = np.unique(-scores, return_inverse=True)[1]

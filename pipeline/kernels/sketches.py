@@ -32,24 +32,25 @@ def fill_factors(factors: UInt64s, first: int) -> None:
 
 
 @compiled
-def write_grams(words: UInt64s, offsets: Int64s, ngram: int, grams: UInt64s) -> int:
-    """Write every text's n-grams as ``text << 32 | hash``; returns how many.
+def write_grams(words: UInt64s, starts: Int64s, ngram: int, grams: UInt32s, offsets: Int64s) -> int:
+    """Write every text's n-grams and where each text's begin; returns how many.
 
     A text shorter than an n-gram is one, filled up with zeros; a text without words has none.
     """
     factors = np.empty(ngram, np.uint64)
     fill_factors(factors, 1)
     count = 0
-    for text in range(len(offsets) - 1):
-        start, end = offsets[text], offsets[text + 1]
-        if start == end:
-            continue
-        for place in range(start, max(start, end - ngram) + 1):
+    offsets[0] = 0
+    for text in range(len(starts) - 1):
+        start, end = starts[text], starts[text + 1]
+        last = max(start, end - ngram) + 1 if end > start else start
+        for place in range(start, last):
             value = np.uint64(0)
             for index in range(min(ngram, end - place)):
                 value += words[place + index] * factors[index]
-            grams[count] = (np.uint64(text) << np.uint64(32)) | (_mix(value) >> np.uint64(32))
+            grams[count] = _mix(value) >> np.uint64(32)
             count += 1
+        offsets[text + 1] = count
     return count
 
 

@@ -216,13 +216,8 @@ def _next_word(
     classes: UInt8s,
     macros: tuple[UInt64s, UInt8s],
 ) -> tuple[int, int, np.uint64]:
-    """Where what stands here ends; the word's kind, or -1 or -2 - meaning; and its hash."""
+    """Where a number, operator, macro or symbol ends; its kind, -1 or -2 - meaning; its hash."""
     kind = classes[chars[place]]
-    if kind == LETTER:
-        start = place
-        while place < end and classes[chars[place]] == LETTER:
-            place += 1
-        return place, WORD, hash_chars(chars, start, place)
     if kind == DIGIT:
         value, place = _hash_number(chars, place, end, classes)
         return place, NUMBER, value
@@ -236,9 +231,7 @@ def _next_word(
         if meaning != DROP and meaning != DOTS:
             return place, -2 - meaning, np.uint64(0)
         return place, -1, np.uint64(0)
-    if kind == SYMBOL:
-        return place + 1, -2 - _symbol_meaning(chars[place]), np.uint64(0)
-    return place + 1, -1, np.uint64(0)
+    return place + 1, -2 - _symbol_meaning(chars[place]), np.uint64(0)
 
 
 @compiled
@@ -266,6 +259,20 @@ def hash_words(
         place, end = starts[text], starts[text + 1]
         offsets[text] = count
         while place < end:
+            # Letters and what stands between words are nearly all there is.
+            group = classes[chars[place]]
+            if group in (OTHER, SPACE):
+                place += 1
+                continue
+            if group == LETTER:
+                value = _BASIS
+                while place < end and classes[chars[place]] == LETTER:
+                    value = (value ^ np.uint64(chars[place])) * _PRIME
+                    place += 1
+                hashes[count] = mix(value)
+                kinds[count] = WORD
+                count += 1
+                continue
             place, kind, value = _next_word(chars, place, end, classes, macros)
             if kind == -1:
                 continue
