@@ -27,7 +27,7 @@ from curriculum.sources.catalog import Parser, RawRow
 from curriculum.validate import validate_row
 from pipeline.benchmarks import load_benchmark_index
 from pipeline.contamination import STAGE as DECONTAMINATE
-from pipeline.contamination import BenchmarkIndex, Match, find_in_row
+from pipeline.contamination import BenchmarkIndex, Match
 from pipeline.near_duplicates import NUM_BANDS
 from pipeline.records import Rejected
 from pipeline.settings.curriculum import CurriculumSettings
@@ -63,15 +63,18 @@ class Judge:
         admitted = check_answers(alone, self.settings.validation)
         well_formed = [row for row in admitted if isinstance(row, PreparedRow)]
         searched = self._search_benchmarks(well_formed)
-        clean = [row for row, found in zip(well_formed, searched, strict=True) if is_clean(found)]
-        findings, measured = iter(searched), iter(measure_rows(clean))
+        drop_twins = self.settings.decontamination.drop_twins
+        refused = [find_refusal(found, drop_twins=drop_twins) for found in searched]
+        clean = [row for row, reason in zip(well_formed, refused, strict=True) if not reason]
+        findings = iter(zip(searched, refused, strict=True))
+        measured = iter(measure_rows(clean))
         judged = []
         for row in admitted:
             if isinstance(row, Rejected):
                 judged.append(Judged(row))
                 continue
-            found = next(findings)
-            outcome = next(measured) if is_clean(found) else _contaminated(row, found[0])
+            found, reason = next(findings)
+            outcome = _contaminated(row, reason, found[0]) if reason else next(measured)
             judged.append(Judged(outcome, found))
         return judged
 
@@ -102,21 +105,22 @@ class Judge:
         if not self.settings.decontamination.enabled:
             return [()] * len(rows)
         limit = self.settings.decontamination.thinking_chars
-        found = []
-        for row in rows:
-            pair = find_in_row(
-                self.benchmarks,
-                user_text=row.user_text,
-                question=row.question,
-                thinking=row.thinking[:limit],
-            )
-            found.append(tuple(_finding(match) for match in pair if match is not None))
-        return found
+        found = self.benchmarks.find_in_rows(
+            [row.user_text for row in rows],
+            [row.question for row in rows],
+            [row.thinking[:limit] for row in rows],
+        )
+        pairs = [(one.hit, one.twin) for one in found]
+        return [tuple(_finding(match) for match in pair if match is not None) for pair in pairs]
 
 
-def is_clean(findings: Sequence[Finding]) -> bool:
-    """Whether no benchmark item was found, template twins aside."""
-    return not findings or findings[0].rule == "twin"
+def find_refusal(findings: Sequence[Finding], *, drop_twins: bool) -> str:
+    """The reason to refuse a row for what was found in it, the worst first; empty to keep it."""
+    if not findings:
+        return ""
+    if findings[0].rule != "twin":
+        return "benchmark_item"
+    return "template_twin" if drop_twins else ""
 
 
 def limit_length(judged: Judged, max_tokens: int | None) -> Judged:
@@ -189,12 +193,13 @@ def _finding(match: Match) -> Finding:
         score=match.score,
         part=match.part,
         span=match.span[:300],
+        differs=match.differs,
     )
 
 
-def _contaminated(row: PreparedRow, finding: Finding) -> Rejected:
+def _contaminated(row: PreparedRow, reason: str, finding: Finding) -> Rejected:
     detail = (
         f"{finding.benchmark}/{finding.item_id} by {finding.rule} {finding.score:g} "
         f"in the {finding.part}: {finding.span}"
     )
-    return refuse(row.candidate.row_id, DECONTAMINATE, "benchmark_item", detail)
+    return refuse(row.candidate.row_id, DECONTAMINATE, reason, detail)

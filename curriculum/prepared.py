@@ -51,6 +51,8 @@ class Finding(Record):
     score: float
     part: str
     span: str
+    differs: str = ""
+    """Of a template twin: in what it differs from the item."""
 
 
 TABLE_SCHEMA = pa.schema(
