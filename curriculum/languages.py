@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
+
 _FOREIGN = re.compile(
     "[\u0400-\u1dff\u2c00-\u2dff\u2e80-\u2fff\u3040-\ud7ff\uf900-\ufaff\ufe70-\ufefc\uff66-\uffdc"
     "\U00010000-\U0001cfff\U0001e000-\U0001e9ff\U00020000-\U0003ffff]"
 )
 """Letters of other scripts than Latin and Greek; mathematical alphabets are none of them."""
+_FIRST_FOREIGN = 0x400
 _SAMPLE = 2000
 """Characters looked at in each of a text's beginning, middle and end."""
 _LEAST_WORDS = 12
@@ -42,7 +45,10 @@ def find_foreign_language(text: str, max_share: float) -> str | None:
     """
     if not text.isascii():
         sample = sample_of(text)
-        foreign = len(_FOREIGN.findall(sample))
+        # Looking at code points first takes a tenth of the time of the expression.
+        codes = np.frombuffer(sample.encode("utf-32-le"), "<u4")
+        rare = codes[codes >= _FIRST_FOREIGN].tolist()
+        foreign = len(_FOREIGN.findall("".join(map(chr, rare)))) if rare else 0
         letters = sum(map(str.isalpha, sample)) if foreign else 0
         if foreign > max_share * letters:
             return f"{foreign} of {letters} letters"

@@ -130,15 +130,6 @@ class OpenedSource:
         questions = load_questions(self.recipe, self.settings.questions)
         return Parser(settings=self.settings, questions=questions)
 
-    def rows(self) -> Iterator[RawRow]:
-        """Stream the rows of a local source, always in the same order.
-
-        Raises:
-            SourceError: A file cannot be read as documented.
-        """
-        for file in self.files:
-            yield from read_source_file(self.settings, file.path, file.revision)
-
 
 _SCHEMAS = {
     "open_code_reasoning": Schema(columns=ocr.COLUMNS, required=ocr.REQUIRED),
