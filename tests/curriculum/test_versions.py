@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from curriculum_rows import make_recipe, ocr_row, ot2_row, questions
 
@@ -17,8 +19,9 @@ from curriculum.explain import explain_row, show_places
 from curriculum.inspect_page import render_inspection
 from pipeline.errors import SourceError
 from pipeline.manifest import Version
+from pipeline.records import TrainingRow, arrow_schema
 from pipeline.settings import load_recipe
-from pipeline.store import read_rows
+from pipeline.store import read_rows, write_table
 
 ORDER = "Sort the numbers of the second line and print them in one line, please."
 ROWS = [*questions(12), ot2_row("Too short"), ot2_row(questions(1)[0]["question"])]
@@ -235,3 +238,17 @@ def test_a_page_escapes_what_rows_say(tmp_path: Path) -> None:
     recipe = make_recipe(tmp_path / "r", ocr=[ocr_row(nasty)])
     page = render_inspection(build_phase(recipe, "1", tmp_path / "out"))
     assert "<script" not in page and "&lt;script&gt;" in page and "\x00" not in page
+
+
+def test_a_changed_letter_is_found(built: Version, tmp_path: Path) -> None:
+    folder = tmp_path / built.name
+    shutil.copytree(built.folder, folder)
+    shard = folder / built.manifest.shards[1].path
+    rows = list(read_rows(shard))
+    rows[2]["completion"][0]["content"] += "."
+    rows[3]["num_completion_tokens"] += 1
+    write_table(shard, pa.Table.from_pylist(rows, schema=arrow_schema(TrainingRow)))
+    changed = compare_versions(built, Version(folder=folder, manifest=built.manifest))["changed"]
+    assert changed["examples"] == [rows[2]["id"], rows[3]["id"]]
+    counts = {part: changed[part] for part in ("rows", "text", "labels", "tokens", "provenance")}
+    assert counts == {"rows": 2, "text": 1, "labels": 0, "tokens": 1, "provenance": 0}
