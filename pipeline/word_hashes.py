@@ -159,7 +159,7 @@ def _classes() -> UInt8s:
     """A class for every code point, from the same patterns that split texts."""
     from pipeline.kernels import words
 
-    everything = "".join(map(chr, range(0x110000)))
+    everything = np.arange(0x110000, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
     classes = np.full(len(everything), words.OTHER, np.uint8)
     for pattern, value in (
         (r"[^\W\d_]+", words.LETTER),
