@@ -61,6 +61,11 @@ class Features:
         high, low = self.row_id[row]
         return f"{int(high):016x}{int(low):016x}"
 
+    def hex_ids(self, rows: Rows) -> list[str]:
+        """The ids of several rows."""
+        digits = self.row_id[rows].astype(">u8").tobytes().hex()
+        return [digits[start : start + 32] for start in range(0, len(digits), 32)]
+
     def take(self, rows: Rows | Mask) -> Features:
         """The features of some rows, in the given order."""
         return Features(licences=self.licences, **{n: a[rows] for n, a in self._arrays().items()})

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -15,14 +17,14 @@ import numpy.typing as npt
 from curriculum.features import Features, Rows, join_features
 from curriculum.prepared import (
     FEATURES,
-    Place,
+    Places,
     PreparedSource,
     decode_features,
     rows_path,
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Corpus:
     """All accepted rows of some prepared sources."""
 
@@ -41,18 +43,22 @@ class Corpus:
                 yield number, source, index
                 number += 1
 
-    def places(self, rows: Rows) -> list[Place]:
-        """Where rows lie, part by part, so that a part's file is opened once."""
-        part = np.searchsorted(self.starts, rows, side="right") - 1
-        order = np.argsort(part, kind="stable")
-        paths = {number: rows_path(s.folder, index) for number, s, index in self.parts()}
-        places = []
-        for group in np.split(order, np.flatnonzero(np.diff(part[order])) + 1):
-            if len(group):
-                chosen = rows[group]
-                path = paths[int(part[group[0]])]
-                places.append(Place(path, self.offset[chosen], self.size[chosen], group))
-        return places
+    def places(self, rows: Rows) -> Places:
+        """Where rows lie."""
+        parts = np.searchsorted(self.starts, rows, side="right") - 1
+        used, file = np.unique(parts, return_inverse=True)
+        paths = self.row_files
+        return Places(
+            paths=tuple(paths[part] for part in used.tolist()),
+            file=file.astype(np.uint32),
+            offset=self.offset[rows],
+            size=self.size[rows],
+        )
+
+    @cached_property
+    def row_files(self) -> list[Path]:
+        """The file of rows of every part."""
+        return [rows_path(source.folder, index) for _, source, index in self.parts()]
 
 
 def load_corpus(sources: Sequence[PreparedSource]) -> Corpus:

@@ -251,42 +251,52 @@ def read_counts(folder: Path, index: int) -> PartCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Rows of one part, in the order wanted."""
+class Places:
+    """Where some rows lie, in the order wanted."""
 
-    path: Path
-    """The part's file of rows."""
-    offsets: npt.NDArray[np.uint64]
-    sizes: npt.NDArray[np.uint32]
-    targets: npt.NDArray[np.int64]
-    """Where each row goes in the gathered table."""
+    paths: tuple[Path, ...]
+    """Files of rows."""
+    file: npt.NDArray[np.uint32]
+    """Of each row: place of its file in ``paths``."""
+    offset: npt.NDArray[np.uint64]
+    size: npt.NDArray[np.uint32]
+
+    def __len__(self) -> int:
+        return len(self.file)
+
+    def slice(self, start: int, end: int) -> Places:
+        """Consecutive ones."""
+        span = slice(start, end)
+        return Places(self.paths, self.file[span], self.offset[span], self.size[span])
 
 
-def gather_rows(places: Sequence[Place], num_rows: int) -> pa.Table:
-    """Collect rows from their parts into one table.
+def gather_rows(places: Places) -> pa.Table:
+    """Collect rows from their files, each file opened once, into one table.
 
     Raises:
-        ManifestMismatch: A file is shorter than its table says, or not what was written.
+        ManifestMismatch: A file is damaged.
     """
+    lines: list[bytes] = [b""] * len(places)
+    order = np.argsort(places.file, kind="stable")
+    for group in np.split(order, np.flatnonzero(np.diff(places.file[order])) + 1):
+        if len(group):
+            _read_frames(places, group.tolist(), lines)
+    return parse_rows(lines)
+
+
+def _read_frames(places: Places, group: list[int], lines: list[bytes]) -> None:
+    """Read rows of one file to their places among the lines."""
+    path = places.paths[places.file[group[0]]]
     decompressor = zstandard.ZstdDecompressor()
-    lines: list[bytes] = [b""] * num_rows
-    for place in places:
-        with place.path.open("rb", buffering=0) as handle:
-            descriptor = handle.fileno()
+    with path.open("rb", buffering=0) as handle:
+        for at in group:
+            frame = os.pread(handle.fileno(), int(places.size[at]), int(places.offset[at]))
             try:
-                for offset, size, target in zip(
-                    place.offsets.tolist(),
-                    place.sizes.tolist(),
-                    place.targets.tolist(),
-                    strict=True,
-                ):
-                    lines[target] = decompressor.decompress(os.pread(descriptor, size, offset))
+                lines[at] = decompressor.decompress(frame)
             except zstandard.ZstdError as exc:
                 raise ManifestMismatch(
-                    f"{place.path} is damaged ({exc})",
-                    hint=f"delete {place.path.parent} and build again",
+                    f"{path} is damaged ({exc})", hint=f"delete {path.parent} and build again"
                 ) from exc
-    return parse_rows(lines)
 
 
 def parse_rows(lines: Sequence[bytes]) -> pa.Table:

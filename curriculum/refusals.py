@@ -113,7 +113,7 @@ class RefusalWriter:
         return _refusals(ids, stage, pa.array(reasons, pa.string()), pa.array(details, pa.string()))
 
     def _ids(self, rows: Rows) -> list[str]:
-        return list(map(self._selection.corpus.features.hex_id, rows.tolist()))
+        return self._selection.corpus.features.hex_ids(rows)
 
 
 def count_refused(selection: Selection) -> dict[str, int]:

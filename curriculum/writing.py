@@ -20,7 +20,7 @@ import pyarrow as pa
 from curriculum.executors import Executor
 from curriculum.features import Rows
 from curriculum.mixing import make_copy_id
-from curriculum.prepared import ROW_SCHEMA, Place, gather_rows
+from curriculum.prepared import ROW_SCHEMA, Places, gather_rows
 from curriculum.refusals import RefusalWriter
 from curriculum.selection import Selection
 from pipeline.errors import ManifestMismatch
@@ -49,10 +49,9 @@ class ShardTask:
     """What a worker needs to write a shard."""
 
     path: Path
-    groups: tuple[tuple[Place, ...], ...]
-    """Where the rows of each row group lie."""
-    ids: tuple[tuple[str, ...], ...]
-    """The rows' ids, group by group."""
+    places: Places
+    ids: list[str]
+    """What must be found there."""
     copies: npt.NDArray[np.uint16]
 
 
@@ -98,11 +97,10 @@ class PhaseWriter:
     def _write_shard(self, batch: Batch, work: Work) -> WrittenBatch:
         choice, corpus = self._selection.choice, self._selection.corpus
         rows = choice.rows[work.start : work.end]
-        groups = [rows[at : at + ROW_GROUP_ROWS] for at in range(0, len(rows), ROW_GROUP_ROWS)]
         task = ShardTask(
             path=staged_path(self._stage, "data", work.index, batch),
-            groups=tuple(tuple(corpus.places(group)) for group in groups),
-            ids=tuple(tuple(map(corpus.features.hex_id, group.tolist())) for group in groups),
+            places=corpus.places(rows),
+            ids=corpus.features.hex_ids(rows),
             copies=choice.copies[work.start : work.end],
         )
         self._executor.run(write_shard, task)
@@ -127,19 +125,18 @@ def write_shard(task: ShardTask) -> None:
     Raises:
         ManifestMismatch: A prepared source holds other rows than its tables say.
     """
-    start = 0
     with open_parquet(task.path, ROW_SCHEMA) as writer:
-        for places, ids in zip(task.groups, task.ids, strict=True):
-            table = gather_rows(places, len(ids))
-            found = table["id"].to_pylist()
-            if found != list(ids):
+        for start in range(0, len(task.ids), ROW_GROUP_ROWS):
+            end = min(start + ROW_GROUP_ROWS, len(task.ids))
+            table = gather_rows(task.places.slice(start, end))
+            ids = task.ids[start:end]
+            if table["id"].to_pylist() != ids:
+                folder = task.places.paths[0].parent.parent
                 raise ManifestMismatch(
-                    f"prepared rows under {places[0].path.parent} are not those of their tables",
-                    hint=f"delete {places[0].path.parent} and build again",
+                    f"prepared rows under {folder} are not those of their tables",
+                    hint=f"delete {folder} and build again",
                 )
-            copies = task.copies[start : start + len(ids)].tolist()
-            writer.write_table(_with_copy_ids(table, ids, copies))
-            start += len(ids)
+            writer.write_table(_with_copy_ids(table, ids, task.copies[start:end].tolist()))
 
 
 def _with_copy_ids(table: pa.Table, ids: Sequence[str], copies: Sequence[int]) -> pa.Table:
