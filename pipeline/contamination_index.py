@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.contamination_rules import CODE_EVIDENCE, EVIDENCE, EVIDENCE_INSIDE, Entry
-from pipeline.contamination_twins import RARE_NUMBERS
-from pipeline.problem_features import formula_part, is_number, shares, weight_of
+from pipeline.contamination_twins import MANY_RARE_NUMBERS
+from pipeline.problem_features import formula_part, open_fractions, shares, weight_of
 from pipeline.word_forms import VARIABLE, content_form, gram_form, spellings, stop_words, variables
 from pipeline.word_hashes import WordHashes, hash_tokens, hash_words
 
@@ -29,6 +29,8 @@ Float32s = npt.NDArray[np.float32]
 
 _LEAST_COVERAGE = 0.3
 """Candidates have half of what the rule asks for: the exact reading sets more notation apart."""
+MOST_LETTERS = 3
+"""Variables that are looked for when they are written together."""
 _SLACK = 0.9
 """And this part of the similarity that the rule asks for."""
 
@@ -38,7 +40,7 @@ class Scanner:
 
     def __init__(self, entries: Sequence[Entry], ngram: int, *, find_rewordings: bool) -> None:
         self._ngram = ngram
-        hashes = hash_words([entry.reading.text for entry in entries])
+        hashes = hash_words([open_fractions(entry.reading.text) for entry in entries])
         vocabulary = _Vocabulary(entries)
         self._words = vocabulary.words()
         triples = _make_table(*vocabulary.triple_keys())
@@ -59,7 +61,7 @@ class Scanner:
         self._rules = (
             ngram,
             _LEAST_COVERAGE,
-            RARE_NUMBERS / _SLACK,
+            MANY_RARE_NUMBERS / _SLACK,
             _flatten(EVIDENCE, marks),
             _flatten(CODE_EVIDENCE, marks),
             _flatten(EVIDENCE_INSIDE, marks),
@@ -73,7 +75,7 @@ class Scanner:
         """Numbers of the entries that each text may hold."""
         from pipeline.kernels.benchmark_items import scan
 
-        words = hash_words(texts)
+        words = hash_words([open_fractions(text) for text in texts])
         places, entries = scan(
             (words.hashes, words.kinds, words.offsets),
             self._words,
@@ -154,7 +156,8 @@ class _Vocabulary:
                 tokens.update(dict.fromkeys(spellings(feature)))
         words = list(tokens)
         # What is no word must be two or three variables: the exact reading looks at the formula.
-        glued = [word for word in _written_together() if word not in tokens]
+        glued = [word for word in _written_together() if word not in tokens or _is_run(word)]
+        words = [word for word in words if not _is_run(word)]
         forms = hash_tokens([gram_form(word) for word in words] + [VARIABLE] * len(glued))
         features = np.array(
             [self._numbers.get(content_form(word), WEIGHTLESS) for word in words]
@@ -182,6 +185,14 @@ def _written_together() -> list[str]:
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     pairs = [a + b for a in letters for b in letters if a != b]
     return [*pairs, *(pair + c for pair in pairs for c in letters if c not in pair)]
+
+
+def _is_run(word: str) -> bool:
+    """Whether these are names in a row, such as "abc": never a word."""
+    if not (word.isascii() and word.isalpha()):
+        return False
+    codes = [ord(letter) for letter in word]
+    return 2 <= len(word) <= MOST_LETTERS and codes == list(range(codes[0], codes[0] + len(word)))
 
 
 def _part_code(part: str) -> int:

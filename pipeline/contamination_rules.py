@@ -35,9 +35,9 @@ _LOOSE_SLACK, _LOOSE_EXTRA = 1.5, 12
 """A rewording may be so much longer."""
 _RATIO_CANDIDATE_COVERAGE = 0.1
 """Items with less in common are not compared by characters (a ratio of 90 shares far more)."""
-EVIDENCE = ((7.0, 0.95), (15.0, 0.84), (20.0, 0.75), (25.0, 0.70), (35.0, 0.65))
+EVIDENCE = ((7.0, 0.93), (12.0, 0.78), (16.0, 0.74), (20.0, 0.71), (25.0, 0.68), (35.0, 0.64))
 """Weight in common, and the similarity that it takes to be called a rewording."""
-CODE_EVIDENCE = ((9.0, 0.85), (15.0, 0.75), (20.0, 0.70), (25.0, 0.66), (40.0, 0.62))
+CODE_EVIDENCE = ((8.0, 0.80), (13.0, 0.72), (20.0, 0.64), (25.0, 0.60), (40.0, 0.57))
 """The same for programming tasks, whose statements leave more freedom."""
 EVIDENCE_INSIDE = ((25.0, 0.85), (50.0, 0.72))
 """The same for a window of a longer text."""
@@ -47,6 +47,8 @@ from indices that count up."""
 _TELLING, _WITHOUT_TELLING = 3.3, 0.9
 """Texts without a feature of this weight in common must be this similar: families of problems
 ("Let a, b and c be positive real numbers ...") have only such features."""
+_SOME_WORDS, _WORDS_ALIKE = 15.0, 0.5
+"""Where an item has words of this weight, they must be so alike by themselves."""
 _CODE_WORDS = frozenset(
     "function return returns print output program implement python code string strings list lists "
     "array arrays def class input".split()
@@ -82,6 +84,12 @@ class Entry:
     def weight(self) -> float:
         """Of all features that are compared."""
         return sum(weight_of(f) for f in self.reading.counts if self.is_compared(f))
+
+    @cached_property
+    def words_weight(self) -> float:
+        """Of those that are no triples."""
+        compared = (f for f in self.reading.counts if self.is_compared(f))
+        return sum(weight_of(f) for f in compared if " " not in f)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,11 +219,16 @@ def _liken(entry: Entry, row: Reading, window: tuple[int, int], *, is_inside: bo
     score = similarity(shared, entry.weight, sum(map(weight_of, inside)))
     marks = EVIDENCE_INSIDE if is_inside else CODE_EVIDENCE if entry.is_code else EVIDENCE
     needed = needed_similarity(shared, marks)
-    if max(weights, default=0.0) < _TELLING:
+    if not entry.is_code and max(weights, default=0.0) < _TELLING:
         needed = max(needed, _WITHOUT_TELLING)
-    words = sum(weight_of(f) for f in inside if f in entry.reading.counts and " " not in f)
-    if is_inside and words < _LEAST_WORDS_INSIDE:
+    words = {f for f in inside if " " not in f}
+    shared_words = sum(weight_of(f) for f in words if f in entry.reading.counts)
+    if is_inside and shared_words < _LEAST_WORDS_INSIDE:
         return 0.0
+    if entry.words_weight >= _SOME_WORDS:
+        alike = similarity(shared_words, entry.words_weight, sum(map(weight_of, words)))
+        if alike < _WORDS_ALIKE:
+            return 0.0
     return score if score >= needed else 0.0
 
 

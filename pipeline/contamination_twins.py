@@ -16,22 +16,29 @@ from functools import cached_property
 from rapidfuzz import fuzz
 
 from pipeline.problem_features import Reading, formula_part, is_number, weight_of
-from pipeline.word_forms import is_variable
+from pipeline.word_forms import OPERATORS, is_variable
 
-RARE_NUMBERS = 2.5
-"""A rewording may leave out numbers of this weight in all, such as "two" in "two people"."""
+RARE_NUMBERS, MANY_RARE_NUMBERS, _SOME = 2.5, 4.0, 30.0
+"""A rewording may leave out numbers of this weight in all, such as "two" in "two people"; where
+this much is in common, the 90 degrees of a right angle."""
+_LITTLE = 25.0
+"""Weight in common that leaves doubt."""
+_FEW_NUMBERS = 3
+"""Of so many or more, half must be there."""
 _EXTRA_NUMBERS, _MUCH = 1.1, 40.0
 """And add numbers of this weight, unless both texts have this much in common."""
 _CHANGED_SHARE = 0.05
 """Of an item's numbers, so many may be others: long tables, samples of programming tasks."""
-_LEAST_FORMULA = 7
-"""Tokens of a formula that must come back."""
+_LEAST_FORMULA, _LEAST_OPERATORS = 7, 2
+"""Tokens, and operators among them, of a formula that must come back."""
 _RICH_FORMULA_LIKENESS, _FORMULA_LIKENESS, _REWORDED_FORMULA_LIKENESS = 50.0, 75.0, 85.0
 """How alike (of 100), where much else is in common, and not: an edit may hit a formula, who
 rewords leaves it whole."""
+_LONGER, _SURPLUS = 1.5, 15.0
+"""A formula that goes on for half its length is less alike by this."""
 _LEAST_FIGURE_LIKENESS, _TOLD = 0.8, 2
 """Share of a figure's numbers in common, for items whose words hold fewer numbers than this."""
-_QUESTION_SHARE = 0.5
+_QUESTION_SHARE, _REWORDED_QUESTION_SHARE = 0.5, 0.55
 """Of the last sentence's weight, so much must be in the text."""
 _TAIL_EXTRA = 6
 _LONG_QUESTION = 12
@@ -104,7 +111,9 @@ def _has_other_numbers(pair: Pair) -> bool:
     numbers = pair.item.numbers
     if pair.is_reworded:
         gone = [number for number in numbers if number not in pair.inside]
-        if sum(map(weight_of, gone)) > RARE_NUMBERS:
+        most = RARE_NUMBERS if pair.shared < _SOME else MANY_RARE_NUMBERS
+        is_most = len(numbers) >= _FEW_NUMBERS and len(gone) > len(numbers) / 2
+        if (is_most and not pair.is_code) or sum(map(weight_of, gone)) > most:
             return True
         if pair.is_code:
             # Statements of programming tasks come with limits and samples, which add numbers.
@@ -149,19 +158,27 @@ def _has_other_figure(pair: Pair) -> bool:
 
 def _has_other_formula(pair: Pair) -> bool:
     """Whether the item's main formula has no likeness in the text, whatever the variables."""
-    formula = max(_formulas(pair.item.tokens), key=len, default=[])
+    formula = max(filter(_is_computed, _formulas(pair.item.tokens)), key=len, default=[])
     if len(formula) < _LEAST_FORMULA:
         return False
     likeness = max((_liken(formula, other) for other in _formulas(pair.row.tokens)), default=0.0)
-    if pair.is_reworded and pair.shared < _MUCH:
-        return likeness < _REWORDED_FORMULA_LIKENESS
-    return likeness < (_FORMULA_LIKENESS if pair.shared < _MUCH else _RICH_FORMULA_LIKENESS)
+    if pair.shared >= _MUCH:
+        return likeness < _RICH_FORMULA_LIKENESS
+    is_strict = pair.is_reworded or pair.shared < _LITTLE
+    return likeness < (_REWORDED_FORMULA_LIKENESS if is_strict else _FORMULA_LIKENESS)
+
+
+def _is_computed(formula: Sequence[str]) -> bool:
+    """Whether this is more than a list of numbers."""
+    has_numbers = any(part[0].isdigit() for part in formula)
+    return not has_numbers or sum(part in OPERATORS for part in formula) >= _LEAST_OPERATORS
 
 
 def _liken(formula: list[str], other: list[str]) -> float:
     if len(other) <= len(formula):
         return float(fuzz.ratio(formula, other))
-    return float(fuzz.partial_ratio(formula, other))
+    surplus = len(other) > _LONGER * len(formula)
+    return float(fuzz.partial_ratio(formula, other)) - (_SURPLUS if surplus else 0.0)
 
 
 def _formulas(tokens: Sequence[str]) -> Iterator[list[str]]:
@@ -195,7 +212,8 @@ def _has_other_question(pair: Pair) -> bool:
         if group is _EXTREMES and pair.is_reworded and tail & group and not item & group:
             return True
     found = sum(weight_of(feature) for feature in wanted if feature in here)
-    return found < _QUESTION_SHARE * last.weight
+    share = _REWORDED_QUESTION_SHARE if pair.is_reworded else _QUESTION_SHARE
+    return found < share * last.weight
 
 
 def _has_other_variable(pair: Pair) -> bool:

@@ -26,6 +26,10 @@ _TASK = re.compile(
     r"|\bstandard input\b|\bstdin\b",
     re.IGNORECASE | re.MULTILINE,
 )
+_EXPLANATION = re.compile(
+    r"\((?=[A-Z][^()]{40,}\.\))[^()]*\)|(?<=[.?!] )For (?:example|instance)\b[^?]*?\.(?=\s|$)"
+)
+_LEAST_PROBLEM_WORDS, _QUESTION_CHARS = 12, 20
 _LEAST_WORDS = 5
 """A shorter statement says nothing."""
 
@@ -49,10 +53,18 @@ class ItemText:
 
     def texts(self) -> list[str]:
         """The whole item, and a programming task's statement where it is less."""
-        if not self.is_code:
-            return [self.question]
-        statement = cut_statement(self.question)
-        return [self.question] if statement == self.question.strip() else [self.question, statement]
+        cut = cut_statement(self.question) if self.is_code else cut_explanations(self.question)
+        return [self.question] if cut == self.question.strip() else [self.question, cut]
+
+
+def cut_explanations(problem: str) -> str:
+    """A problem without sentences in parentheses and examples, which explain what is known."""
+    problem = problem.strip()
+    # The question must stay, unless it stands before a last remark in parentheses.
+    problem_end = "" if problem.endswith(")") else problem[-_QUESTION_CHARS:]
+    cut = _EXPLANATION.sub(" ", problem).strip()
+    is_enough = len(cut.split()) >= _LEAST_PROBLEM_WORDS and cut.endswith(problem_end)
+    return cut if is_enough else problem
 
 
 def cut_statement(task: str) -> str:

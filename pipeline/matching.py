@@ -97,6 +97,12 @@ def marked_words(text: str) -> frozenset[str]:
     )
 
 
+def sentences_of(text: str) -> list[str]:
+    """The sentences of a text that hold words or numbers."""
+    pieces = _SENTENCE_END.split(cut_figures(text))
+    return [piece for piece in pieces if piece and _TOKEN.search(piece)]
+
+
 def last_sentence(text: str) -> list[str]:
     """Tokens of a text's last sentence that has any."""
     for piece in reversed(_SENTENCE_END.split(cut_figures(text))):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
-from pipeline.matching import cut_figures, figures_of, last_sentence, marked_words, tokenize
+from pipeline.matching import cut_figures, figures_of, marked_words, sentences_of, tokenize
 from pipeline.word_forms import OPERATORS, VARIABLE, content_form, gram_form, is_variable
 
 FORMULA_WORDS = frozenset(
@@ -50,6 +50,14 @@ _GLUED_NAMES = re.compile(r"(?<![\\A-Za-z])[A-Z]{2,5}(?![A-Za-z])")
 _BOUNDS = re.compile(r"(\[\s*-?\d+),(\s*-?\d+\s*[\])])")
 """The interval from -500 to 500 is no number of six digits."""
 _NOT_GLUED = frozenset("gcd lcm mod max min deg exp det arg and or if for the sum int dim".split())
+_BOUND_WORDS = frozenset(["least", "most"])
+_INSTRUCTION = re.compile(
+    r"\s*\(|"
+    r"\s*\(?(?:express|write|enter|give|round|leave|note|assume|submit|state|put)\b.*"
+    r"\b(?:answer|result|form|fraction|decimal|nearest|expression)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+"""A sentence that says how to write the answer, not what is asked."""
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _LEVELS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
 
@@ -86,8 +94,10 @@ class Reading:
 
     @cached_property
     def last(self) -> Reading:
-        """The last sentence, which usually asks."""
-        return read_tokens(self.text, last_sentence(open_up(self.text)))
+        """The last sentence that may ask."""
+        sentences = sentences_of(open_up(self.text))
+        asking = [s for s in sentences if not _INSTRUCTION.match(s)]
+        return read_tokens(self.text, tokenize((asking or sentences or [""])[-1]))
 
     @cached_property
     def marked(self) -> frozenset[str]:
@@ -105,10 +115,17 @@ def read_tokens(text: str, tokens: Sequence[str]) -> Reading:
     parts = [formula_part(token) for token in tokens]
     features: list[tuple[str, ...]] = []
     for place, token in enumerate(tokens):
-        form = content_form(token)
+        form = "" if _is_bound(tokens, place) else content_form(token)
         triple = join_triple(parts[place - 2 : place + 1]) if place >= 2 else ""
         features.append(tuple(feature for feature in (form, triple) if feature))
     return Reading(text, tokens, [gram_form(token) for token in tokens], features)
+
+
+def _is_bound(tokens: Sequence[str], place: int) -> bool:
+    """Whether this is the end of "at least", which asks for an extreme only with "how many"."""
+    if tokens[place] not in _BOUND_WORDS or place == 0 or tokens[place - 1] != "at":
+        return False
+    return place + 1 >= len(tokens) or tokens[place + 1] != "how"
 
 
 def formula_part(token: str) -> str:
@@ -125,11 +142,17 @@ def join_triple(parts: Sequence[str]) -> str:
     return " ".join(parts) if says_something and all(parts) else ""
 
 
-def open_up(text: str) -> str:
-    """Notation that :func:`pipeline.matching.tokenize` would run together, set apart."""
-    if "\\" in text:
+def open_fractions(text: str) -> str:
+    """A text whose short fractions are set apart; the cheap part of :func:`open_up`."""
+    if "frac" in text:
         for pattern, replacement in _SHORT_FRACTIONS:
             text = pattern.sub(replacement, text)
+    return text
+
+
+def open_up(text: str) -> str:
+    """Notation that :func:`pipeline.matching.tokenize` would run together, set apart."""
+    text = open_fractions(text)
     text = _BOUNDS.sub(r"\1 , \2", text)
     if not text.isascii():
         text = _RAISED.sub(lambda match: f"^{match[1].translate(_LEVELS)} ", text)
