@@ -6,9 +6,10 @@ when it is like an earlier row *that stays*. So the earliest of a family survive
 is as similar as stated to the very row that stands for it, and no chain of small changes removes
 what is not alike.
 
-Keys are read a few bands at a time and n-grams of candidates only, within a stated memory; besides,
-20 bytes a row are kept and 8 bytes a pair of candidates (two passes over the texts where no
-sketches are stored).
+Keys are read a few bands at a time and n-grams of candidates only, within a stated memory, as are
+the pairs of candidates: where there are too many, later rows wait for another round. Besides, 20
+bytes a row are kept and about 60 while a band is sorted. Where no sketches are stored, texts are
+streamed twice and their keys kept (128 bytes a row at a threshold of 0.7).
 """
 
 from __future__ import annotations
@@ -39,8 +40,10 @@ _WINDOW = 4
 """Rows of one bucket that a row is compared with, besides the bucket's first: keeps the work linear
 where thousands of rows share a stock phrase."""
 _MEMORY = 256 << 20
-_BYTES_PER_PAIR = 2048
-"""Of the n-grams of two rows of 250 words."""
+_BYTES_PER_PAIR = 8192
+"""Of two rows of 170 words, while their n-grams are sorted."""
+_BYTES_PER_CANDIDATE = 32
+"""Of a pair of rows while pairs are collected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +136,10 @@ def find_near_rows(
         ascending = np.argsort(rows)
         return _reorder(read_grams(rows[ascending]), np.argsort(ascending))
 
-    bands = _num_bands_for(threshold)
-    pairs = _candidate_pairs(len(order), read_ordered, bands, memory)
-    found = _decide(len(order), pairs, read_placed, threshold=threshold, memory=memory)
+    # What is read at once are the keys of all rows, of which the candidates may be few.
+    step = memory // (8 * (int(order.max(initial=0)) + 1))
+    search = _Search(len(order), read_placed, threshold, memory)
+    found = search.run(read_ordered, _num_bands_for(threshold), max(1, step))
     return NearRows(order[found.removed], order[found.kept], found.jaccard)
 
 
@@ -164,9 +168,8 @@ def find_near_duplicates(
         chosen = _pick(texts(), rows)
         return _join([_gram_sets(hash_words(chunk), ngram) for chunk in _chunks(chosen)])
 
-    num = len(bands)
-    pairs = _candidate_pairs(num, lambda first, last: bands[:, first:last], num_bands, _MEMORY)
-    found = _decide(num, pairs, read_grams, threshold=threshold, memory=_MEMORY)
+    search = _Search(len(bands), read_grams, threshold, _MEMORY)
+    found = search.run(lambda first, last: bands[:, first:last], num_bands, num_bands)
     rows = zip(found.removed, found.kept, found.jaccard, strict=True)
     return [
         NearDuplicate(int(removed), int(kept), round(float(jaccard), 3))
@@ -187,7 +190,8 @@ def _sort_sets(sets: GramSets) -> GramSets:
     """Every set ascending, without repetitions."""
     keys = np.repeat(np.arange(len(sets), dtype=np.uint64) << np.uint64(32), np.diff(sets.offsets))
     # Sorting set and value as one number leaves every set in place.
-    keys = np.sort(keys | sets.values)
+    keys |= sets.values
+    keys.sort()
     if len(keys):
         keys = keys[np.concatenate([[True], keys[1:] != keys[:-1]])]
     sizes = np.bincount((keys >> np.uint64(32)).astype(np.int64), minlength=len(sets))
@@ -212,21 +216,8 @@ def _num_bands_for(threshold: float) -> int:
     return NUM_BANDS
 
 
-def _candidate_pairs(
-    num: int, read_bands: Callable[[int, int], UInt32s], num_bands: int, memory: int
-) -> Int64s:
-    """Pairs that share a band's key, as ``later * rows + earlier``, ascending."""
-    found = np.empty(0, dtype=np.int64)
-    # A band takes its keys twice (as read, in order) and 16 bytes a row while it is sorted.
-    step = max(1, (memory // max(1, num) - 16) // 8)
-    for first in range(0, num_bands, step):
-        bands = read_bands(first, min(first + step, num_bands))
-        for band in range(bands.shape[1]):
-            found = np.unique(np.concatenate([found, *_pairs_of_band(bands[:, band])]))
-    return found
-
-
 def _pairs_of_band(keys: UInt32s) -> Iterator[Int64s]:
+    """Pairs that share a key, as ``later * rows + earlier``."""
     num = len(keys)
     places = np.arange(num, dtype=np.uint64)
     ordered = np.sort((keys.astype(np.uint64) << np.uint64(32)) | places)
@@ -241,34 +232,71 @@ def _pairs_of_band(keys: UInt32s) -> Iterator[Int64s]:
     yield rows[others] * num + rows[firsts[others]]
 
 
-def _decide(
-    num: int,
-    pairs: Int64s,
-    read_grams: Callable[[Int64s], GramSets],
-    *,
-    threshold: float,
-    memory: int,
-) -> NearRows:
-    """Decide row by row, against earlier rows that stay; so many rows at once as memory holds."""
-    from pipeline.kernels.sketches import decide
+class _Search:
+    """Finds which of some rows repeat earlier ones, in ranges of rows whose pairs fit in memory."""
 
-    kept_of = np.full(num, -1, np.int64)
-    jaccards = np.zeros(num, np.float32)
-    slots = np.zeros(num, np.int64)
-    start = 0
-    while start < len(pairs):
-        # All pairs of one row stay together.
-        end = min(start + max(1, memory // _BYTES_PER_PAIR), len(pairs))
-        end = int(np.searchsorted(pairs, (pairs[end - 1] // num + 1) * num))
-        now = np.stack(np.divmod(pairs[start:end], num), axis=1)
-        standing = kept_of[now[:, 1]]
-        needed = np.unique([now[:, 0], np.where(standing >= 0, standing, now[:, 1])])
-        grams = _sort_sets(read_grams(needed))
-        slots[needed] = np.arange(len(needed))
-        decide(now, (grams.values, grams.offsets, slots), kept_of, jaccards, threshold)
-        start = end
-    removed = np.flatnonzero(kept_of >= 0)
-    return NearRows(removed, kept_of[removed], jaccards[removed])
+    def __init__(
+        self,
+        num: int,
+        read_grams: Callable[[Int64s], GramSets],
+        threshold: float,
+        memory: int,
+    ) -> None:
+        self._num = num
+        self._read_grams = read_grams
+        self._threshold = threshold
+        self._most_now = max(1, memory // _BYTES_PER_PAIR)
+        self._most_candidates = max(1000, memory // _BYTES_PER_CANDIDATE)
+        self._kept_of = np.full(num, -1, np.int64)
+        self._jaccards = np.zeros(num, np.float32)
+        self._slots = np.zeros(num, np.int64)
+
+    def run(self, read_bands: Callable[[int, int], UInt32s], num_bands: int, step: int) -> NearRows:
+        """Decide on all rows; so many bands are read at once."""
+        low = 0
+        while low < self._num:
+            pairs, high = np.empty(0, np.int64), self._num
+            for first in range(0, num_bands, step):
+                bands = read_bands(first, min(first + step, num_bands))
+                for band in range(bands.shape[1]):
+                    pairs = self._collect(pairs, bands[:, band], low, high)
+                    pairs, high = self._shorten(pairs, low, high)
+            self._decide(pairs)
+            low = high
+        removed = np.flatnonzero(self._kept_of >= 0)
+        return NearRows(removed, self._kept_of[removed], self._jaccards[removed])
+
+    def _collect(self, pairs: Int64s, keys: UInt32s, low: int, high: int) -> Int64s:
+        """Pairs and those of one more band whose later row lies from ``low`` to ``high``."""
+        new = [pairs]
+        for some in _pairs_of_band(keys):
+            new.append(some[(some >= low * self._num) & (some < high * self._num)])
+        return np.unique(np.concatenate(new))
+
+    def _shorten(self, pairs: Int64s, low: int, high: int) -> tuple[Int64s, int]:
+        """Leave the last rows to another round when there are too many pairs."""
+        if len(pairs) <= self._most_candidates:
+            return pairs, high
+        high = max(low + 1, int(pairs[len(pairs) // 2]) // self._num)
+        return pairs[: np.searchsorted(pairs, high * self._num)].copy(), high
+
+    def _decide(self, pairs: Int64s) -> None:
+        """Decide row by row, against earlier rows that stay."""
+        from pipeline.kernels.sketches import decide
+
+        start = 0
+        while start < len(pairs):
+            # All pairs of one row stay together.
+            end = min(start + self._most_now, len(pairs))
+            end = int(np.searchsorted(pairs, (pairs[end - 1] // self._num + 1) * self._num))
+            now = np.stack(np.divmod(pairs[start:end], self._num), axis=1)
+            standing = self._kept_of[now[:, 1]]
+            needed = np.unique([now[:, 0], np.where(standing >= 0, standing, now[:, 1])])
+            grams = _sort_sets(self._read_grams(needed))
+            self._slots[needed] = np.arange(len(needed))
+            sets = (grams.values, grams.offsets, self._slots)
+            decide(now, sets, self._kept_of, self._jaccards, self._threshold)
+            start = end
 
 
 def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:

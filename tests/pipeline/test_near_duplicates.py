@@ -162,6 +162,20 @@ def test_stored_sketches_give_the_same_in_any_memory(memory: int) -> None:
         assert likeness == pytest.approx(jaccard(texts[removed], texts[kept]))
 
 
+def test_more_candidates_than_fit_are_taken_in_rounds() -> None:
+    rng = random.Random(2)
+    stock = " ".join(rng.choices(WORDS, k=40))
+    texts = [f"{stock} {' '.join(rng.choices(WORDS, k=rng.randrange(9)))}" for _ in range(1500)]
+    order = np.arange(len(texts))
+    small, large = (
+        find_near_rows(order, *sketch_readers(texts), threshold=0.9, memory=memory)
+        for memory in (1, 1 << 28)
+    )
+    assert small.removed.tolist() == large.removed.tolist()
+    assert small.kept.tolist() == large.kept.tolist()
+    assert 100 < len(small.removed) < 1400
+
+
 def test_no_rows_and_rows_without_likeness() -> None:
     for texts in ([], ["", ""], ["one two three", "four five six"]):
         order = np.arange(len(texts))
