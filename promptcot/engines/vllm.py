@@ -105,9 +105,13 @@ class LoadedModel:
         self._loading = self._loading or asyncio.Lock()
         async with self._loading:
             if self._engine is None:
-                await asyncio.to_thread(self._create)
+                # vLLM keeps a traceback that leads to the thread's frames, and these its result,
+                # until the interpreter's exit: what they hold is a list that is empty by then.
+                made: list[Any] = []
+                await asyncio.to_thread(self._create, made)
+                self._engine = made.pop()
 
-    def _create(self) -> None:
+    def _create(self, made: list[Any]) -> None:
         import_vllm()
         # This process has threads, and a fork of one that has may hang.
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
@@ -115,11 +119,8 @@ class LoadedModel:
 
         arguments = {"enable_prefix_caching": True, "disable_log_stats": True, **self._engine_args}
         try:
-            # Set here, not returned: vLLM keeps a traceback that leads to this thread's frames,
-            # which would hold a result of the thread until the interpreter's exit.
-            self._engine = AsyncLLMEngine.from_engine_args(
-                AsyncEngineArgs(model=self._name, **arguments)
-            )
+            arguments["model"] = self._name
+            made.append(AsyncLLMEngine.from_engine_args(AsyncEngineArgs(**arguments)))
         except _vllm_errors(OSError, TypeError, ValueError, RuntimeError) as exc:
             raise TeacherError(
                 f"vLLM cannot load {self._name!r}: {exc}",
