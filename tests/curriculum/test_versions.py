@@ -8,6 +8,7 @@ import shutil
 import warnings
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -98,8 +99,9 @@ def test_the_card_is_valid_whatever_a_licence_is_called(tmp_path: Path, built: V
 
     card = DatasetCard.load(built.folder / "README.md")
     assert isinstance(card.data, DatasetCardData)
+    values: Any = card.data
     assert card.data.license == ["apache-2.0", "mit"]
-    configs = card.data.to_dict()["configs"]
+    configs = values.to_dict()["configs"]
     assert [c["config_name"] for c in configs] == ["default", "rejected", "duplicates"]
     odd = [ocr_row("Print the line, please.", license='odd: "one" | two')]
     recipe = make_recipe(tmp_path / "r", ocr=odd)
