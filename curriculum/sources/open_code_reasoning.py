@@ -47,7 +47,8 @@ def parse_row(
 ) -> Candidate | Rejected:
     """Understand one row; a ``-`` question is joined or refused by name."""
     row = raw.values
-    row_id = make_row_id(config_of(row), row["id"], row["output"])
+    # The question belongs to the key: ids may be careless, and two questions can share an answer.
+    row_id = make_row_id(config_of(row), row["id"], row["input"], row.get("index"), row["output"])
     return _parse(raw, source, questions, _Parts(row_id, row["id"], row["input"], row["output"]))
 
 
@@ -56,7 +57,9 @@ def parse_row_2(
 ) -> Candidate | Rejected:
     """Understand one row of OpenCodeReasoning-2."""
     row = raw.values
-    row_id = make_row_id(source.kind, row["question_id"], row["r1_generation"])
+    row_id = make_row_id(
+        source.kind, row["question_id"], row["question"], row["index"], row["r1_generation"]
+    )
     parts = _Parts(row_id, row["question_id"], row["question"], row["r1_generation"])
     return _parse(raw, source, questions, parts)
 

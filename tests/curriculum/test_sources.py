@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from curriculum_rows import (
-    GOOD_CODE,
     OCR,
     OT2,
     make_recipe,
@@ -22,11 +21,11 @@ from curriculum_rows import (
 )
 
 from curriculum.build import build_phase
-from curriculum.candidates import Candidate, make_row_id
+from curriculum.candidates import Candidate
 from curriculum.checking import check_source_file
 from curriculum.sources.open_code_reasoning import parse_row
-from curriculum.sources.questions import QuestionTable, QuestionTables, load_questions
 from curriculum.sources.parts import RawRow
+from curriculum.sources.questions import QuestionTable, QuestionTables, load_questions
 from pipeline.errors import ConfigError, SourceError
 from pipeline.settings import load_recipe
 from pipeline.settings.sources import QuestionSource, SourceSettings
@@ -54,7 +53,10 @@ def test_questions_join_by_dataset_split_and_row() -> None:
     assert isinstance(candidate, Candidate)
     assert candidate.question == "one"
     assert candidate.provenance.source_split == "test"
-    assert candidate.row_id == make_row_id("split_1", "q", GOOD_CODE)
+    other = parse_row(raw({**row, "index": "0"}), CODE, tables)
+    assert isinstance(other, Candidate)
+    # One id and one answer, but two questions: two rows.
+    assert other.row_id != candidate.row_id
 
 
 def test_codeforces_questions_are_put_together(tmp_path: Path) -> None:
