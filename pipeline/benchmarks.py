@@ -98,7 +98,7 @@ def load_benchmark_index(recipe: Recipe) -> BenchmarkIndex:
         SourceError: A benchmark's file cannot be read.
     """
     items = [
-        ItemText(benchmark=item.benchmark, item_id=item.id, question=item.question)
+        ItemText(item.benchmark, item.id, item.question, item.domain)
         for settings in recipe.settings.benchmarks
         for item in load_benchmark(recipe, settings)
     ]

@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from pipeline.contamination_rules import Entry, Finding, judge
 from pipeline.item_texts import ItemText
 from pipeline.matching import count_words, tokenize
-from pipeline.problem_features import Reading, formula_part, read
+from pipeline.problem_features import FORMULA_WORDS, Reading, formula_part, read
 from pipeline.settings.decontamination import DecontaminationSettings
-from pipeline.word_forms import is_variable
+from pipeline.word_forms import OPERATORS
 
 __all__ = ["STAGE", "BenchmarkIndex", "ItemText", "Match", "RowFinding", "find_in_row"]
 
@@ -193,13 +193,13 @@ def _find_whole(entry: Entry, row: Reading) -> Finding | None:
         end = start + len(item)
         if tokens[start:end] != item:
             continue
-        before = start > 0 and _goes_on(tokens[start - 1]) and bool(formula_part(item[0]))
-        after = end < len(tokens) and _goes_on(tokens[end]) and bool(formula_part(item[-1]))
+        before = start > 0 and bool(formula_part(item[0])) and _goes_on(tokens[start - 1])
+        after = end < len(tokens) and bool(formula_part(item[-1])) and _goes_on(tokens[end])
         if not before and not after:
             return Finding("short_item", 1.0, start, end)
     return None
 
 
 def _goes_on(token: str) -> bool:
-    """Whether a formula's neighbour belongs to it; a letter may be an article."""
-    return bool(formula_part(token)) and not is_variable(token)
+    """Whether a formula's neighbour belongs to it; a number may count sentences."""
+    return token in OPERATORS or token in FORMULA_WORDS

@@ -3,10 +3,10 @@
 Three ways in which a text may hold an item, tried in this order:
 
 * *coverage*: most of the item's n-grams stand in one window of about the item's length;
-* *ratio*: text and item are nearly equal by characters, with the same numbers and last sentence;
 * *rewording*: both share most of their features by weight (:func:`similarity`), the more so the
   less there is in common: a long story may change much, "Find the area of the triangle" is no
-  evidence at all. A longer text must hold the item nearly whole in one window.
+  evidence at all. A longer text must hold the item nearly whole in one window;
+* *ratio*: text and item are nearly equal by characters, with the same numbers and last sentence.
 
 A pair that passes but differs in what :mod:`pipeline.contamination_twins` compares is a template
 twin, another problem of the same making.
@@ -111,13 +111,14 @@ def judge(entry: Entry, row: Reading, settings: DecontaminationSettings) -> Find
     n = entry.ngram
     start, end, coverage = _best_cover(entry, row)
     if coverage >= _needed_coverage(entry, row, settings) and not entry.is_short:
-        window = (max(0, start - n), min(len(row.tokens), end + 2 * n))
+        # Grams that the item repeats are counted once, so that the window may end too soon.
+        stop = max(end + 2 * n, start + len(entry.reading.tokens) + n)
+        window = (max(0, start - n), min(len(row.tokens), stop))
         return _found("coverage", coverage, (start, end + n), _compare(entry, row, window))
-    if coverage >= _RATIO_CANDIDATE_COVERAGE:
+    found = _judge_rewording(entry, row) if settings.find_rewordings else None
+    if found is None and coverage >= _RATIO_CANDIDATE_COVERAGE:
         found = _judge_ratio(entry, row, settings.min_ratio)
-        if found is not None:
-            return found
-    return _judge_rewording(entry, row) if settings.find_rewordings else None
+    return found
 
 
 def _needed_coverage(entry: Entry, row: Reading, settings: DecontaminationSettings) -> float:

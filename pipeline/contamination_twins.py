@@ -119,7 +119,7 @@ def _has_other_numbers(pair: Pair) -> bool:
             # Statements of programming tasks come with limits and samples, which add numbers.
             return False
         added = [f for f in pair.inside if is_number(f) and f not in numbers]
-        if gone and added:
+        if gone and (added or pair.shared < _LITTLE):
             return True
         return sum(map(weight_of, added)) > _EXTRA_NUMBERS and pair.shared < _MUCH
     missing = numbers - pair.inside

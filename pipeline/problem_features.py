@@ -18,7 +18,7 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from pipeline.matching import cut_figures, figures_of, marked_words, sentences_of, tokenize
-from pipeline.word_forms import OPERATORS, VARIABLE, content_form, gram_form, is_variable
+from pipeline.word_forms import OPERATORS, VARIABLE, content_form, gram_form, is_stop_word, is_variable
 
 FORMULA_WORDS = frozenset(
     "sqrt sin cos tan cot sec csc log ln arcsin arccos arctan lfloor rfloor lceil rceil pi sum "
@@ -41,14 +41,23 @@ _SHORT_FRACTIONS = (
 r"""``\frac12`` is one half, not twelve."""
 _SIGNS = (("√", r" \sqrt "), ("π", r" \pi "), ("∠", " angle "), ("△", " triangle "))
 _RAISED = re.compile("([⁰¹²³⁴-⁹]+)")
-_FORMULA = re.compile(r"\$[^$]+\$|\\\[.*?\\\]|\\\(.*?\\\)", re.DOTALL)
+_FORMULA = re.compile(
+    r"\$\$[^$]+\$\$"
+    # A price is followed by a word or ends a sentence.
+    r"|\$(?!\d[\d,.]*%?(?:\s+[A-Za-z]{2}|[.,;?!)]+\s|[.,;?!)]*\Z))(?:[^$\n]|\n(?!\s*\n))+\$"
+    r"|\\\[.*?\\\]|\\\(.*?\\\)",
+    re.DOTALL,
+)
 _GLUED = re.compile(
     r"\\(?:text|mbox|mathrm|textbf|textit|operatorname|begin|end)\s*\{[^}]*\}"
     r"|(?<![\\a-zA-Z])(?:[a-z]{2,4}|[A-Z]{2,5})(?![a-zA-Z])"
 )
-_GLUED_NAMES = re.compile(r"(?<![\\A-Za-z])[A-Z]{2,5}(?![A-Za-z])")
+_GLUED_NAMES = re.compile(
+    r"(?<![\\A-Za-z])(?<![A-Z]{2}\s)[A-Z]{2,5}(?![A-Za-z])(?!\s+[A-Z]{2})"
+)
 _BOUNDS = re.compile(r"(\[\s*-?\d+),(\s*-?\d+\s*[\])])")
 """The interval from -500 to 500 is no number of six digits."""
+_CAPITALS, _SMALL = re.compile(r"\b[A-Z]{2,}\b"), re.compile(r"\b[A-Z]?[a-z]{2,}\b")
 _NOT_GLUED = frozenset("gcd lcm mod max min deg exp det arg and or if for the sum int dim".split())
 _BOUND_WORDS = frozenset(["least", "most"])
 _INSTRUCTION = re.compile(
@@ -159,15 +168,20 @@ def open_up(text: str) -> str:
         for sign, replacement in _SIGNS:
             text = text.replace(sign, replacement)
     text = _FORMULA.sub(lambda match: _GLUED.sub(_set_apart, match[0]), cut_figures(text))
-    # A text in capitals has no names of points that could be told from its words.
-    is_shouted = text.upper() == text
-    return text if is_shouted else _GLUED_NAMES.sub(_set_apart, text)
+    return text if _is_shouted(text) else _GLUED_NAMES.sub(_set_apart, text)
+
+
+def _is_shouted(text: str) -> bool:
+    """Whether names of points cannot be told from words, because those are in capitals too."""
+    return len(_CAPITALS.findall(text)) > len(_SMALL.findall(text))
 
 
 def _set_apart(match: re.Match[str]) -> str:
     word = match[0]
     lower = word.lower()
     if word[0] == "\\" or lower in _NOT_GLUED or lower in FORMULA_WORDS:
+        return word
+    if len(word) > 2 and is_stop_word(lower):
         return word
     is_name = len(set(word)) == len(word) and (len(word) <= 3 or lower not in shares())
     return f" {' '.join(word)} " if is_name else word

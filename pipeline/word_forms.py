@@ -194,6 +194,11 @@ def _spelled_out() -> dict[str, list[str]]:
     return tokens
 
 
+def is_stop_word(token: str) -> bool:
+    """Whether problems can do without this word."""
+    return token in _STOP_WORDS
+
+
 def stop_words() -> list[str]:
     """Words without a form."""
     return sorted(_STOP_WORDS)
