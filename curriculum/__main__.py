@@ -240,20 +240,28 @@ def decontaminate(
         Path | None,
         typer.Option("--benchmark", help="Items to look for; by default the recipe's benchmarks."),
     ] = None,
+    judge: Annotated[
+        str,
+        typer.Option("--judge", help="Also ask this teacher about each row's nearest items."),
+    ] = "",
     recipe: cli.RecipeOption = "demo",
     overrides: cli.SetOption = None,
+    out: cli.OutOption = None,
     as_json: cli.JsonOption = False,
 ) -> None:
     """Check any rows against benchmarks: flagged ids with benchmark, item and span.
 
     Example: python -m curriculum decontaminate rows.jsonl --benchmark math500.jsonl
     """
-    from curriculum.checking import decontaminate_file, show_flagged
+    from curriculum.decontaminating import add_judgements, decontaminate_file, show_flagged
     from pipeline import console
 
     if as_json:
         console.use_json_output()
-    report = decontaminate_file(_load(recipe, overrides), file, benchmark)
+    loaded = _load(recipe, overrides)
+    report = decontaminate_file(loaded, file, benchmark)
+    if judge:
+        add_judgements(report, loaded, file, benchmark, teacher=judge, out=loaded.out(out))
     show_flagged(report)
     if as_json:
         console.print_json(report)

@@ -1,9 +1,8 @@
-"""Check files that are not part of a build: rows in a source's schema, or any texts."""
+"""Check files that are not part of a build: rows in a source's schema."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,19 +16,13 @@ from curriculum.near_questions import HashedQuestions, make_search
 from curriculum.question_hashes import hash_questions
 from curriculum.sources.catalog import Parser, read_source_file
 from curriculum.sources.questions import load_questions
-from curriculum.sources.reading import iterate_rows
 from pipeline import console
-from pipeline.benchmarks import load_benchmark_index
-from pipeline.contamination import BenchmarkIndex, ItemText, Match
 from pipeline.errors import ConfigError, SourceError
 from pipeline.hashing import file_sha256
 from pipeline.records import Rejected
 from pipeline.settings.recipe import Recipe
 from pipeline.settings.sources import SourceKind, SourceSettings
 
-TEXT_FIELDS = ("text", "question", "problem", "prompt", "input", "statement")
-"""Where a row's text may stand, first match wins."""
-ID_FIELDS = ("id", "unique_id", "task_id", "question_id", "idx")
 MAX_SHOWN = 20
 
 
@@ -165,86 +158,3 @@ def show_check(report: dict[str, Any]) -> None:
 
 def _of_many(count: int) -> str:
     return f" (first {MAX_SHOWN} of {count:,})" if count > MAX_SHOWN else ""
-
-
-def decontaminate_file(recipe: Recipe, path: Path, benchmark: Path | None) -> dict[str, Any]:
-    """Look for benchmark items in any rows with an id and a text.
-
-    Raises:
-        SourceError: A file is missing, unreadable or empty, or a row lacks an id or a text.
-    """
-    if benchmark is None:
-        index = load_benchmark_index(recipe)
-    else:
-        items = [
-            ItemText(benchmark.name.partition(".")[0], row_id, text)
-            for row_id, text in read_texts(benchmark)
-        ]
-        index = BenchmarkIndex(items, recipe.settings.curriculum.decontamination)
-    if not len(index):
-        raise SourceError(
-            f"recipe {recipe.name} lists no [[benchmarks]]", hint="pass --benchmark FILE"
-        )
-    flagged: list[dict[str, Any]] = []
-    twins: list[dict[str, Any]] = []
-    num_rows = 0
-    for row_id, text in read_texts(path):
-        num_rows += 1
-        for match in index.find(text):
-            (flagged if match.is_contamination else twins).append(_report(row_id, match))
-    return {
-        "path": str(path),
-        "rows": num_rows,
-        "benchmarks": index.items_per_benchmark(),
-        "flagged_ids": list(dict.fromkeys(entry["id"] for entry in flagged)),
-        "flagged": flagged,
-        "template_twins": twins,
-    }
-
-
-def read_texts(path: Path) -> Iterator[tuple[str, str]]:
-    """Stream (id, text) of a file; both fields are found by their usual names.
-
-    Raises:
-        SourceError: The file cannot be read, or a row lacks an id or a text.
-    """
-    for number, row in enumerate(iterate_rows(path, ()), start=1):
-        row_id = next((row[name] for name in ID_FIELDS if row.get(name) is not None), None)
-        text = next((row[name] for name in TEXT_FIELDS if isinstance(row.get(name), str)), None)
-        if row_id is None or text is None:
-            what, names = ("id", ID_FIELDS) if row_id is None else ("text", TEXT_FIELDS)
-            raise SourceError(
-                f"{path}: row {number} has no {what} (looked for {', '.join(names)}; it has "
-                f"{', '.join(row)})",
-                hint=f"add a column `{names[0]}`",
-            )
-        yield str(row_id), text
-
-
-def _report(row_id: str, match: Match) -> dict[str, Any]:
-    return {
-        "id": row_id,
-        "benchmark": match.benchmark,
-        "item": match.item_id,
-        "rule": match.rule,
-        "score": match.score,
-        "span": match.span,
-    }
-
-
-def show_flagged(report: dict[str, Any]) -> None:
-    """Print flagged rows and counts."""
-    flagged = report["flagged"]
-    if flagged:
-        console.table(
-            f"flagged{_of_many(len(flagged))}",
-            ["id", "benchmark", "item", "rule", "score", "span"],
-            [
-                [f["id"], f["benchmark"], f["item"], f["rule"], f["score"], f["span"][:80]]
-                for f in flagged[:MAX_SHOWN]
-            ],
-        )
-    console.say(
-        f"{len(report['flagged_ids']):,} of {report['rows']:,} rows hold a benchmark item; "
-        f"{len(report['template_twins']):,} template twins (other numbers; not flagged)"
-    )

@@ -91,17 +91,26 @@ def load_benchmark(recipe: Recipe, settings: BenchmarkSettings) -> list[Benchmar
     return items
 
 
+def load_benchmark_items(recipe: Recipe) -> list[ItemText]:
+    """The items of all ``[[benchmarks]]`` of a recipe, as decontamination sees them.
+
+    Raises:
+        SourceError: A benchmark's file cannot be read.
+    """
+    return [
+        ItemText(item.benchmark, item.id, item.question, item.domain)
+        for settings in recipe.settings.benchmarks
+        for item in load_benchmark(recipe, settings)
+    ]
+
+
 def load_benchmark_index(recipe: Recipe) -> BenchmarkIndex:
     """The items of all ``[[benchmarks]]`` of a recipe, ready to be searched for.
 
     Raises:
         SourceError: A benchmark's file cannot be read.
     """
-    items = [
-        ItemText(item.benchmark, item.id, item.question, item.domain)
-        for settings in recipe.settings.benchmarks
-        for item in load_benchmark(recipe, settings)
-    ]
+    items = load_benchmark_items(recipe)
     return BenchmarkIndex(items, recipe.settings.curriculum.decontamination)
 
 

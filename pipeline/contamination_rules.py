@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 from rapidfuzz import fuzz
 
@@ -49,9 +50,9 @@ _TELLING, _WITHOUT_TELLING = 3.3, 0.9
 ("Let a, b and c be positive real numbers ...") have only such features."""
 _SOME_WORDS, _WORDS_ALIKE = 15.0, 0.5
 """Where an item has words of this weight, they must be so alike by themselves."""
-_CODE_WORDS = frozenset(
+_CODE_WORDS = (
     "function return returns print output program implement python code string strings list lists "
-    "array arrays def class input".split()
+    "array arrays def class input"
 )
 """One of them stands in any programming task."""
 _ANY_TASK = frozenset(["function", "integer"])
@@ -143,7 +144,7 @@ def needed_similarity(shared: float, marks: Sequence[tuple[float, float]]) -> fl
     """The similarity from which texts with this weight in common pose the same problem."""
     if shared < marks[0][0]:
         return math.inf
-    for (low, high_mark), (high, low_mark) in zip(marks, marks[1:], strict=False):
+    for (low, high_mark), (high, low_mark) in pairwise(marks):
         if shared < high:
             return high_mark + (low_mark - high_mark) * (shared - low) / (high - low)
     return marks[-1][1]
@@ -198,7 +199,7 @@ def _best_cover(entry: Entry, row: Reading) -> tuple[int, int, float]:
 
 def _judge_rewording(entry: Entry, row: Reading) -> Finding | None:
     """As a whole, and in the window that shares most."""
-    if entry.is_code and _CODE_WORDS.isdisjoint(row.tokens):
+    if entry.is_code and frozenset(_CODE_WORDS.split()).isdisjoint(row.tokens):
         return None
     window = (0, len(row.tokens))
     score = _liken(entry, row, window, is_inside=False)

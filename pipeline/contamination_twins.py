@@ -43,14 +43,14 @@ _QUESTION_SHARE, _REWORDED_QUESTION_SHARE = 0.5, 0.55
 _TAIL_EXTRA = 6
 _LONG_QUESTION = 12
 _EXTREMES = frozenset(["largest", "smallest"])
-_ASKED = (
-    _EXTREMES,
-    frozenset("area perimeter volume radius diameter height surfac hypotenus".split()),
-    frozenset("sum product difference ratio average median mode probability remainder".split()),
-    frozenset("sin cos tan cot sec csc arcsin arccos arctan".split()),
-    frozenset("spherical cylindrical polar rectangle".split()),
-    frozenset("even odd".split()),
-)
+_QUANTITIES = """
+area perimeter volume radius diameter height surfac hypotenus
+sum product difference ratio average median mode probability remainder
+sin cos tan cot sec csc arcsin arccos arctan
+spherical cylindrical polar rectangle
+even odd
+"""
+_ASKED = (_EXTREMES, *(frozenset(line.split()) for line in _QUANTITIES.strip().split("\n")))
 """What a problem may ask for: two of one group are two questions."""
 
 

@@ -50,7 +50,7 @@ def derive_random(root_seed: int, *parts: str) -> random.Random:
 def code_version(*packages: str) -> str:
     """Package version plus a hash of the named packages' source files.
 
-    The hash covers every ``.py``, prompt and template file, so that changed code never reuses an
+    The hash covers every ``.py``, ``.json``, prompt and template file, so that changed code never reuses an
     artifact that the old code made. Tests, documentation and what is listed as presentation do not
     count.
     """
@@ -69,7 +69,7 @@ def code_files(package: str, root: Path) -> list[Path]:
     return sorted(
         path
         for path in root.rglob("*")
-        if path.suffix in {".py", ".md", ".j2"}
+        if path.suffix in {".py", ".md", ".j2", ".json"}
         and path.is_file()
         and f"{folder}/{path.relative_to(root).as_posix()}" not in PRESENTATION
     )

@@ -16,8 +16,8 @@ _FUNCTION = re.compile(r"\s*(?:def|from|import|class|@)\b")
 _DOCSTRING = re.compile(r"(\"\"\"|''')(.*?)(?:\1|\Z)", re.DOTALL)
 _SAMPLES = re.compile(
     r"^[ \t]*(?:>>>.*|assert\b.*|(?:for )?examples?\b[^.\n]*:?|note:.*|constraints:?|"
-    r"-*[ \t]*(?:sample )?(?:input|output)[ \t]*\d*[ \t]*-*:?|[a-z_]\w*\(.*\) *(?:==|=>|➞|->|=|#).*)"
-    r"[ \t]*$",
+    r"-*[ \t]*(?:sample )?(?:input|output)[ \t]*\d*[ \t]*-*:?|"
+    r"[a-z_]\w*\(.*\) *(?:==|=>|➞|->|=|#).*)[ \t]*$",
     re.IGNORECASE | re.MULTILINE,
 )
 """The line that ends a statement."""

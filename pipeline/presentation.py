@@ -20,6 +20,7 @@ PRESENTATION = frozenset(
         "evaluation/__main__.py",
         # What commands say about finished versions.
         "curriculum/checking.py",
+        "curriculum/decontaminating.py",
         "curriculum/diff.py",
         "curriculum/explain.py",
         "curriculum/inspect_data.py",
@@ -27,6 +28,7 @@ PRESENTATION = frozenset(
         "curriculum/inspect_plots.py",
         "curriculum/locate.py",
         "curriculum/row_diff.py",
+        "curriculum/semantic_items.py",
         "curriculum/showing.py",
         "curriculum/templates/inspect.html.j2",
         # Moving and deleting finished versions.

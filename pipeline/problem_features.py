@@ -18,12 +18,20 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from pipeline.matching import cut_figures, figures_of, marked_words, sentences_of, tokenize
-from pipeline.word_forms import OPERATORS, VARIABLE, content_form, gram_form, is_stop_word, is_variable
-
-FORMULA_WORDS = frozenset(
-    "sqrt sin cos tan cot sec csc log ln arcsin arccos arctan lfloor rfloor lceil rceil pi sum "
-    "prod infty".split()
+from pipeline.word_forms import (
+    OPERATORS,
+    VARIABLE,
+    content_form,
+    gram_form,
+    is_stop_word,
+    is_variable,
 )
+
+_FORMULA_WORDS = (
+    "sqrt sin cos tan cot sec csc log ln arcsin arccos arctan lfloor rfloor lceil rceil pi sum "
+    "prod infty"
+)
+FORMULA_WORDS = frozenset(_FORMULA_WORDS.split())
 """Words that stand in formulas as operators do."""
 RARE = 0.001
 """Share of features that the table does not hold."""
@@ -52,13 +60,12 @@ _GLUED = re.compile(
     r"\\(?:text|mbox|mathrm|textbf|textit|operatorname|begin|end)\s*\{[^}]*\}"
     r"|(?<![\\a-zA-Z])(?:[a-z]{2,4}|[A-Z]{2,5})(?![a-zA-Z])"
 )
-_GLUED_NAMES = re.compile(
-    r"(?<![\\A-Za-z])(?<![A-Z]{2}\s)[A-Z]{2,5}(?![A-Za-z])(?!\s+[A-Z]{2})"
-)
+_GLUED_NAMES = re.compile(r"(?<![\\A-Za-z])(?<![A-Z]{2}\s)[A-Z]{2,5}(?![A-Za-z])(?!\s+[A-Z]{2})")
 _BOUNDS = re.compile(r"(\[\s*-?\d+),(\s*-?\d+\s*[\])])")
 """The interval from -500 to 500 is no number of six digits."""
 _CAPITALS, _SMALL = re.compile(r"\b[A-Z]{2,}\b"), re.compile(r"\b[A-Z]?[a-z]{2,}\b")
-_NOT_GLUED = frozenset("gcd lcm mod max min deg exp det arg and or if for the sum int dim".split())
+_FUNCTIONS = "gcd lcm mod max min deg exp det arg and or if for the sum int dim"
+_NOT_GLUED = frozenset(_FUNCTIONS.split())
 _BOUND_WORDS = frozenset(["least", "most"])
 _INSTRUCTION = re.compile(
     r"\s*\(|"

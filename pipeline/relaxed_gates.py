@@ -123,6 +123,8 @@ def _relaxed_curriculum(curriculum: CurriculumSettings) -> list[str]:
         gates.append("Training rows are not compared with the benchmarks.")
     elif rules.min_coverage > normal.min_coverage or rules.min_ratio > normal.min_ratio:
         gates.append("Training rows must resemble a benchmark item more than usual to be removed.")
+    if rules.enabled and not rules.find_rewordings:
+        gates.append("Benchmark items told in other words are not looked for.")
     if not curriculum.deduplicate:
         gates.append("Repeated rows are kept.")
     return gates

@@ -40,7 +40,9 @@ def wrapped(text: str, rng: random.Random, _: Sequence[str]) -> str:
         )
     )
     after = rng.choice(("", "\n\nPlease reason step by step.", "\nANSWER:\n"))
-    body = rng.choice((text, "  ".join(text.split()), text if _HAS_CODE.search(text) else text.upper()))
+    body = rng.choice(
+        (text, "  ".join(text.split()), text if _HAS_CODE.search(text) else text.upper())
+    )
     return before + body + after
 
 

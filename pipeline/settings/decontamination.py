@@ -7,22 +7,6 @@ from pydantic import Field
 from pipeline.settings.base import Settings
 
 
-class SemanticSettings(Settings):
-    """``[curriculum.decontamination.semantic]``: rewordings that share no words with the item."""
-
-    enabled: bool = False
-    """Embed every question, and ask a judge about its nearest items: costs a model call a pair."""
-    encoder: str = "words"
-    """As in ``[synthesis.concepts] encoder``: ``words`` or a folder of a static word model."""
-    top_k: int = Field(3, ge=1)
-    """Items that each question is compared with."""
-    min_cosine: float = Field(0.7, ge=-1, le=1)
-    """Farther items are not asked about."""
-    teacher: str = ""
-    """Name of the ``[teachers.*]`` entry that judges."""
-    max_tokens: int = Field(1024, ge=16)
-
-
 class DecontaminationSettings(Settings):
     """When a row counts as a benchmark item (docs/design.md explains the rule)."""
 
@@ -40,4 +24,3 @@ class DecontaminationSettings(Settings):
     """Refuse template twins too: the item with other numbers or another final question."""
     thinking_chars: int = Field(2000, ge=0)
     """How much of the reasoning is searched too."""
-    semantic: SemanticSettings = SemanticSettings()

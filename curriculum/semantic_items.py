@@ -1,0 +1,153 @@
+"""Benchmark items that share hardly a word with a text: nearest by embedding, then asked about.
+
+The rules of :mod:`pipeline.contamination` read words, numbers and formulas. Who fears more asks a
+model about each text's nearest items (``python -m curriculum decontaminate FILE --judge TEACHER``):
+a call a pair, so this is no part of a build. The encoder is ``synthesis.combinations.encoder``;
+answers are stored in the run folder, and nothing is asked twice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from pipeline.contamination import ItemText
+from pipeline.errors import ConfigError
+from pipeline.hashing import derive_seed
+from pipeline.records import Message
+from pipeline.settings.recipe import Recipe
+from promptcot.encoders import embed_concepts
+from promptcot.engines.protocol import Answer, Request
+from promptcot.engines.teacher import open_teacher
+from promptcot.portable import SCALE
+
+PROMPT = """\
+Below are two problems. Are they the same problem, so that whoever has seen a solution of one knows
+the answer of the other? Other names, another story or another order do not matter; other numbers or
+another question do.
+
+Problem 1:
+{item}
+
+Problem 2:
+{text}
+
+Think briefly, then end with one line, either "Same problem: yes" or "Same problem: no"."""
+_VERDICT = re.compile(r"^\W*same problem:?\W*(yes|no)\W*$", re.IGNORECASE | re.MULTILINE)
+_BLOCK = 4096
+_MAX_TOKENS = 1024
+_MAX_CHARS = 6000
+"""Of each text in a question."""
+
+Verdict = Literal["yes", "no", "unclear"]
+
+
+@dataclass(frozen=True, slots=True)
+class SemanticMatch:
+    """A text and an item that a judge was asked about."""
+
+    text_id: str
+    benchmark: str
+    item_id: str
+    cosine: float
+    verdict: Verdict
+
+    @property
+    def is_contamination(self) -> bool:
+        """Whether the text counts as the item; a reply that cannot be read does."""
+        return self.verdict != "no"
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    text: int
+    item: int
+    cosine: float
+
+
+def judge_nearest_items(
+    texts: Sequence[tuple[str, str]],
+    items: Sequence[ItemText],
+    recipe: Recipe,
+    *,
+    teacher: str,
+    out: Path,
+    nearest: int = 3,
+) -> list[SemanticMatch]:
+    """What a teacher says of each text's nearest items.
+
+    Args:
+        texts: Ids and texts.
+        items: The benchmarks.
+        recipe: Its teachers and encoder.
+        teacher: Name of the teacher that judges.
+        out: The run folder, which keeps vectors and answers.
+        nearest: Items that each text is compared with.
+
+    Raises:
+        ConfigError: The recipe has no such teacher, or the encoder cannot be used.
+        TeacherError: The teacher or the encoder failed.
+    """
+    if teacher not in recipe.settings.teachers:
+        known = ", ".join(sorted(recipe.settings.teachers)) or "none"
+        raise ConfigError(
+            f"recipe {recipe.name} has no teacher {teacher!r}", hint=f"its teachers are: {known}"
+        )
+    pairs = list(_nearest_pairs([text for _, text in texts], items, recipe, out, nearest))
+    requests = [_ask(items[pair.item], texts[pair.text][1]) for pair in pairs]
+    settings = recipe.settings.teachers[teacher]
+    with open_teacher(settings, recipe=recipe, out=out, name=teacher) as engine:
+        answers = engine.answer_all(requests, "decontaminate")
+    return [
+        SemanticMatch(
+            text_id=texts[pair.text][0],
+            benchmark=items[pair.item].benchmark,
+            item_id=items[pair.item].item_id,
+            cosine=round(pair.cosine, 3),
+            verdict=read_verdict(answer),
+        )
+        for pair, answer in zip(pairs, answers, strict=True)
+    ]
+
+
+def read_verdict(answer: Answer) -> Verdict:
+    """The last verdict line; ``unclear`` without one, or when lines disagree."""
+    found = {match[1].lower() for match in _VERDICT.finditer(answer.text)}
+    if answer.finish_reason != "stop" or len(found) != 1:
+        return "unclear"
+    return "yes" if found == {"yes"} else "no"
+
+
+def _nearest_pairs(
+    texts: Sequence[str], items: Sequence[ItemText], recipe: Recipe, out: Path, nearest: int
+) -> Iterator[_Pair]:
+    encoder = recipe.settings.synthesis.combinations.encoder
+    if not texts or not items:
+        return
+    cache = out / "embeddings"
+    known = embed_concepts(encoder, [item.question for item in items], cache=cache)
+    vectors = embed_concepts(encoder, texts, cache=cache)
+    columns = known.astype(np.float64).T
+    for start in range(0, len(texts), _BLOCK):
+        # Rounded integer vectors: sums of products are exact, hence the order is the same anywhere.
+        cosines = vectors[start : start + _BLOCK].astype(np.float64) @ columns
+        order = np.argsort(-cosines, axis=1, kind="stable")[:, :nearest]
+        for row, chosen in enumerate(order.tolist()):
+            for item in chosen:
+                yield _Pair(start + row, item, float(cosines[row, item]) / SCALE**2)
+
+
+def _ask(item: ItemText, text: str) -> Request:
+    content = PROMPT.format(item=item.question[:_MAX_CHARS], text=text[:_MAX_CHARS])
+    return Request(
+        messages=(Message(role="user", content=content),),
+        temperature=0.0,
+        top_p=1.0,
+        max_tokens=_MAX_TOKENS,
+        seed=derive_seed(0, "decontaminate", item.benchmark, item.item_id),
+    )
