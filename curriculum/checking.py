@@ -17,7 +17,7 @@ from curriculum.question_hashes import hash_questions
 from curriculum.sources.catalog import Parser, read_source_file
 from curriculum.sources.questions import load_questions
 from pipeline import console
-from pipeline.errors import ConfigError, SourceError
+from pipeline.errors import ConfigError
 from pipeline.hashing import file_sha256
 from pipeline.records import Rejected
 from pipeline.settings.recipe import Recipe

@@ -50,8 +50,8 @@ def derive_random(root_seed: int, *parts: str) -> random.Random:
 def code_version(*packages: str) -> str:
     """Package version plus a hash of the named packages' source files.
 
-    The hash covers every ``.py``, ``.json``, prompt and template file, so that changed code never reuses an
-    artifact that the old code made. Tests, documentation and what is listed as presentation do not
+    The hash covers every ``.py``, ``.json``, prompt and template file, so that changed code never
+    reuses an artifact that the old code made. Tests, documentation and what is listed as presentation do not
     count.
     """
     digest = hashlib.sha256()
