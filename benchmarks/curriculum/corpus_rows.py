@@ -1,0 +1,279 @@
+"""Rows of a generated corpus: what each is, its texts in its source's schema, its label."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from corpus_texts import CONTAMINATIONS, Random, Texts, contaminate, plant_alike, recase, renumber
+
+from curriculum.candidates import make_row_id
+from pipeline.records import VerifiedTrace, arrow_schema
+from pipeline.student import assistant_turn
+
+LIKENESSES = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
+_JOINED_ROWS_PER_QUESTION = 2
+_ROUND = 20
+"""Rows in which every source has its share: 8, 1, 9 and 2."""
+_SOURCES = (
+    ["open_code_reasoning_split_0"] * 8
+    + ["open_code_reasoning_split_1"]
+    + ["open_thoughts2"] * 9
+    + ["traces"] * 2
+)
+_SPLIT_0, _SPLIT_1, _TALK, _OWN = dict.fromkeys(_SOURCES)
+_LICENCES = ("cc-by-4.0", "apache-2.0", "mit")
+_NAMED_SOURCES = ("evolcodegolf", "automath", "tiger_math", "dolphin", "nvidia_math")
+
+# Shares of 1,000 rows.
+_SHARES = (
+    (50, "exact"),
+    (20, "recased"),
+    *((8, f"alike-{target}") for target in LIKENESSES),
+    (7, "renumbered"),
+    *((1, kind) for kind in CONTAMINATIONS),
+    (10, "shares_words"),
+    (40, "broken"),
+)
+
+_TEXT = pa.string()
+_OCR = ("id", "input", "output", "source", "license", "dataset", "split", "difficulty", "solution")
+SCHEMAS = {
+    _SPLIT_0: pa.schema([(name, _TEXT) for name in _OCR]),
+    _SPLIT_1: pa.schema([(name, _TEXT) for name in (*_OCR, "index")]),
+    _TALK: pa.schema(
+        [
+            ("conversations", pa.list_(pa.struct([("from", _TEXT), ("value", _TEXT)]))),
+            ("question", _TEXT),
+            ("source", _TEXT),
+            ("id", pa.int64()),
+        ]
+    ),
+    _OWN: arrow_schema(VerifiedTrace),
+}
+LABEL_SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("row_id", pa.string()),
+        ("kind", pa.string()),
+        ("of_row", pa.int64()),
+        ("jaccard", pa.float64()),
+        ("item", pa.string()),
+        ("expected", pa.string()),
+    ]
+)
+"""``of_row`` is the row that is repeated, ``expected`` the reason by which a broken row falls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A benchmark item to leak."""
+
+    benchmark: str
+    id: str
+    text: str
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a row is."""
+
+    kind: str
+    question: str = ""
+    of_row: int | None = None
+    jaccard: float | None = None
+    item: str | None = None
+    expected: str | None = None
+    is_math: bool = False
+
+
+def count_questions(num_rows: int) -> int:
+    """Problems in the file that split_1 points to."""
+    return max(num_rows // _ROUND // _JOINED_ROWS_PER_QUESTION, 1)
+
+
+class Maker:
+    """Makes the rows of one corpus, each by its number."""
+
+    def __init__(self, seed: int, num_rows: int, items: tuple[Item, ...]) -> None:
+        self.texts = Texts(seed)
+        self._num_questions = count_questions(num_rows)
+        self._items = items
+        self._long_items = [item for item in items if len(item.text.split()) >= 20]
+
+    def make(self, row: int) -> tuple[str, dict[str, Any], dict[str, Any]]:
+        """The source of a row, its values there, and its label."""
+        name = _SOURCES[row % _ROUND]
+        plan = self._plan(row, name)
+        rng = self.texts.random("trace", row)
+        size = int(2000 * 20 ** rng.random())
+        thinking, answer = self.texts.trace(rng, size), self._answer(row, name, plan, rng)
+        if name == _OWN:
+            values, row_id = self._own_row(row, plan, thinking, answer)
+        else:
+            response = f"<think>\n{thinking}\n</think>\n\n{answer}"
+            if plan.kind == "broken":
+                response = _break(response, plan, rng, name)
+            values, row_id = self._foreign_row(row, name, plan, response)
+        label = {field: getattr(plan, field, None) for field in LABEL_SCHEMA.names}
+        return name, values, label | {"row": row, "row_id": row_id}
+
+    def joined_question(self, number: int) -> str:
+        """A problem of the file that split_1 points to."""
+        return " ".join(self.texts.problem("joined", number))
+
+    def _kind(self, row: int) -> str:
+        if row < _ROUND:
+            return "new"
+        draw = int(self.texts.random("kind", row).integers(0, 1000))
+        for share, kind in _SHARES:
+            draw -= share
+            if draw < 0:
+                return kind
+        return "new"
+
+    def _plan(self, row: int, name: str) -> Plan:
+        kind, rng = self._kind(row), self.texts.random("plan", row)
+        is_math = name in (_TALK, _OWN) and row % 2 == 0
+        if name == _SPLIT_1:
+            kind = kind if kind == "broken" else "joined"
+        if kind == "broken" and name == _OWN:
+            kind = "new"
+        plan = Plan(kind, is_math=is_math)
+        if kind in CONTAMINATIONS:
+            items = self._long_items if kind in ("edited", "embedded") else self._items
+            item = items[int(rng.integers(0, len(items)))]
+            plan.item = f"{item.benchmark}/{item.id}"
+            plan.question = contaminate(item.text, kind, self.texts, rng)
+        elif kind in ("new", "broken", "shares_words"):
+            words = self.texts.problem("problem", row)
+            if kind == "shares_words":
+                item = self._long_items[int(rng.integers(0, len(self._long_items)))]
+                plan.item = f"{item.benchmark}/{item.id}"
+                run = item.text.split()
+                start = int(rng.integers(0, len(run) - 8))
+                words[20:20] = run[start : start + 8]
+            plan.question = " ".join(words)
+        elif kind != "joined":
+            self._repeat(row, plan, rng)
+        return plan
+
+    def _repeat(self, row: int, plan: Plan, rng: Random) -> None:
+        """Take another row's problem."""
+        other = int(rng.integers(0, row))
+        while _SOURCES[other % _ROUND] == _SPLIT_1 or self._kind(other) != "new":
+            other -= 1
+        words = self.texts.problem("problem", other)
+        plan.of_row, plan.jaccard = other, 1.0
+        if plan.kind == "exact":
+            plan.question = " ".join(words)
+        elif plan.kind == "recased":
+            plan.question = recase(words, rng)
+        elif plan.kind == "renumbered":
+            plan.question, plan.jaccard = " ".join(renumber(words)), None
+        else:
+            target = float(plan.kind.removeprefix("alike-"))
+            plan.question, plan.jaccard = plant_alike(words, target, self.texts, row)
+
+    def _answer(self, row: int, name: str, plan: Plan, rng: Random) -> str:
+        prose = " ".join(self.texts.words(rng, 60))
+        if plan.is_math:
+            return f"{prose}.\n\nThe answer is $\\boxed{{{row % 9973}}}$."
+        return f"{prose}.\n\n```python\n{self.texts.program(rng)}\n```"
+
+    def _foreign_row(
+        self, row: int, name: str, plan: Plan, response: str
+    ) -> tuple[dict[str, Any], str]:
+        if name == _TALK:
+            question = plan.question if plan.expected != "no_question" else ""
+            lead = "Return your final response within \\boxed{}. " if plan.is_math else ""
+            user = f"{lead}{question}\n" if question else ""
+            turns = [{"from": "user", "value": user}, {"from": "assistant", "value": response}]
+            source = _NAMED_SOURCES[1 if plan.is_math else 0] if row % 6 == 0 else None
+            values: dict[str, Any] = {"conversations": turns, "question": question}
+            values |= {"source": source, "id": row}
+            return values, make_row_id("default", question, user, response)
+        number = row // _ROUND % self._num_questions
+        key = f"{row if name == _SPLIT_0 else number:032x}"
+        values = {
+            "id": key,
+            "input": plan.question if name == _SPLIT_0 else "-",
+            "output": response,
+            "source": "codeforces" if name == _SPLIT_0 else "codechef",
+            "license": _LICENCES[row % 3],
+            "dataset": "code_contests" if name == _SPLIT_0 else "taco",
+            "split": "train",
+            "difficulty": ("EASY", "MEDIUM", "HARD", "7", "2100")[row % 5],
+            "solution": response.rpartition("```python\n")[2].removesuffix("\n```"),
+        }
+        if name == _SPLIT_0:
+            return values, make_row_id("split_0", key, response)
+        if plan.expected == "question_not_joined":
+            number = self._num_questions + row
+        return values | {"index": str(number)}, make_row_id("split_1", key, response)
+
+    def _own_row(
+        self, row: int, plan: Plan, thinking: str, answer: str
+    ) -> tuple[dict[str, Any], str]:
+        key, domain = f"{row:032x}", "math" if plan.is_math else "code"
+        asked = {"teacher": "generated", "prompt_hash": "0" * 16, "seed": row}
+        problem = {
+            "id": key, "combination_id": key, "concepts": ["words", "numbers"], "level": "AIME",
+            "domain": domain, "rationale": "A rationale.", "statement": plan.question, **asked,
+        }  # fmt: skip
+        solution = {
+            "id": key, "problem": problem, "judgements": [], "thinking": thinking, "answer": answer,
+            "finish_reason": "stop", "temperature": 0.6, "top_p": 0.95, "num_prompt_tokens": 100,
+            "num_completion_tokens": 1000, **asked,
+        }  # fmt: skip
+        values = {"solution": solution, "final_answer": str(row % 9973), "agreement": 0.75}
+        values |= {"num_samples": 4, "method": "majority" if plan.is_math else "tests", "tests": []}
+        response = assistant_turn(thinking, answer)
+        return values, make_row_id("synthesized", plan.question, response)
+
+
+_BREAKS: dict[str, tuple[str, ...]] = {
+    _SPLIT_0: ("fence_in_thinking", "code_does_not_parse", "cut_off_answer", "no_code"),
+    _SPLIT_1: ("question_not_joined",),
+    _TALK: ("no_question",),
+}
+_ANYWHERE = (
+    "think_not_closed",
+    "repeated_think_tags",
+    "no_thinking",
+    "empty_answer",
+    "degenerate_repetition",
+    "no_response",
+    "foreign_language",
+)
+
+
+def _break(response: str, plan: Plan, rng: Random, name: str) -> str:
+    """A response with one defect; says by which reason it must fall."""
+    kinds = (*_BREAKS[name], *_ANYWHERE)
+    kind = plan.expected = kinds[int(rng.integers(0, len(kinds)))]
+    thinking, _, answer = response.partition("\n</think>\n\n")
+    if kind == "think_not_closed":
+        return thinking
+    if kind == "repeated_think_tags":
+        return f"{response}\n<think>\n</think>"
+    if kind == "no_thinking":
+        return answer
+    if kind == "empty_answer":
+        return f"{thinking}\n</think>\n"
+    if kind == "degenerate_repetition":
+        return f"{thinking}{' and so we are back at the start again' * 100}\n</think>\n\n{answer}"
+    if kind == "no_response":
+        return ""
+    if kind == "foreign_language":
+        return f"<think>\n{'Итак, найдём все корни этого уравнения. ' * 80}\n</think>\n\n{answer}"
+    if kind == "fence_in_thinking":
+        return f"{thinking}\n```python\nx = 1\n```\n</think>\n\n{answer}"
+    if kind == "code_does_not_parse":
+        return response.replace("def main():", "def main(:")
+    if kind == "cut_off_answer":
+        return response.removesuffix("```")
+    if kind == "no_code":
+        return response.replace("```python", "```")
+    return response

@@ -1,0 +1,86 @@
+"""What a command costs: processor time, wall time and memory of it and all its descendants."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+INTERVAL_S = 0.1
+
+
+@dataclass(slots=True)
+class Cost:
+    """What a command took."""
+
+    cpu_s: float = 0.0
+    """User and system time of the tree."""
+    wall_s: float = 0.0
+    peak_mib: int = 0
+    """Largest sum of resident memory over the tree; pages that processes share count in each."""
+    output: str = ""
+    curve: list[tuple[float, int]] = field(default_factory=list)
+    """Seconds and MiB, a point a sample."""
+
+
+def measure(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> Cost:
+    """Run a command to its end.
+
+    Raises:
+        RuntimeError: It failed; the log says why.
+    """
+    cost, started = Cost(), time.monotonic()
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, env={**os.environ, **environment}
+        )
+        ended = threading.Event()
+        watcher = threading.Thread(target=_watch, args=(process.pid, cost, ended), daemon=True)
+        watcher.start()
+        assert process.stdout is not None
+        cost.output = process.stdout.read().decode()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        ended.set()
+        watcher.join()
+    cost.wall_s = time.monotonic() - started
+    # Includes every descendant that its parent waited for.
+    cost.cpu_s = usage.ru_utime + usage.ru_stime
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed with {process.returncode}; see {log}")
+    return cost
+
+
+def _watch(pid: int, cost: Cost, ended: threading.Event) -> None:
+    started = time.monotonic()
+    while not ended.wait(INTERVAL_S):
+        mib = sum(_resident(one) for one in _tree(pid)) * PAGE >> 20
+        cost.peak_mib = max(cost.peak_mib, mib)
+        cost.curve.append((round(time.monotonic() - started, 2), mib))
+
+
+def _tree(pid: int) -> list[int]:
+    """A process and its descendants."""
+    found, waiting = [], [pid]
+    while waiting:
+        one = waiting.pop()
+        found.append(one)
+        try:
+            for task in Path(f"/proc/{one}/task").iterdir():
+                waiting += [int(child) for child in (task / "children").read_text().split()]
+        except OSError:
+            continue  # It ended meanwhile.
+    return found
+
+
+def _resident(pid: int) -> int:
+    """Pages of a process in memory."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except OSError:
+        return 0
