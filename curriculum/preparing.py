@@ -20,10 +20,11 @@ from curriculum.judging import Judge, open_judge
 from curriculum.prepared import PreparedSource, read_counts, table_path, write_part
 from curriculum.sources.catalog import OpenedSource, RawRow, SourcePart
 from pipeline import console
-from pipeline.benchmarks import benchmark_inputs, load_benchmark_index
+from pipeline.benchmarks import benchmark_inputs, load_benchmark
 from pipeline.hashing import code_version, content_hash
 from pipeline.manifest import MANIFEST, InputRef, Manifest, check_balance, load_version
 from pipeline.settings.base import determining
+from pipeline.settings.recipe import Recipe
 from pipeline.store import exclusive_lock, explain_disk_errors, write_json
 from pipeline.student import TOKENIZER_SHA256
 
@@ -218,13 +219,18 @@ def _describe(preparation: Preparation, num_parts: int) -> Manifest:
             "source": preparation.source.name,
             "kind": preparation.source.settings.kind,
             "num_parts": num_parts,
-            "benchmarks": load_benchmark_index(preparation.source.recipe).items_per_benchmark(),
+            "benchmarks": _count_items(preparation.source.recipe),
             **{kind: dict(sorted(counter.items())) for kind, counter in findings.items()},
             "matches": listed,
         },
     )
     check_balance(manifest)
     return manifest
+
+
+def _count_items(recipe: Recipe) -> dict[str, int]:
+    """How many items of each benchmark were searched for."""
+    return {entry.name: len(load_benchmark(recipe, entry)) for entry in recipe.settings.benchmarks}
 
 
 def _warn_of_count(source: OpenedSource, count: int) -> None:
