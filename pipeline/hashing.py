@@ -51,8 +51,8 @@ def code_version(*packages: str) -> str:
     """Package version plus a hash of the named packages' source files.
 
     The hash covers every ``.py``, ``.json``, prompt and template file, so that changed code never
-    reuses an artifact that the old code made. Tests, documentation and what is listed as presentation do not
-    count.
+    reuses an artifact that the old code made. Tests, documentation and what is listed as
+    presentation do not count.
     """
     digest = hashlib.sha256()
     for package in sorted(packages):
