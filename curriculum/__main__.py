@@ -261,7 +261,9 @@ def decontaminate(
     loaded = _load(recipe, overrides)
     report = decontaminate_file(loaded, file, benchmark)
     if judge:
-        add_judgements(report, loaded, file, benchmark, teacher=judge, out=loaded.out(out))
+        from curriculum.semantic_items import ItemJudge
+
+        add_judgements(report, file, benchmark, ItemJudge(loaded, judge, loaded.out(out)))
     show_flagged(report)
     if as_json:
         console.print_json(report)

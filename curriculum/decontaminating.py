@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from curriculum.sources.reading import iterate_rows
 from pipeline import console
@@ -15,6 +15,9 @@ from pipeline.benchmarks import load_benchmark_items
 from pipeline.contamination import BenchmarkIndex, ItemText, Match
 from pipeline.errors import SourceError
 from pipeline.settings.recipe import Recipe
+
+if TYPE_CHECKING:
+    from curriculum.semantic_items import ItemJudge
 
 TEXT_FIELDS = ("text", "question", "problem", "prompt", "input", "statement")
 """Where a row's text may stand, first match wins."""
@@ -63,13 +66,7 @@ def decontaminate_file(recipe: Recipe, path: Path, benchmark: Path | None) -> di
 
 
 def add_judgements(
-    report: dict[str, Any],
-    recipe: Recipe,
-    path: Path,
-    benchmark: Path | None,
-    *,
-    teacher: str,
-    out: Path,
+    report: dict[str, Any], path: Path, benchmark: Path | None, judge: ItemJudge
 ) -> None:
     """Ask a teacher about the rows that no rule flagged, and flag what it says is an item.
 
@@ -81,9 +78,7 @@ def add_judgements(
 
     known = dict.fromkeys(report["flagged_ids"])
     texts = [(row_id, text) for row_id, text in read_texts(path) if row_id not in known]
-    judged = judge_nearest_items(
-        texts, _read_items(recipe, benchmark), recipe, teacher=teacher, out=out
-    )
+    judged = judge_nearest_items(texts, _read_items(judge.recipe, benchmark), judge)
     found = [match for match in judged if match.is_contamination]
     report["judged_pairs"] = len(judged)
     report["judged"] = [asdict(match) for match in found]

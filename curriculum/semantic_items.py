@@ -70,38 +70,44 @@ class _Pair:
     cosine: float
 
 
+@dataclass(frozen=True, slots=True)
+class ItemJudge:
+    """Who is asked, and about how many items."""
+
+    recipe: Recipe
+    """Its teachers and its encoder."""
+    teacher: str
+    """Name of the teacher that judges."""
+    out: Path
+    """The run folder, which keeps vectors and answers."""
+    nearest: int = 3
+    """Items that each text is compared with."""
+
+
 def judge_nearest_items(
-    texts: Sequence[tuple[str, str]],
-    items: Sequence[ItemText],
-    recipe: Recipe,
-    *,
-    teacher: str,
-    out: Path,
-    nearest: int = 3,
+    texts: Sequence[tuple[str, str]], items: Sequence[ItemText], judge: ItemJudge
 ) -> list[SemanticMatch]:
     """What a teacher says of each text's nearest items.
 
     Args:
         texts: Ids and texts.
         items: The benchmarks.
-        recipe: Its teachers and encoder.
-        teacher: Name of the teacher that judges.
-        out: The run folder, which keeps vectors and answers.
-        nearest: Items that each text is compared with.
+        judge: Who is asked.
 
     Raises:
         ConfigError: The recipe has no such teacher, or the encoder cannot be used.
         TeacherError: The teacher or the encoder failed.
     """
+    recipe, teacher = judge.recipe, judge.teacher
     if teacher not in recipe.settings.teachers:
         known = ", ".join(sorted(recipe.settings.teachers)) or "none"
         raise ConfigError(
             f"recipe {recipe.name} has no teacher {teacher!r}", hint=f"its teachers are: {known}"
         )
-    pairs = list(_nearest_pairs([text for _, text in texts], items, recipe, out, nearest))
+    pairs = list(_nearest_pairs([text for _, text in texts], items, judge))
     requests = [_ask(items[pair.item], texts[pair.text][1]) for pair in pairs]
     settings = recipe.settings.teachers[teacher]
-    with open_teacher(settings, recipe=recipe, out=out, name=teacher) as engine:
+    with open_teacher(settings, recipe=recipe, out=judge.out, name=teacher) as engine:
         answers = engine.answer_all(requests, "decontaminate")
     return [
         SemanticMatch(
@@ -124,19 +130,19 @@ def read_verdict(answer: Answer) -> Verdict:
 
 
 def _nearest_pairs(
-    texts: Sequence[str], items: Sequence[ItemText], recipe: Recipe, out: Path, nearest: int
+    texts: Sequence[str], items: Sequence[ItemText], judge: ItemJudge
 ) -> Iterator[_Pair]:
-    encoder = recipe.settings.synthesis.combinations.encoder
+    encoder = judge.recipe.settings.synthesis.combinations.encoder
     if not texts or not items:
         return
-    cache = out / "embeddings"
+    cache = judge.out / "embeddings"
     known = embed_concepts(encoder, [item.question for item in items], cache=cache)
     vectors = embed_concepts(encoder, texts, cache=cache)
     columns = known.astype(np.float64).T
     for start in range(0, len(texts), _BLOCK):
         # Rounded integer vectors: sums of products are exact, hence the order is the same anywhere.
         cosines = vectors[start : start + _BLOCK].astype(np.float64) @ columns
-        order = np.argsort(-cosines, axis=1, kind="stable")[:, :nearest]
+        order = np.argsort(-cosines, axis=1, kind="stable")[:, : judge.nearest]
         for row, chosen in enumerate(order.tolist()):
             for item in chosen:
                 yield _Pair(start + row, item, float(cosines[row, item]) / SCALE**2)

@@ -187,9 +187,10 @@ def _mark(shared: float, marks: Float32s) -> float:
 
 @compiled
 def _lacks_numbers(
-    item: int, numbers: Lists, weights: Float32s, seen: Int64s, stamp: int, most: float
+    item: int, numbers: Lists, weights: Float32s, state: tuple[Int64s, int], most: float
 ) -> bool:
     """Whether an item's numbers of more than this weight are missing."""
+    seen, stamp = state
     missing = 0.0
     for place in range(numbers[0][item], numbers[0][item + 1]):
         feature = numbers[1][place]
@@ -273,7 +274,7 @@ def scan(
                 weight = words_weight if is_task[item] else all_weight
                 if not _is_reworded(shared[item], item_weights[item], weight, marks):
                     continue
-                if _lacks_numbers(item, (lists[4], lists[5]), weights, seen, stamp, missing):
+                if _lacks_numbers(item, (lists[4], lists[5]), weights, (seen, stamp), missing):
                     continue
             found_texts.append(np.int64(text))
             found_items.append(np.int32(item))

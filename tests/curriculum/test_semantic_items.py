@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from curriculum.decontaminating import add_judgements, decontaminate_file
-from curriculum.semantic_items import judge_nearest_items, read_verdict
+from curriculum.semantic_items import ItemJudge, judge_nearest_items, read_verdict
 from pipeline.contamination import ItemText
 from pipeline.errors import ConfigError
 from pipeline.settings import load_recipe
@@ -58,7 +58,7 @@ def test_what_no_rule_sees_is_flagged_by_the_judge(tmp_path: Path) -> None:
         "bench": {"items": 1, "rows_flagged": 1, "template_twins": 0}
     }
     out = tmp_path / "out"
-    add_judgements(report, recipe, rows, items, teacher="default", out=out)
+    add_judgements(report, rows, items, ItemJudge(recipe, "default", out))
     # What a rule flagged is not asked about; a reply without a verdict counts against the row.
     assert report["judged_pairs"] == 3
     assert [(m["text_id"], m["verdict"]) for m in report["judged"]] == [
@@ -75,7 +75,7 @@ def test_the_nearest_items_are_asked_about(tmp_path: Path) -> None:
     ]
     texts = [("t", "A gardener plants 30 tulips in equal rows. How many rows are there?")]
     (match,) = judge_nearest_items(
-        texts, items, make_recipe(tmp_path), teacher="default", out=tmp_path, nearest=1
+        texts, items, ItemJudge(make_recipe(tmp_path), "default", tmp_path, nearest=1)
     )
     assert (match.item_id, match.verdict, match.is_contamination) == ("near", "no", False)
     assert match.cosine > 0.5
@@ -83,7 +83,7 @@ def test_the_nearest_items_are_asked_about(tmp_path: Path) -> None:
 
 def test_an_unknown_judge_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no teacher 'nobody'"):
-        judge_nearest_items([], [], make_recipe(tmp_path), teacher="nobody", out=tmp_path)
+        judge_nearest_items([], [], ItemJudge(make_recipe(tmp_path), "nobody", tmp_path))
 
 
 @pytest.mark.parametrize(
