@@ -70,9 +70,7 @@ class BenchmarkIndex:
             self._add(item)
         from pipeline.contamination_index import Scanner
 
-        self._scanner = Scanner(
-            self._entries, settings.ngram, find_rewordings=settings.find_rewordings
-        )
+        self._scanner = Scanner(self._entries, settings)
 
     def __len__(self) -> int:
         return self._items.total()

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pipeline.contamination_rules import CODE_EVIDENCE, EVIDENCE, EVIDENCE_INSIDE, Entry
 from pipeline.contamination_twins import MANY_RARE_NUMBERS
 from pipeline.problem_features import formula_part, open_fractions, shares, weight_of
+from pipeline.settings.decontamination import DecontaminationSettings
 from pipeline.word_forms import VARIABLE, content_form, gram_form, spellings, stop_words, variables
 from pipeline.word_hashes import WordHashes, hash_tokens, hash_words
 
@@ -27,8 +28,9 @@ Int64s = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
 Float32s = npt.NDArray[np.float32]
 
-_LEAST_COVERAGE = 0.3
-"""Candidates have half of what the rule asks for: the exact reading sets more notation apart."""
+_COVERAGE_SLACK = 0.75
+"""Candidates have this part of what the rule asks for: the exact reading sets more notation
+apart."""
 MOST_LETTERS = 3
 """Variables that are looked for when they are written together."""
 _SLACK = 0.9
@@ -38,8 +40,8 @@ _SLACK = 0.9
 class Scanner:
     """Finds the items that texts may hold."""
 
-    def __init__(self, entries: Sequence[Entry], ngram: int, *, find_rewordings: bool) -> None:
-        self._ngram = ngram
+    def __init__(self, entries: Sequence[Entry], settings: DecontaminationSettings) -> None:
+        self._ngram = ngram = settings.ngram
         hashes = hash_words([open_fractions(entry.reading.text) for entry in entries])
         vocabulary = _Vocabulary(entries)
         self._words = vocabulary.words()
@@ -57,10 +59,10 @@ class Scanner:
             hashes.hashes,
             hashes.offsets,
         )
-        marks = _SLACK if find_rewordings else np.inf
+        marks = _SLACK if settings.find_rewordings else np.inf
         self._rules = (
             ngram,
-            _LEAST_COVERAGE,
+            _COVERAGE_SLACK * settings.min_coverage,
             MANY_RARE_NUMBERS / _SLACK,
             _flatten(EVIDENCE, marks),
             _flatten(CODE_EVIDENCE, marks),

@@ -14,7 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
 from pipeline.matching import cut_figures, figures_of, marked_words, sentences_of, tokenize
@@ -130,20 +130,27 @@ def read_tokens(text: str, tokens: Sequence[str]) -> Reading:
     """The same from tokens that are there already."""
     parts = [formula_part(token) for token in tokens]
     features: list[tuple[str, ...]] = []
+    run = 0
     for place, token in enumerate(tokens):
-        form = "" if _is_bound(tokens, place) else content_form(token)
-        triple = join_triple(parts[place - 2 : place + 1]) if place >= 2 else ""
-        features.append(tuple(feature for feature in (form, triple) if feature))
+        is_bound = token in _BOUND_WORDS and _is_bound(tokens, place)
+        form = "" if is_bound else content_form(token)
+        run = run + 1 if parts[place] else 0
+        triple = join_triple(parts[place - 2 : place + 1]) if run > 2 else ""
+        if triple:
+            features.append((form, triple) if form else (triple,))
+        else:
+            features.append((form,) if form else ())
     return Reading(text, tokens, [gram_form(token) for token in tokens], features)
 
 
 def _is_bound(tokens: Sequence[str], place: int) -> bool:
     """Whether this is the end of "at least", which asks for an extreme only with "how many"."""
-    if tokens[place] not in _BOUND_WORDS or place == 0 or tokens[place - 1] != "at":
+    if place == 0 or tokens[place - 1] != "at":
         return False
     return place + 1 >= len(tokens) or tokens[place + 1] != "how"
 
 
+@lru_cache(maxsize=65536)
 def formula_part(token: str) -> str:
     """What a token is in a formula; empty for words."""
     if is_variable(token):
@@ -175,7 +182,9 @@ def open_up(text: str) -> str:
         for sign, replacement in _SIGNS:
             text = text.replace(sign, replacement)
     text = _FORMULA.sub(lambda match: _GLUED.sub(_set_apart, match[0]), cut_figures(text))
-    return text if _is_shouted(text) else _GLUED_NAMES.sub(_set_apart, text)
+    if _GLUED_NAMES.search(text) is None or _is_shouted(text):
+        return text
+    return _GLUED_NAMES.sub(_set_apart, text)
 
 
 def _is_shouted(text: str) -> bool:

@@ -49,6 +49,7 @@ BENCHMARKS: dict[str, dict[str, Any]] = {
     "humaneval_plus": {"path": "HumanEvalPlus.jsonl.gz", "id_field": "task_id"}
     | {"question_field": "prompt", "domain": "code", "tests_field": ""},
 }
+_SPEED_CHARS = (200, 2000)
 ROWS = {
     "seeds/math_train_rllm.json.gz": "problem",
     "seeds/aime_train_rllm.json.gz": "problem",
@@ -149,8 +150,25 @@ def measure_rows(index: BenchmarkIndex, items: list[ItemText], data: Path) -> No
         chars = sum(map(len, texts)) / len(texts)
         table.append([name, len(texts), len(sharing), len(hits), listed, len(twins), differs])
         table[-1] += [f"{chars:.0f}", f"{len(texts) / seconds:,.0f}"]
+    _say_speed(index, [text for _, texts in read_rows(data) for text in texts])
     headings = ["file", "rows", "share an 8-gram", "flagged", "per benchmark", "twins", "differ in"]
     console.table("real rows", [*headings, "characters", "docs/CPU-s"], table)
+
+
+def _say_speed(index: BenchmarkIndex, texts: list[str]) -> None:
+    """Problems of 200 to 2,000 characters, as many of each length as there are."""
+    low, high = _SPEED_CHARS
+    chosen = [text for text in texts if low <= len(text) <= high]
+    rng = random.Random(0)
+    bins = [[t for t in chosen if step <= len(t) < step + 200] for step in range(low, high, 200)]
+    even = [text for texts in bins for text in rng.choices(texts, k=500)]
+    start = time.process_time()
+    index.find_in_texts(even)
+    seconds = time.process_time() - start
+    console.say(
+        f"{len(even):,} problems of {low} to {high} characters, lengths spread evenly "
+        f"({sum(map(len, even)) / len(even):.0f} on average): {len(even) / seconds:,.0f} docs/CPU-s"
+    )
 
 
 def _word_grams(text: str) -> set[tuple[str, ...]]:
