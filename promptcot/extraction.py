@@ -299,7 +299,8 @@ def _request(run: SynthesisRun, row: SeedProblem, form: Form, attempt: int) -> R
         rule = f"\nThe level is one of: {', '.join(levels)}.\n" if levels else ""
         values = {"domain": _DOMAIN_NAMES[row.domain], "count": count, "problem": problem}
         if attempt == 0:
-            places = ", ".join(f'"concept {number + 1}"' for number in range(settings.per_seed))
+            # Nothing that could be a name: a small model fills a schema with what it is shown.
+            places = ", ".join(['"…"'] * settings.per_seed)
             level_key = ', "level": "…"' if levels else ""
             messages = render_prompt(
                 "concepts_json", places=places, level_key=level_key, level_rule=rule, **values

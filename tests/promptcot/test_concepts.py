@@ -233,13 +233,39 @@ def test_a_form_filled_with_the_examples_is_no_reply() -> None:
     other = "Problem: B?\nKnowledge Point: chords\nKnowledge Point: radii"
     shown = read_examples(f"Name topics.\n\n{example}\n\n{other}\n\nProblem: C?")
     context = ReplyContext("C?", (), ConceptSettings(per_seed=4), shown=shown)
-    lines = (
-        "Knowledge Point: {}\nKnowledge Point: Sums\nKnowledge Point: signs\nKnowledge Point: area"
-    )
+    lines = "Knowledge Point: {}\nKnowledge Point: Sums\nKnowledge Point: angles\nKnowledge Point: radii"
+    # One from here, two from there: a small model mixes what it was shown.
     copied = parse_concepts(lines.format("roots"), "stop", "lines", context)
     assert isinstance(copied, Defect)
     assert copied.reason == "copies_example"
-    assert isinstance(parse_concepts(lines.format("radii"), "stop", "lines", context), ConceptReply)
+    assert isinstance(parse_concepts(lines.format("area"), "stop", "lines", context), ConceptReply)
+
+
+def test_names_that_differ_in_a_number_only_are_a_form_filled_in() -> None:
+    context = ReplyContext("C?", (), ConceptSettings(per_seed=3))
+    found = parse_concepts('["column 1", "column 2", "column 3"]', "stop", "json", context)
+    assert isinstance(found, Defect)
+    assert found.reason == "placeholder"
+    good = '["Lemma of Gauss", "base 2", "base 10"]'
+    assert isinstance(parse_concepts(good, "stop", "json", context), ConceptReply)
+
+
+@pytest.mark.parametrize("backslash", ["\\", "\\\\"])
+def test_latex_is_the_same_whether_json_doubles_its_backslash(backslash: str) -> None:
+    """A single one is an escape of JSON's in ``\\frac`` and no escape at all in ``\\sin``."""
+    names = [
+        f"{backslash}{command} of angles"
+        for command in ("frac", "bar", "theta", "rho", "nu", "sin", "cdot", "underline")
+    ]
+    context = ReplyContext("C?", (), ConceptSettings(per_seed=len(names)))
+    text = ", ".join(f'"{name}"' for name in names)
+    found = parse_concepts(f'{{"concepts": [{text}]}}', "stop", "json", context)
+    assert isinstance(found, ConceptReply)
+    doubled = parse_concepts(
+        json.dumps([n.replace("\\\\", "\\") for n in names]), "stop", "json", context
+    )
+    assert found == doubled
+    assert not any(char < " " for name in found.concepts for char in name)
 
 
 CONTEXT = ReplyContext(
@@ -292,7 +318,12 @@ def test_good_replies(form: ReplyForm, text: str, level: str | None) -> None:
         ("json", '["factoring", "roots", "sums"]', "wrong_count"),
         ("json", '["factoring", " . "]', "no_name"),
         ("json", '["factoring", "x + 1"]', "no_name"),
+        ("json", '["…", "…"]', "no_name"),
+        ("json", '["concept 1", "concept 2"]', "placeholder"),
+        ("json", '["factoring", "Second concept"]', "placeholder"),
         ("json", '["factoring", "number of ways to"]', "unfinished"),
+        ("json", '["factoring", "the remainder when"]', "unfinished"),
+        ("json", '["factoring", "The term a is positive"]', "sentence"),
         ("json", '["factoring", "Factoring."]', "repeats"),
         ("json", '["quadratic equation", "quadratic equations"]', "repeats"),
         ("json", f'["factoring", "{"very " * 20}long"]', "too_long"),
@@ -301,6 +332,8 @@ def test_good_replies(form: ReplyForm, text: str, level: str | None) -> None:
         ("lines", "factoring\nroots", "not_a_list"),
         ("lines", "Knowledge Point: factoring", "wrong_count"),
         ("lines", "Knowledge Point: factoring\nKnowledge Point:\n", "no_name"),
+        ("lines", "Knowledge Point:\nKnowledge Point: factoring", "no_name"),
+        ("lines", "**Knowledge Points:**\n* factoring\n* roots", "not_a_list"),
     ],
 )
 def test_bad_replies(form: ReplyForm, text: str, reason: str) -> None:
