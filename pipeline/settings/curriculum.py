@@ -36,7 +36,7 @@ class CurriculumSettings(Settings):
     executor: Literal["local", "ray"] = execution_only("local")
     """Where batches are worked on: processes of this machine, or a Ray cluster (extra ``ray``)."""
     num_workers: int = execution_only(2, ge=1)
-    """Processes, or Ray workers, that work at once; 1 with ``local`` works in the command itself."""
+    """Processes, or Ray workers, that work at once; 1 with ``local`` works in the command."""
     ray_address: str = execution_only("")
     """Ray cluster to join, whose machines share the output folder; empty starts one here."""
     dedupe_memory_mb: int = execution_only(256, ge=16)
