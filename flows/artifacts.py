@@ -1,7 +1,8 @@
-"""What a run's page shows besides its log: counts, settings, rows, data card, scores."""
+"""What a run's page shows besides its log: counts, settings, rows, data card, scores, rounds."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -76,6 +77,45 @@ def publish_counts(summary: dict[str, Any], stages: Collection[str]) -> None:
             table=[describe_score(score) for score in scores],
             description="Correct answers, with interval",
         )
+
+
+def publish_rounds(version: Version, title: str, rounds: Path) -> None:
+    """The objective of every round of refinement, and what the last one kept.
+
+    Args:
+        version: Of the last round.
+        title: Of its step.
+        rounds: ``rounds.json``; its plot lies beside it.
+    """
+    publish_sample(version, title)
+    entries = json.loads(rounds.read_text(encoding="utf-8"))["rounds"]
+    if table := [describe_round(entry) for entry in entries if entry["objective"]]:
+        create_table_artifact(
+            key="objective",
+            table=table,
+            description=f"log p(x|z,c) + log p(z|c), mean over problems; plotted in "
+            f"{rounds.with_name('objective.svg')}",
+        )
+
+
+def describe_round(entry: dict[str, Any]) -> dict[str, Any]:
+    """One line of the objective."""
+    found = entry["objective"]
+    row = {
+        "round": entry["round"],
+        "problems": f"{found['problems']:,}",
+        "rationales": f"{found['candidates']:,}",
+        "kept": _with_interval(found, "chosen"),
+        "random choice": _with_interval(found, "drawn"),
+        "gain": _with_interval(found, "gain"),
+    }
+    fitted = entry["after_fit"]
+    return row | ({"kept, after the fit": f"{fitted:.2f}"} if fitted is not None else {})
+
+
+def _with_interval(found: dict[str, Any], name: str) -> str:
+    low, high = found[f"{name}_interval"]
+    return f"{found[name]:.2f} ({low:.2f} to {high:.2f})"
 
 
 def describe_funnel_row(stage: dict[str, Any]) -> dict[str, Any]:

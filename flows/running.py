@@ -22,6 +22,7 @@ from flows.preflight import check_files
 from flows.steps import Outcome, Step, stay_offline
 from flows.summary import describe_line, summarize
 from pipeline.errors import PipelineError, TeacherUnreachable
+from pipeline.manifest import load_version
 from pipeline.run_folder import prepare_run_folder
 from pipeline.settings.recipe import Recipe, load_recipe
 
@@ -93,9 +94,12 @@ def run_steps(
         outcomes, failure = _run_all(steps, loaded, folder)
         if failure is not None:
             return _fail(failure)
-        # The rounds of refinement fill no stage of the report.
         if stages := {key for step in steps for key in step.stages}:
             artifacts.publish_counts(summarize(loaded, folder), stages)
+        elif steps[-1].key.startswith("refined-"):
+            # Rounds of refinement fill no stage of the report.
+            last, rounds = outcomes[-1].path, folder / "synthesis" / "refinement" / "rounds.json"
+            artifacts.publish_rounds(load_version(last), steps[-1].title, rounds)
     except PipelineError as exc:
         return _fail(explain(exc))
     logger.info("written: %s", outcomes[-1].path)

@@ -19,7 +19,7 @@ def sample_rows(version: Version) -> list[dict[str, Any]]:
     """Rows spread over (the beginning of) a version, each as column title → short text.
 
     Args:
-        version: Of verified traces, training rows or sampled answers.
+        version: Of verified traces, training rows, triples or sampled answers.
     """
     step = max(1, min(version.manifest.rows_out, _SEARCHED_ROWS) // MAX_ROWS)
     rows = list(islice(version.rows(), 0, step * MAX_ROWS, step))
@@ -27,6 +27,8 @@ def sample_rows(version: Version) -> list[dict[str, Any]]:
         return []
     if "solution" in rows[0]:
         return [_describe_trace(row) for row in rows]
+    if "rationale" in rows[0]:
+        return [_describe_triple(row) for row in rows]
     if "completion" in rows[0]:
         return [_describe_training_row(row) for row in rows]
     return [_describe_answer(row) for row in rows]
@@ -59,6 +61,18 @@ def _describe_training_row(row: dict[str, Any]) -> dict[str, Any]:
         "question": shorten(row["question"]),
         "completion": shorten(row["completion"][-1]["content"]),
         "tokens": row["num_tokens"],
+    }
+
+
+def _describe_triple(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "domain": row["domain"],
+        "problem": shorten(row["problem"]),
+        "rationale": shorten(row["rationale"]),
+        "score": f"{row['score']:.2f}" if row["score"] is not None else "",
+        "mean of drawn": f"{row['mean_score']:.2f}" if row["mean_score"] is not None else "",
+        "level": row["level"],
+        "concepts": _join(row["concepts"]),
     }
 
 

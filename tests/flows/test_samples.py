@@ -87,3 +87,15 @@ def test_a_score_has_its_interval() -> None:
     row = describe_score(score)
     assert row["avg@4"] == "12.5%"
     assert row["interval"] == "2.0% to 30.0%"
+
+
+def test_a_triple_shows_its_score_if_it_has_one() -> None:
+    triple = {
+        "domain": "math", "problem": "How many?", "rationale": "Count.", "level": "AIME",
+        "concepts": ["counting", "sets"], "score": -12.345, "mean_score": -20.0,
+        "prompt": "p", "completion": "c",
+    }  # fmt: skip
+    scored, plain = sample_rows(version([triple, {**triple, "score": None, "mean_score": None}]))
+    assert (scored["score"], scored["mean of drawn"]) == ("-12.35", "-20.00")
+    assert scored["concepts"] == "counting, sets"
+    assert plain["score"] == ""
