@@ -43,7 +43,8 @@ class Duplicates:
     """Rows that stay."""
     reasons: npt.NDArray[np.uint8]
     jaccard: npt.NDArray[np.float32]
-    """Of the two questions' word n-grams; 1 for the same question."""
+    """Of the word n-grams of the row's question and the best of those that are nearly the same; 1
+    for the same question."""
 
 
 def find_duplicates(
@@ -75,7 +76,7 @@ def find_duplicates(
     kept = np.where(is_trace, first, cluster)
     is_near = features.question[ordered] != features.question[ordered[kept]]
     reasons = np.where(is_trace, TRACE, np.where(is_near, NEAR, QUESTION)).astype(np.uint8)
-    likeness = np.where(is_near, jaccard, np.float32(1)).astype(np.float32)
+    likeness = np.where(is_near, np.minimum(jaccard, jaccard[kept]), np.float32(1))
     places = np.flatnonzero(is_trace | is_surplus)
     places = places[np.argsort(ordered[places])]
     return Duplicates(
@@ -91,6 +92,7 @@ def _survivor_order(features: Features, rows: Rows) -> npt.NDArray[np.int64]:
     order: npt.NDArray[np.int64] = np.lexsort(
         (
             rows,
+            features.question[rows],
             features.trace[rows],
             features.row_id[rows, 1],
             features.row_id[rows, 0],

@@ -28,8 +28,9 @@ class Row:
     num_tokens: int
 
     @property
-    def rank(self) -> tuple[int, bool, int, int, int]:
-        return (self.source, not self.is_verified, self.num_tokens, self.row_id, self.trace)
+    def rank(self) -> tuple[int, bool, int, int, int, int]:
+        quality = (self.source, not self.is_verified, self.num_tokens)
+        return (*quality, self.row_id, self.trace, self.question)
 
 
 def features_of(rows: list[Row]) -> Features:
@@ -53,7 +54,8 @@ def near_even(features: Features) -> object:
     """Questions 2n and 2n + 1 are nearly the same."""
 
     def search(rows: Rows) -> NearRows:
-        removed, kept, first = [], [], {}
+        removed, kept = [], []
+        first: dict[int, int] = {}
         for row in rows.tolist():
             family = int(features.question[row]) // 2
             if family in first:
