@@ -48,6 +48,7 @@ from indices that count up."""
 _TELLING, _WITHOUT_TELLING = 3.3, 0.9
 """Texts without a feature of this weight in common must be this similar: families of problems
 ("Let a, b and c be positive real numbers ...") have only such features."""
+_MUCH_CODE = 25.0
 _SOME_WORDS, _WORDS_ALIKE = 15.0, 0.5
 """Where an item has words of this weight, they must be so alike by themselves."""
 _CODE_WORDS = (
@@ -155,9 +156,9 @@ def _found(rule: str, score: float, span: tuple[int, int], differs: str) -> Find
 
 
 def _compare(
-    entry: Entry, row: Reading, window: tuple[int, int], *, is_reworded: bool = False
+    entry: Entry, row: Reading, window: tuple[int, int], *, similar: float | None = None
 ) -> str:
-    pair = Pair(entry.reading, row, window, is_code=entry.is_code, is_reworded=is_reworded)
+    pair = Pair(entry.reading, row, window, is_code=entry.is_code, similarity=similar)
     return what_differs(pair)
 
 
@@ -199,18 +200,24 @@ def _best_cover(entry: Entry, row: Reading) -> tuple[int, int, float]:
 
 def _judge_rewording(entry: Entry, row: Reading) -> Finding | None:
     """As a whole, and in the window that shares most."""
-    if entry.is_code and frozenset(_CODE_WORDS.split()).isdisjoint(row.tokens):
-        return None
     window = (0, len(row.tokens))
     score = _liken(entry, row, window, is_inside=False)
     if not score and len(row.tokens) > _window_width(entry):
         window = _best_bag(entry, row)
         score = _liken(entry, row, window, is_inside=True)
-    if not score:
+    if not score or _is_elsewhere(entry, row, window):
         return None
     around = (window[0], min(len(row.tokens), window[1] + 2))
-    differs = _compare(entry, row, around, is_reworded=True)
+    differs = _compare(entry, row, around, similar=score)
     return _found("rewording", score, window, differs)
+
+
+def _is_elsewhere(entry: Entry, row: Reading, window: tuple[int, int]) -> bool:
+    """Whether a text that says little of a programming task is none itself."""
+    if not entry.is_code or not frozenset(_CODE_WORDS.split()).isdisjoint(row.tokens):
+        return False
+    inside = {f for here in row.features[slice(*window)] for f in here if entry.is_compared(f)}
+    return sum(weight_of(f) for f in inside if f in entry.reading.counts) < _MUCH_CODE
 
 
 def _liken(entry: Entry, row: Reading, window: tuple[int, int], *, is_inside: bool) -> float:
@@ -221,7 +228,8 @@ def _liken(entry: Entry, row: Reading, window: tuple[int, int], *, is_inside: bo
     score = similarity(shared, entry.weight, sum(map(weight_of, inside)))
     marks = EVIDENCE_INSIDE if is_inside else CODE_EVIDENCE if entry.is_code else EVIDENCE
     needed = needed_similarity(shared, marks)
-    if not entry.is_code and max(weights, default=0.0) < _TELLING:
+    is_family = max(weights, default=0.0) < _TELLING and not _agree_in_numbers(entry, inside)
+    if not entry.is_code and is_family:
         needed = max(needed, _WITHOUT_TELLING)
     words = {f for f in inside if " " not in f}
     shared_words = sum(weight_of(f) for f in words if f in entry.reading.counts)
@@ -232,6 +240,12 @@ def _liken(entry: Entry, row: Reading, window: tuple[int, int], *, is_inside: bo
         if alike < _WORDS_ALIKE:
             return 0.0
     return score if score >= needed else 0.0
+
+
+def _agree_in_numbers(entry: Entry, inside: set[str]) -> bool:
+    """Whether a window has the item's numbers, two at least, and no others."""
+    numbers = {feature for feature in inside if is_number(feature)}
+    return len(numbers) > 1 and numbers == set(entry.reading.numbers)
 
 
 def _window_width(entry: Entry) -> int:

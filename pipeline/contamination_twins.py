@@ -21,6 +21,8 @@ from pipeline.word_forms import OPERATORS, is_variable
 RARE_NUMBERS, MANY_RARE_NUMBERS, _SOME = 2.5, 4.0, 30.0
 """A rewording may leave out numbers of this weight in all, such as "two" in "two people"; where
 this much is in common, the 90 degrees of a right angle."""
+_SURE = 0.72
+"""Similarity of rewordings that may miss a number."""
 _LITTLE = 25.0
 """Weight in common that leaves doubt."""
 _FEW_NUMBERS = 3
@@ -40,6 +42,9 @@ _LEAST_FIGURE_LIKENESS, _TOLD = 0.8, 2
 """Share of a figure's numbers in common, for items whose words hold fewer numbers than this."""
 _QUESTION_SHARE, _REWORDED_QUESTION_SHARE = 0.5, 0.55
 """Of the last sentence's weight, so much must be in the text."""
+_LITTLE_ASKED = 9.0
+"""A last sentence of less weight ("How many good ones are there?") tells nothing where much else is
+in common."""
 _TAIL_EXTRA = 6
 _LONG_QUESTION = 12
 _EXTREMES = frozenset(["largest", "smallest"])
@@ -63,7 +68,13 @@ class Pair:
     window: tuple[int, int]
     """The tokens of the text."""
     is_code: bool
-    is_reworded: bool
+    similarity: float | None = None
+    """Of rewordings."""
+
+    @property
+    def is_reworded(self) -> bool:
+        """Whether the texts were likened by their features only."""
+        return self.similarity is not None
 
     @cached_property
     def inside(self) -> Counter[str]:
@@ -119,7 +130,7 @@ def _has_other_numbers(pair: Pair) -> bool:
             # Statements of programming tasks come with limits and samples, which add numbers.
             return False
         added = [f for f in pair.inside if is_number(f) and f not in numbers]
-        if gone and (added or pair.shared < _LITTLE):
+        if gone and (added or pair.shared < _LITTLE or (pair.similarity or 0.0) < _SURE):
             return True
         return sum(map(weight_of, added)) > _EXTRA_NUMBERS and pair.shared < _MUCH
     missing = numbers - pair.inside
@@ -211,6 +222,8 @@ def _has_other_question(pair: Pair) -> bool:
             return True
         if group is _EXTREMES and pair.is_reworded and tail & group and not item & group:
             return True
+    if last.weight < _LITTLE_ASKED and pair.shared >= _SOME:
+        return False
     found = sum(weight_of(feature) for feature in wanted if feature in here)
     share = _REWORDED_QUESTION_SHARE if pair.is_reworded else _QUESTION_SHARE
     return found < share * last.weight

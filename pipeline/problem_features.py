@@ -49,6 +49,11 @@ _SHORT_FRACTIONS = (
 r"""``\frac12`` is one half, not twelve."""
 _SIGNS = (("√", r" \sqrt "), ("π", r" \pi "), ("∠", " angle "), ("△", " triangle "))
 _RAISED = re.compile("([⁰¹²³⁴-⁹]+)")
+_PHRASES = (
+    (re.compile(r"\b(?:side by side|next to (?:each other|one another))\b", re.I), "adjacent"),
+    (re.compile(r"\bas small as possible\b", re.I), "smallest"),
+    (re.compile(r"\bas (?:large|big|great|many) as possible\b", re.I), "largest"),
+)
 _FORMULA = re.compile(
     r"\$\$[^$]+\$\$"
     # A price is followed by a word or ends a sentence.
@@ -176,6 +181,8 @@ def open_fractions(text: str) -> str:
 def open_up(text: str) -> str:
     """Notation that :func:`pipeline.matching.tokenize` would run together, set apart."""
     text = open_fractions(text)
+    for phrase, word in _PHRASES:
+        text = phrase.sub(word, text)
     text = _BOUNDS.sub(r"\1 , \2", text)
     if not text.isascii():
         text = _RAISED.sub(lambda match: f"^{match[1].translate(_LEVELS)} ", text)

@@ -42,7 +42,8 @@ define defines defined satisfy satisfies satisfied satisfying that's what's text
 end array matrix pmatrix bmatrix vmatrix cases align aligned prime overline underline widehat boxed
 overrightarrow overleftrightarrow overset underset cfrac tag hline cline tabular multicolumn label
 quantity s t re ll ve d implement def program python code task lowest terms own once simply just
-simplest notation following
+simplest notation other another others together count counts counted counting obtain
+obtains obtained get gets getting there required requires require respective
 """
 """Words and commands that problems can do without, and macros that say how something looks."""
 _SYNONYMS = """
@@ -62,7 +63,14 @@ difference differ differs subtract subtracts minus
 product multiply multiplied times
 remainder residue modulo mod pmod bmod equiv modulus
 distinct different
-arrange arrangement arrangements arranged order ordering orderings
+arrange arrangement arrangements arranged order ordering orderings sort sorted sorts sorting
+configuration configurations
+identical equivalent indistinguishable
+connect connects connected connecting join joins joined joining
+split splits partition partitioned partitions
+flip flips flipped toss tosses tossed
+roll rolls rolled rolling throw throws thrown
+beside
 choose chosen chooses pick picks picked select selects selected selecting picking choosing chooses
 random randomly
 color colors colored colour colours coloured paint painted paints coloring colouring
@@ -103,6 +111,7 @@ remain remains remaining remained left rest leftover
 start begins begin starts starting started beginning
 contain contains containing hold holds include includes including
 figure diagram picture
+circumcircle circumscribed
 delete deletes deleted remove removes removed removing
 create build construct
 rotate rotation rotations rotated
@@ -125,17 +134,16 @@ big large
 inclusive inclusively
 math maths mathematics mathematical
 occur occurs occurrence occurrences appear appears
-count counts counting counted
 replace replaces replaced change changes changed changing
 position positions place places placed placing
-ascending increasing
-descending decreasing decreases decrease
+ascending increasing increase increases increased
+descending decreasing decreases decrease decreased reduce reduces reduced lower lowers lowered
 line lines
 belong belongs member members
 word words
 set sets
 height heights
-sit sits seated seating sat
+sit sits seated seating seatings sat seat seats
 equation equations
 weigh weighs weight weights
 """
@@ -218,6 +226,8 @@ def gram_form(token: str) -> str:
 def _stem(word: str) -> str:
     for suffix in _SUFFIXES:
         stem = word.removesuffix(suffix)
+        if suffix == "ies" and stem != word and len(stem) == 2:
+            return f"{stem}y"
         if stem != word and len(stem) >= 3:
             if suffix in {"ed", "ing"} and len(stem) > 3 and stem[-1] == stem[-2]:
                 stem = stem[:-1]

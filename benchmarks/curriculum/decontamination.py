@@ -113,7 +113,7 @@ def measure_plants(index: BenchmarkIndex, items: list[ItemText], others: list[st
 
 def measure_rewordings(index: BenchmarkIndex) -> None:
     """Print the recall of rewordings made by hand."""
-    for name in ("rewordings.jsonl", "rewordings_held_out.jsonl"):
+    for name in ("rewordings.jsonl", "rewordings_held_out.jsonl", "rewordings_blind.jsonl"):
         path = ROOT / "tests" / "curriculum" / "data" / name
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         found = Counter[str]()

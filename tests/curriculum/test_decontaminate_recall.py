@@ -57,7 +57,7 @@ def index(items: list[ItemText]) -> BenchmarkIndex:
 
 def test_rewordings_are_found(index: BenchmarkIndex) -> None:
     found, total = 0, 0
-    for name in ("rewordings.jsonl", "rewordings_held_out.jsonl"):
+    for name in ("rewordings.jsonl", "rewordings_held_out.jsonl", "rewordings_blind.jsonl"):
         for line in (DATA / name).read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
             item = f"{row['item'] + 1:05d}" if row["set"].startswith("aime") else str(row["item"])
