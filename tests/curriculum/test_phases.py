@@ -95,7 +95,9 @@ def test_shares_are_drawn_by_seed_and_counted(tmp_path: Path) -> None:
     drawn = {row["id"] for row in build_phase(other, "1", tmp_path / "out").rows()}
     assert drawn != {row["id"] for row in version.rows()}
     none = load_recipe(str(recipe.path), [override.replace("0.25", "0.01")])
-    with pytest.raises(ConfigError, match=r"share 0\.01 of the 20 accepted rows .* rounds to no rows"):
+    with pytest.raises(
+        ConfigError, match=r"share 0\.01 of the 20 accepted rows .* rounds to no rows"
+    ):
         build_phase(none, "1", tmp_path / "out")
 
 
