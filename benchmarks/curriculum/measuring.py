@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import resource
 import subprocess
 import threading
 import time
@@ -12,6 +14,9 @@ from pathlib import Path
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 INTERVAL_S = 0.1
+_SET_CHILD_SUBREAPER = 36
+_PATIENCE_S = 20.0
+"""How long processes that the command left behind may take to end."""
 
 
 @dataclass(slots=True)
@@ -34,32 +39,53 @@ def measure(command: Sequence[str], log: Path, environment: Mapping[str, str]) -
     Raises:
         RuntimeError: It failed; the log says why.
     """
+    # What the command leaves behind comes to this process, else its time would be lost: workers
+    # of multiprocessing's fork server belong to a process that nobody waits for.
+    ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1)
+    before = _children_s()
     cost, started = Cost(), time.monotonic()
     with log.open("wb") as errors:
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=errors, env={**os.environ, **environment}
         )
         ended = threading.Event()
-        watcher = threading.Thread(target=_watch, args=(process.pid, cost, ended), daemon=True)
+        watcher = threading.Thread(target=_watch, args=(cost, ended), daemon=True)
         watcher.start()
         assert process.stdout is not None
         cost.output = process.stdout.read().decode()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        process.wait()
+        cost.wall_s = time.monotonic() - started
+        _wait_for_all()
         ended.set()
         watcher.join()
-    cost.wall_s = time.monotonic() - started
-    # Includes every descendant that its parent waited for.
-    cost.cpu_s = usage.ru_utime + usage.ru_stime
+    cost.cpu_s = _children_s() - before
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} failed with {process.returncode}; see {log}")
     return cost
 
 
-def _watch(pid: int, cost: Cost, ended: threading.Event) -> None:
+def _children_s() -> float:
+    """Processor time of all descendants that ended and were waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _wait_for_all() -> None:
+    deadline = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < deadline:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if not pid:
+            time.sleep(INTERVAL_S)
+    raise RuntimeError(f"processes of the command still run {_PATIENCE_S} s after it")
+
+
+def _watch(cost: Cost, ended: threading.Event) -> None:
     started = time.monotonic()
     while not ended.wait(INTERVAL_S):
-        mib = sum(_resident(one) for one in _tree(pid)) * PAGE >> 20
+        mib = sum(_resident(one) for one in _tree(os.getpid())[1:]) * PAGE >> 20
         cost.peak_mib = max(cost.peak_mib, mib)
         cost.curve.append((round(time.monotonic() - started, 2), mib))
 
