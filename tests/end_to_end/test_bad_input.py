@@ -105,4 +105,5 @@ def test_corrupt_source_is_named_before_anything_is_trained(tmp_path: Path) -> N
     assert done.returncode == 2
     assert "open_thoughts2.parquet" in done.stderr
     assert "remedy:" in done.stderr
-    assert not list(tmp_path.rglob("manifest.json"))
+    # What was prepared of the sound source stays for the next try; no dataset exists.
+    assert not list((tmp_path / "out" / "datasets").rglob("manifest.json"))
