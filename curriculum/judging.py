@@ -134,8 +134,8 @@ def limit_length(judged: Judged, max_tokens: int | None) -> Judged:
     return Judged(refuse(judged.row_id, MEASURE, "over_max_tokens", detail), judged.findings)
 
 
-def open_judge(recipe: Recipe, parser: Parser) -> Judge:
-    """The judge of one source's rows, its benchmarks loaded.
+def open_judge(recipe: Recipe, parser: Parser, benchmarks: BenchmarkIndex | None = None) -> Judge:
+    """The judge of one source's rows; its benchmarks are loaded unless they are given.
 
     Raises:
         SourceError: A benchmark's file cannot be read.
@@ -143,7 +143,7 @@ def open_judge(recipe: Recipe, parser: Parser) -> Judge:
     return Judge(
         parser=parser,
         settings=recipe.settings.curriculum,
-        benchmarks=load_benchmark_index(recipe),
+        benchmarks=load_benchmark_index(recipe) if benchmarks is None else benchmarks,
     )
 
 

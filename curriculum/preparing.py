@@ -20,7 +20,8 @@ from curriculum.judging import Judge, open_judge
 from curriculum.prepared import PreparedSource, read_counts, table_path, write_part
 from curriculum.sources.catalog import OpenedSource, RawRow, SourcePart
 from pipeline import console
-from pipeline.benchmarks import benchmark_inputs, load_benchmark
+from pipeline.benchmarks import benchmark_inputs, load_benchmark, load_benchmark_index
+from pipeline.contamination import BenchmarkIndex
 from pipeline.hashing import code_version, content_hash
 from pipeline.manifest import MANIFEST, InputRef, Manifest, check_balance, load_version
 from pipeline.settings.base import determining
@@ -173,17 +174,34 @@ def _cut(rows: Iterator[RawRow]) -> Iterator[list[RawRow]]:
 
 
 _judges: dict[str, Judge] = {}
+_indexes: dict[str, BenchmarkIndex] = {}
 
 
 def _judge_of(preparation: Preparation) -> Judge:
-    """This process's judge: loading benchmarks, questions and tokenizer takes a second."""
+    """This process's judge: loading questions and tokenizer takes a while."""
     if preparation.version not in _judges:
         # One at a time: sources are prepared one after another.
         _judges.clear()
+        source = preparation.source
         _judges[preparation.version] = open_judge(
-            preparation.source.recipe, preparation.source.parser()
+            source.recipe, source.parser(), _index_of(preparation)
         )
     return _judges[preparation.version]
+
+
+def _index_of(preparation: Preparation) -> BenchmarkIndex:
+    """This process's index of benchmark items: three seconds to make, the same for all sources."""
+    settings = preparation.settings
+    key = content_hash(
+        {
+            "settings": [settings["benchmarks"], settings["decontamination"]],
+            "items": [ref.version for ref in benchmark_inputs(preparation.source.recipe)],
+        }
+    )
+    if key not in _indexes:
+        _indexes.clear()
+        _indexes[key] = load_benchmark_index(preparation.source.recipe)
+    return _indexes[key]
 
 
 def _describe(preparation: Preparation, num_parts: int) -> Manifest:
