@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from pipeline.errors import TeacherError
 from pipeline.settings.recipe import Recipe
 from pipeline.settings.refinement import ScorerSettings
+from promptcot.engines.failures import first_failure
 from promptcot.engines.first_replies import FirstReplies
 from promptcot.engines.prompt_logprobs import TokenLogprob, place_tokens, score_http
 from promptcot.engines.vllm import LoadedModel, refusals
@@ -79,8 +79,8 @@ class VllmScorer:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._score_one(text)) for text in texts]
-        except* TeacherError as failures:
-            raise failures.exceptions[0] from None
+        except ExceptionGroup as failures:
+            raise first_failure(failures) from None
         return [task.result() for task in tasks]
 
     async def _score_one(self, text: str) -> list[TokenLogprob] | None:

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import TeacherError
 from pipeline.settings.refinement import ScorerSettings
+from promptcot.engines.failures import first_failure
 from promptcot.engines.openai_format import NotACompletion, excerpt
 from promptcot.engines.servers import scorer_servers
 
@@ -75,8 +76,8 @@ async def score_http(
             tasks = [
                 group.create_task(_score_one(client, slots, settings.model, text)) for text in texts
             ]
-    except* TeacherError as failures:
-        raise failures.exceptions[0] from None
+    except ExceptionGroup as failures:
+        raise first_failure(failures) from None
     finally:
         await client.close()
     return [task.result() for task in tasks]
