@@ -17,7 +17,7 @@ from curriculum.executors import Executor, open_executor
 from curriculum.figures import describe_phase
 from curriculum.planning import Plan, make_plan
 from curriculum.prepared import PreparedSource
-from curriculum.preparing import find_prepared, prepare_source
+from curriculum.preparing import find_prepared, prepare_source, share_benchmarks
 from curriculum.refusals import count_refused
 from curriculum.selection import Selection, select_rows
 from curriculum.writing import PhaseWriter
@@ -60,7 +60,10 @@ def prepare_all(plan: Plan) -> dict[str, PreparedSource]:
         decontamination = plan.recipe.settings.curriculum.decontamination
         if decontamination.enabled and not plan.recipe.settings.benchmarks:
             console.warn("the recipe lists no [[benchmarks]]: nothing is decontaminated against")
-        with open_executor(plan.recipe.settings.curriculum) as executor:
+        with (
+            share_benchmarks(missing[0]),
+            open_executor(plan.recipe.settings.curriculum) as executor,
+        ):
             for preparation in missing:
                 found[preparation.source.name] = prepare_source(preparation, executor)
     return {name: source for name, source in found.items() if source is not None}

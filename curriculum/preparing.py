@@ -10,12 +10,13 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from curriculum.executors import Executor
+from curriculum.executors import Executor, PoolExecutor
 from curriculum.judging import Judge, open_judge
 from curriculum.prepared import PreparedSource, read_counts, table_path, write_part
 from curriculum.sources.catalog import OpenedSource, RawRow, SourcePart
@@ -190,18 +191,53 @@ def _judge_of(preparation: Preparation) -> Judge:
 
 
 def _index_of(preparation: Preparation) -> BenchmarkIndex:
-    """This process's index of benchmark items: three seconds to make, the same for all sources."""
+    """This process's index of benchmark items, the same for all sources."""
+    path = _tables_path(preparation)
+    if path.name not in _indexes:
+        _indexes.clear()
+        stored = path if path.is_file() else None
+        _indexes[path.name] = load_benchmark_index(preparation.source.recipe, stored)
+    return _indexes[path.name]
+
+
+@contextmanager
+def share_benchmarks(preparation: Preparation) -> Iterator[None]:
+    """Index the benchmark items once for all workers.
+
+    That takes seconds and leaves 100 MB behind, so a process of its own does it.
+    """
+    recipe, path = preparation.source.recipe, _tables_path(preparation)
+    settings = recipe.settings.curriculum
+    is_alone = settings.executor == "local" and settings.num_workers == 1
+    if recipe.settings.benchmarks and settings.decontamination.enabled and not is_alone:
+        pool = PoolExecutor(1)
+        try:
+            pool.run(store_benchmarks, preparation)
+        finally:
+            pool.close()
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def store_benchmarks(preparation: Preparation) -> None:
+    """Index the benchmark items and store the tables; what a worker does."""
+    path = _tables_path(preparation)
+    if not path.is_file():
+        load_benchmark_index(preparation.source.recipe).store(path)
+
+
+def _tables_path(preparation: Preparation) -> Path:
     settings = preparation.settings
     key = content_hash(
         {
             "settings": [settings["benchmarks"], settings["decontamination"]],
             "items": [ref.version for ref in benchmark_inputs(preparation.source.recipe)],
+            "code": code_version(*PACKAGES),
         }
     )
-    if key not in _indexes:
-        _indexes.clear()
-        _indexes[key] = load_benchmark_index(preparation.source.recipe)
-    return _indexes[key]
+    return preparation.root / f".benchmarks-{key}.npz"
 
 
 def _describe(preparation: Preparation, num_parts: int) -> Manifest:

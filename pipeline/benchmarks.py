@@ -104,14 +104,18 @@ def load_benchmark_items(recipe: Recipe) -> list[ItemText]:
     ]
 
 
-def load_benchmark_index(recipe: Recipe) -> BenchmarkIndex:
+def load_benchmark_index(recipe: Recipe, stored: Path | None = None) -> BenchmarkIndex:
     """The items of all ``[[benchmarks]]`` of a recipe, ready to be searched for.
+
+    Args:
+        recipe: Names the files.
+        stored: Tables that an index of the same recipe stored.
 
     Raises:
         SourceError: A benchmark's file cannot be read.
     """
     items = load_benchmark_items(recipe)
-    return BenchmarkIndex(items, recipe.settings.curriculum.decontamination)
+    return BenchmarkIndex(items, recipe.settings.curriculum.decontamination, stored)
 
 
 def benchmark_inputs(recipe: Recipe) -> list[InputRef]:

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import overload
 
 from pipeline.contamination_rules import Entry, Finding, judge
 from pipeline.item_texts import ItemText
@@ -59,18 +61,69 @@ class RowFinding:
 NOTHING = RowFinding()
 
 
+class _Entries(Sequence[Entry]):
+    """Items' texts, each read closely when it is first needed: few of them ever are."""
+
+    def __init__(
+        self, texts: Sequence[tuple[ItemText, str]], settings: DecontaminationSettings
+    ) -> None:
+        self._texts, self._settings = texts, settings
+        self._read: dict[int, Entry] = {}
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    @overload
+    def __getitem__(self, number: int) -> Entry: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Entry]: ...
+    def __getitem__(self, number: int | slice) -> Entry | list[Entry]:
+        if isinstance(number, slice):
+            return [self[place] for place in range(*number.indices(len(self)))]
+        if not -len(self) <= number < len(self):
+            raise IndexError(number)
+        if number not in self._read:
+            self._read[number] = self._make(*self._texts[number])
+        return self._read[number]
+
+    def _make(self, item: ItemText, text: str) -> Entry:
+        n, reading = self._settings.ngram, read(text)
+        is_short = count_words(text) < self._settings.short_words or len(reading.tokens) < n
+        return Entry(item.benchmark, item.item_id, reading, n, is_short, item.is_code)
+
+
 class BenchmarkIndex:
     """All items of all benchmarks, ready to be searched for in texts."""
 
-    def __init__(self, items: Iterable[ItemText], settings: DecontaminationSettings) -> None:
-        self._settings = settings
-        self._entries: list[Entry] = []
-        self._items: Counter[str] = Counter()
-        for item in items:
-            self._add(item)
-        from pipeline.contamination_index import Scanner
+    def __init__(
+        self,
+        items: Iterable[ItemText],
+        settings: DecontaminationSettings,
+        stored: Path | None = None,
+    ) -> None:
+        """Make the index, which takes seconds and 100 MB, or read what :meth:`store` wrote.
 
-        self._scanner = Scanner(self._entries, settings)
+        Args:
+            items: What to search for.
+            settings: How.
+            stored: Tables of an index of the same items and settings.
+        """
+        self._settings = settings
+        self._items: Counter[str] = Counter()
+        texts: list[tuple[ItemText, str]] = []
+        for item in items:
+            own = [(item, text) for text in item.texts() if tokenize(text)]
+            self._items[item.benchmark] += bool(own)
+            texts += own
+        self._entries = _Entries(texts, settings)
+        from pipeline.contamination_index import Scanner, make_tables, read_tables
+
+        tables = make_tables(self._entries, settings) if stored is None else read_tables(stored)
+        self._scanner = Scanner(tables)
+
+    def store(self, path: Path) -> None:
+        """Write the tables for other processes."""
+        self._scanner.store(path)
 
     def __len__(self) -> int:
         return self._items.total()
@@ -78,17 +131,6 @@ class BenchmarkIndex:
     def items_per_benchmark(self) -> dict[str, int]:
         """How many items of each benchmark are searched for."""
         return dict(self._items)
-
-    def _add(self, item: ItemText) -> None:
-        n = self._settings.ngram
-        texts = [text for text in item.texts() if tokenize(text)]
-        for text in texts:
-            reading = read(text)
-            is_short = count_words(text) < self._settings.short_words or len(reading.tokens) < n
-            self._entries.append(
-                Entry(item.benchmark, item.item_id, reading, n, is_short, item.is_code)
-            )
-        self._items[item.benchmark] += bool(texts)
 
     def find(self, text: str, part: str = "") -> list[Match]:
         """All items in a text, contaminations before twins, best first."""

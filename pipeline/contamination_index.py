@@ -6,8 +6,9 @@ Memory: about 1 KB an item, besides 2 MB for the words of ordinary problems.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from pipeline.contamination_rules import CODE_EVIDENCE, EVIDENCE, EVIDENCE_INSID
 from pipeline.contamination_twins import MANY_RARE_NUMBERS
 from pipeline.problem_features import formula_part, open_fractions, shares, weight_of
 from pipeline.settings.decontamination import DecontaminationSettings
+from pipeline.store import atomic_path
 from pipeline.word_forms import VARIABLE, content_form, gram_form, spellings, stop_words, variables
 from pipeline.word_hashes import WordHashes, hash_tokens, hash_words
 
@@ -37,41 +39,79 @@ _SLACK = 0.9
 """And this part of the similarity that the rule asks for."""
 
 
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """What the kernel looks up: arrays and a few numbers, see ``scan`` of the kernel."""
+
+    words: tuple[Any, ...]
+    tables: tuple[Any, ...]
+    lists: tuple[Any, ...]
+    rules: tuple[Any, ...]
+
+
+def make_tables(entries: Sequence[Entry], settings: DecontaminationSettings) -> Tables:
+    """Index items: seconds for thousands of them."""
+    ngram = settings.ngram
+    hashes = hash_words([open_fractions(entry.reading.text) for entry in entries])
+    vocabulary = _Vocabulary(entries)
+    words = vocabulary.words()
+    triples = _make_table(*vocabulary.triple_keys())
+    grams, gram_lists, sizes = _index_grams(hashes, words, ngram)
+    starts, nexts = _index_short(entries, hashes)
+    features = [vocabulary.compared(entry) for entry in entries]
+    numbers = [vocabulary.numbers(entry) for entry in entries]
+    lists = (
+        *gram_lists,
+        *_invert(features, len(vocabulary)),
+        *_concatenate(numbers),
+        nexts,
+        hashes.hashes,
+        hashes.offsets,
+    )
+    marks = _SLACK if settings.find_rewordings else np.inf
+    rules = (
+        ngram,
+        _COVERAGE_SLACK * settings.min_coverage,
+        MANY_RARE_NUMBERS / _SLACK,
+        _flatten(EVIDENCE, marks),
+        _flatten(CODE_EVIDENCE, marks),
+        _flatten(EVIDENCE_INSIDE, marks),
+        vocabulary.weights(),
+        np.array([entry.weight for entry in entries], np.float32),
+        np.array([entry.is_code for entry in entries], np.uint8),
+        sizes,
+    )
+    return Tables(words, (*triples, *grams, *starts), lists, rules)
+
+
+def read_tables(path: Path) -> Tables:
+    """What :meth:`Scanner.store` wrote."""
+    with np.load(path) as stored:
+        parts = {
+            field.name: tuple(
+                array if array.ndim else array.item()
+                for array in (stored[f"{field.name}-{n}"] for n in range(int(stored[field.name])))
+            )
+            for field in fields(Tables)
+        }
+    return Tables(**parts)
+
+
 class Scanner:
     """Finds the items that texts may hold."""
 
-    def __init__(self, entries: Sequence[Entry], settings: DecontaminationSettings) -> None:
-        self._ngram = ngram = settings.ngram
-        hashes = hash_words([open_fractions(entry.reading.text) for entry in entries])
-        vocabulary = _Vocabulary(entries)
-        self._words = vocabulary.words()
-        triples = _make_table(*vocabulary.triple_keys())
-        grams, gram_lists, sizes = self._index_grams(entries, hashes)
-        starts, nexts = _index_short(entries, hashes)
-        self._tables = (*triples, *grams, *starts)
-        features = [vocabulary.compared(entry) for entry in entries]
-        numbers = [vocabulary.numbers(entry) for entry in entries]
-        self._lists = (
-            *gram_lists,
-            *_invert(features, len(vocabulary)),
-            *_concatenate(numbers),
-            nexts,
-            hashes.hashes,
-            hashes.offsets,
-        )
-        marks = _SLACK if settings.find_rewordings else np.inf
-        self._rules = (
-            ngram,
-            _COVERAGE_SLACK * settings.min_coverage,
-            MANY_RARE_NUMBERS / _SLACK,
-            _flatten(EVIDENCE, marks),
-            _flatten(CODE_EVIDENCE, marks),
-            _flatten(EVIDENCE_INSIDE, marks),
-            vocabulary.weights(),
-            np.array([entry.weight for entry in entries], np.float32),
-            np.array([entry.is_code for entry in entries], np.uint8),
-            sizes,
-        )
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    def store(self, path: Path) -> None:
+        """Write the tables to a file."""
+        arrays: dict[str, Any] = {}
+        for field in fields(Tables):
+            values = getattr(self._tables, field.name)
+            arrays[field.name] = len(values)
+            arrays |= {f"{field.name}-{n}": value for n, value in enumerate(values)}
+        with atomic_path(path) as temporary, temporary.open("wb") as handle:
+            np.savez(handle, **arrays)
 
     def scan(self, texts: Sequence[str]) -> list[list[int]]:
         """Numbers of the entries that each text may hold."""
@@ -80,39 +120,40 @@ class Scanner:
         words = hash_words([open_fractions(text) for text in texts])
         places, entries = scan(
             (words.hashes, words.kinds, words.offsets),
-            self._words,
-            self._tables,
-            self._lists,
-            self._rules,
+            self._tables.words,
+            self._tables.tables,
+            self._tables.lists,
+            self._tables.rules,
         )
         found: list[list[int]] = [[] for _ in texts]
         for place, entry in zip(places.tolist(), entries.tolist(), strict=True):
             found[place].append(entry)
         return found
 
-    def _index_grams(
-        self, entries: Sequence[Entry], hashes: WordHashes
-    ) -> tuple[Table, Lists, Int32s]:
-        from pipeline.kernels.benchmark_items import MOST_VARIABLES, level, write_grams
 
-        numbers: dict[int, int] = {}
-        by_entry: list[list[int]] = []
-        no_triples = _make_table(np.empty(0, np.uint64), np.empty(0, np.int32))
-        for place in range(len(entries)):
-            words = hashes.of(place)
-            size = len(words)
-            kinds = hashes.kinds[hashes.offsets[place] : hashes.offsets[place + 1]]
-            forms = np.empty(MOST_VARIABLES * size, np.uint64)
-            room = np.empty(len(forms), np.int32)
-            size = level(words, kinds, self._words, no_triples, (forms, room, room.copy()))
-            grams = np.empty(max(0, size - self._ngram + 1), np.uint64)
-            write_grams(forms[:size], self._ngram, grams)
-            distinct = dict.fromkeys(grams.tolist())
-            by_entry.append([numbers.setdefault(gram, len(numbers)) for gram in distinct])
-        keys = np.array(list(numbers), np.uint64)
-        table = _make_table(keys, np.arange(len(keys), dtype=np.int32))
-        sizes = np.array([len(grams) for grams in by_entry], np.int32)
-        return table, _invert(by_entry, len(keys)), sizes
+def _index_grams(
+    hashes: WordHashes, known: tuple[Any, ...], ngram: int
+) -> tuple[Table, Lists, Int32s]:
+    from pipeline.kernels.benchmark_items import MOST_VARIABLES, level, write_grams
+
+    numbers: dict[int, int] = {}
+    by_entry: list[list[int]] = []
+    no_triples = _make_table(np.empty(0, np.uint64), np.empty(0, np.int32))
+    for place in range(len(hashes)):
+        words = hashes.of(place)
+        size = len(words)
+        kinds = hashes.kinds[hashes.offsets[place] : hashes.offsets[place + 1]]
+        forms = np.empty(MOST_VARIABLES * size, np.uint64)
+        room = np.empty(len(forms), np.int32)
+        size = level(words, kinds, known, no_triples, (forms, room, room.copy()))
+        grams = np.empty(max(0, size - ngram + 1), np.uint64)
+        write_grams(forms[:size], ngram, grams)
+        distinct = dict.fromkeys(grams.tolist())
+        by_entry.append([numbers.setdefault(gram, len(numbers)) for gram in distinct])
+    keys = np.array(list(numbers), np.uint64)
+    table = _make_table(keys, np.arange(len(keys), dtype=np.int32))
+    sizes = np.array([len(grams) for grams in by_entry], np.int32)
+    return table, _invert(by_entry, len(keys)), sizes
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,3 +119,18 @@ def test_known_duplicates_between_real_sets(shared_data: Path) -> None:
     for row, matches in zip(rows, found, strict=True):
         ids = {match.item_id for match in matches if match.is_contamination}
         assert row["unique_id"] in ids, "every item finds itself"
+
+
+def test_a_stored_index_finds_the_same(tmp_path: Path) -> None:
+    texts = [
+        "A crate holds 12 rows of 17 melons each, and 9 melons are sold. How many are left in it?",
+        "Compute 7!",
+        "Write a function that returns the longest run of equal numbers in a list of integers.",
+    ]
+    items = [ItemText("b", str(n), text) for n, text in enumerate(texts)]
+    made = BenchmarkIndex(items, DecontaminationSettings())
+    made.store(tmp_path / "tables.npz")
+    read = BenchmarkIndex(items, DecontaminationSettings(), tmp_path / "tables.npz")
+    asked = [*texts, texts[0].replace("12", "13"), f"First: {texts[1]} Then: {texts[2]}", "Why?"]
+    assert made.find_in_texts(asked) == read.find_in_texts(asked)
+    assert any(made.find_in_texts(asked))
