@@ -208,10 +208,11 @@ class Maker:
             "solution": response.rpartition("```python\n")[2].removesuffix("\n```"),
         }
         if name == _SPLIT_0:
-            return values, make_row_id("split_0", key, response)
+            return values, make_row_id("split_0", key, plan.question, None, response)
         if plan.expected == "question_not_joined":
             number = self._num_questions + row
-        return values | {"index": str(number)}, make_row_id("split_1", key, response)
+        index = str(number)
+        return values | {"index": index}, make_row_id("split_1", key, "-", index, response)
 
     def _own_row(
         self, row: int, plan: Plan, thinking: str, answer: str
