@@ -10,17 +10,11 @@ from __future__ import annotations
 
 import re
 
+from pipeline.domain_names import DOMAIN_SPELLINGS
 from pipeline.records import Domain
 
 DOMAIN_NAMES: dict[str, Domain] = {
-    "math": "math",
-    "maths": "math",
-    "mathematics": "math",
-    "code": "code",
-    "coding": "code",
-    "programming": "code",
-    "computer science": "code",
-    "other": "other",
+    **DOMAIN_SPELLINGS,
     "science": "other",
     "biology": "other",
     "physics": "other",

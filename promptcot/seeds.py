@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pipeline import console
+from pipeline.domain_names import DOMAIN_SPELLINGS
 from pipeline.errors import SourceError
 from pipeline.records import Domain, Rejected
 from pipeline.settings.concepts import SeedField, SeedSourceSettings
@@ -56,16 +57,6 @@ USUAL_NAMES: Mapping[SeedField, tuple[str, ...]] = {
 }
 """Where a field is looked for when the recipe does not map it; the first that exists wins."""
 
-_DOMAIN_WORDS: dict[str, Domain] = {
-    "math": "math",
-    "maths": "math",
-    "mathematics": "math",
-    "code": "code",
-    "coding": "code",
-    "programming": "code",
-    "computer science": "code",
-    "other": "other",
-}
 _PEEKED_ROWS = 64
 """Rows from which columns are chosen; when all of them are unusable, so is the file."""
 _MAX_LITERAL_CHARS = 20_000
@@ -253,7 +244,7 @@ class _RowReader:
         # Some files hold paths such as "Mathematics -> Algebra", or a list of them.
         first = value[0] if isinstance(value, list) and value else value
         word = first.partition("->")[0].strip().lower() if isinstance(first, str) else ""
-        domain = _DOMAIN_WORDS.get(word, self._settings.domain)
+        domain = DOMAIN_SPELLINGS.get(word, self._settings.domain)
         if domain is None:
             raise _Unusable(
                 "unknown_domain", f"{value!r} is no domain, and the source sets no `domain`"
