@@ -7,7 +7,6 @@ One HTML file without external requests, with equal bytes for equal versions. Co
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +24,10 @@ from curriculum.inspect_data import (
 )
 from curriculum.inspect_plots import plot_lengths, plot_order
 from pipeline.manifest import Manifest, Version
-from pipeline.pages import page_environment
+from pipeline.pages import Plot, page_environment
 from pipeline.store import write_text
 
 _MOST_LABELS = 12
-
-
-@dataclass(frozen=True, slots=True)
-class Plot:
-    """A drawn figure and the sentence that stands for it where it cannot be seen."""
-
-    svg: str
-    label: str
-    caption: str
 
 
 def write_inspection(version: Version, path: Path) -> None:

@@ -7,7 +7,6 @@ bytes for equal inputs. ``python -m evaluation report --recipe NAME`` calls :fun
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +34,7 @@ from evaluation.report_view import (
     format_interval,
     join_counts,
 )
-from pipeline.pages import page_environment
+from pipeline.pages import Plot, page_environment
 from pipeline.relaxed_gates import relaxed_gates
 from pipeline.settings.recipe import Recipe
 from pipeline.store import write_text
@@ -45,15 +44,6 @@ if TYPE_CHECKING:
 
 MAX_REASON_BARS = 15
 """Reasons drawn; the table beside the plot lists all of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plot:
-    """A drawn figure and the sentence that stands for it where it cannot be seen."""
-
-    svg: str
-    label: str
-    caption: str
 
 
 def write_report(recipe: Recipe, out: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,6 +11,15 @@ if TYPE_CHECKING:
 
 # NUL and other control characters have no place in HTML; tab and newline do.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A drawn figure and the sentence that stands for it where it cannot be seen."""
+
+    svg: str
+    label: str
+    caption: str
 
 
 def page_environment(package: str) -> Environment:

@@ -7,11 +7,10 @@ Inputs: the newest version of every stage under ``<out>/synthesis`` and the ledg
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.pages import page_environment
+from pipeline.pages import Plot, page_environment
 from pipeline.relaxed_gates import relaxed_synthesis_gates
 from pipeline.settings.recipe import Recipe
 from pipeline.store import write_text
@@ -30,15 +29,6 @@ from promptcot.report_view import (
     describe_tiles,
     level_table,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Plot:
-    """A drawn figure and the sentence that stands for it where it cannot be seen."""
-
-    svg: str
-    label: str
-    caption: str
 
 
 def report_path(out: Path) -> Path:
