@@ -32,7 +32,7 @@ def estimate_memory_gib(
     inner = model.hidden_size * model.expand
     heads = inner // model.head_dim
     per_token = 10 * inner + 6 * heads * model.state_size + 5 * heads * model.chunk_size
-    blocks = 1 if training.gradient_checkpointing else model.num_hidden_layers
+    blocks = 1 if training.activation == "all" else model.num_hidden_layers
     residuals = 2 * model.hidden_size * model.num_hidden_layers
     tokens = training.micro_batch * phase.max_length
     activations = tokens * (blocks * per_token + residuals + 3 * VOCAB_SIZE) * 4

@@ -49,7 +49,7 @@ def refuse_unsupported(training: TrainingSettings) -> None:
     Raises:
         ConfigError: Packing, or more than one process or GPU.
     """
-    if training.packing != "off":
+    if training.packing == "best_fit":
         raise ConfigError(
             f"training.packing = {training.packing!r}: the stock Mamba2ForCausalLM does not reset "
             "its state between packed documents (it drops seq_idx without the CUDA kernels), so "
@@ -99,8 +99,8 @@ def build_sft_config(training: TrainingSettings, phase: PhaseTraining, folder: P
         warmup_steps=training.warmup_steps,
         lr_scheduler_type=training.schedule,
         optim="adamw_torch_fused" if has_gpu else "adamw_torch",
-        bf16=training.precision == "bf16",
-        gradient_checkpointing=training.gradient_checkpointing,
+        bf16=training.precision == "bf16_autocast",
+        gradient_checkpointing=False,
         seed=training.seed,
         use_cpu=not has_gpu,
         dataloader_pin_memory=has_gpu,
