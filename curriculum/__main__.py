@@ -230,16 +230,20 @@ def ingest(
     report = check_source_file(_load(recipe, overrides), source, path)
     show_check(report)
     if as_json:
-        console.print_json(report)
+        console.print_json_rows(report, "rows")
 
 
 @app.command()
 def decontaminate(
-    file: Annotated[Path, typer.Argument(help="Parquet or JSONL(.gz) with `id` and a text.")],
+    file: Annotated[Path, typer.Argument(help="Parquet or JSONL(.gz) with a text column.")],
     benchmark: Annotated[
         Path | None,
         typer.Option("--benchmark", help="Items to look for; by default the recipe's benchmarks."),
     ] = None,
+    text_column: Annotated[
+        str,
+        typer.Option("--text-column", help="Column of the text; by default text, question, …"),
+    ] = "",
     judge: Annotated[
         str,
         typer.Option("--judge", help="Also ask this teacher about each row's nearest items."),
@@ -259,11 +263,12 @@ def decontaminate(
     if as_json:
         console.use_json_output()
     loaded = _load(recipe, overrides)
-    report = decontaminate_file(loaded, file, benchmark)
+    report = decontaminate_file(loaded, file, benchmark, text_column)
     if judge:
         from curriculum.semantic_items import ItemJudge
 
-        add_judgements(report, file, benchmark, ItemJudge(loaded, judge, loaded.out(out)))
+        asked = ItemJudge(loaded, judge, loaded.out(out))
+        add_judgements(report, file, benchmark, asked, text_column)
     show_flagged(report)
     if as_json:
         console.print_json(report)

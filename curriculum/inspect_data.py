@@ -73,9 +73,10 @@ def choose_rows(version: Version, columns: Columns) -> list[dict[str, Any]]:
     """A few rows of each source, drawn by the version's name: nobody picked them."""
     wanted = []
     for code, name in enumerate(columns.sources):
-        places = np.flatnonzero(columns.source == code).tolist()
+        places = np.flatnonzero(columns.source == code)
         random = derive_random(0, "inspect", version.name, name)
-        wanted += sorted(random.sample(places, min(ROWS_PER_SOURCE, len(places))))
+        drawn = random.sample(range(len(places)), min(ROWS_PER_SOURCE, len(places)))
+        wanted += sorted(places[drawn].tolist())
     found = _fetch(version, sorted(wanted))
     return [_describe_row(place, found[place]) for place in wanted]
 

@@ -5,7 +5,6 @@ Held in memory: 40 bytes a row of each version (hashes of its id and of its part
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice, pairwise
@@ -153,34 +152,41 @@ def _key(text: str) -> int:
 
 def _account(have: RowKeys, missing: npt.NDArray[np.int64], lack: RowKeys) -> dict[str, Any]:
     """Rows that ``have`` holds and ``lack`` does not, by source and by what became of them."""
-    reasons = _find_reasons(lack, have.base_ids[missing])
-    counts: Counter[tuple[str, str, str]] = Counter()
-    for place in missing.tolist():
-        source = have.source_names[have.sources[place]]
-        counts[source, *reasons.get(int(have.base_ids[place]), _UNKNOWN)] += 1
+    codes, reasons = _find_reasons(lack, have.base_ids[missing])
+    # One number for source and reason together: a count per pair, whatever the number of rows.
+    pairs = have.sources[missing].astype(np.int64) * len(reasons) + codes
+    rows = [
+        {"source": have.source_names[pair // len(reasons)], "stage": stage, "reason": reason,
+         "rows": count}
+        for pair, count in enumerate(np.bincount(pairs).tolist())
+        if count
+        for stage, reason in [reasons[pair % len(reasons)]]
+    ]  # fmt: skip
     return {
-        "by_reason": [
-            {"source": source, "stage": stage, "reason": reason, "rows": rows}
-            for (source, stage, reason), rows in sorted(counts.items())
-        ],
+        "by_reason": sorted(rows, key=lambda row: (row["source"], row["stage"], row["reason"])),
         "examples": _examples(have.version, have, missing),
     }
 
 
-def _find_reasons(lack: RowKeys, wanted: Keys) -> dict[int, tuple[str, str]]:
-    """Stage and reason for which a version refused rows; copies of what it kept are known too."""
-    wanted = np.unique(wanted)
-    kept = np.intersect1d(wanted, lack.base_ids)
-    found = {int(key): _COPIES for key in kept}
-    open_keys = {int(key) for key in wanted} - found.keys()
-    if not open_keys:
-        return found
+def _find_reasons(
+    lack: RowKeys, base_ids: Keys
+) -> tuple[npt.NDArray[np.int64], list[tuple[str, str]]]:
+    """Why a version has not got some rows: a code for each, and stage and reason of the codes.
+
+    Copies of what it kept are known too. Of a row that was refused twice the first reason counts.
+    """
+    names = {_UNKNOWN: 0, _COPIES: 1}
+    wanted, inverse = np.unique(base_ids, return_inverse=True)
+    codes = np.where(np.isin(wanted, lack.base_ids), 1, 0)
     for path in sorted((lack.version.folder / "rejected").glob("*.parquet")):
+        if codes.all():
+            break
         for row in read_rows(path, ["row_id", "stage", "reason"]):
-            key = _key(row["row_id"])
-            if key in open_keys:
-                found.setdefault(key, (row["stage"], row["reason"]))
-    return found
+            key = np.uint64(_key(row["row_id"]))
+            place = int(np.searchsorted(wanted, key))
+            if place < len(wanted) and wanted[place] == key and not codes[place]:
+                codes[place] = names.setdefault((row["stage"], row["reason"]), len(names))
+    return codes[inverse], list(names)
 
 
 def _examples(version: Version, keys: RowKeys, places: npt.NDArray[np.int64]) -> list[str]:

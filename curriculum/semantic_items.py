@@ -9,21 +9,25 @@ answers are stored in the run folder, and nothing is asked twice.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.contamination import ItemText
 from pipeline.errors import ConfigError
 from pipeline.hashing import derive_seed
 from pipeline.records import Message
 from pipeline.settings.recipe import Recipe
+from pipeline.settings.teacher import TeacherSettings
 from promptcot.encoders import embed_concepts
 from promptcot.engines.protocol import Answer, Request
 from promptcot.engines.teacher import open_teacher
+from promptcot.near_concepts import Vectors
 from promptcot.portable import SCALE
 
 PROMPT = """\
@@ -39,7 +43,7 @@ Problem 2:
 
 Think briefly, then end with one line, either "Same problem: yes" or "Same problem: no"."""
 _VERDICT = re.compile(r"^\W*same problem:?\W*(yes|no)\W*$", re.IGNORECASE | re.MULTILINE)
-_BLOCK = 4096
+_BLOCK = 1024
 _MAX_TOKENS = 1024
 _MAX_CHARS = 6000
 """Of each text in a question."""
@@ -84,6 +88,57 @@ class ItemJudge:
     """Items that each text is compared with."""
 
 
+Ask = Callable[[Sequence[tuple[str, str]]], list[SemanticMatch]]
+"""From ids and texts to what the teacher says of their nearest items."""
+
+
+@contextmanager
+def open_item_judge(items: Sequence[ItemText], judge: ItemJudge) -> Iterator[Ask]:
+    """Yield a function to call with some texts after others, from any threads.
+
+    What it returns for a text depends on the texts it is called with only where the engine answers
+    in groups; the same calls give the same answers.
+
+    Raises:
+        ConfigError: The recipe has no such teacher, or the encoder cannot be used.
+        TeacherError: The teacher or the encoder failed.
+    """
+    settings = teacher_of(judge.recipe, judge.teacher)
+    with open_teacher(settings, recipe=judge.recipe, out=judge.out, name=judge.teacher) as engine:
+        vectors = _embed([item.question for item in items], judge).astype(np.float64).T
+
+        def ask(texts: Sequence[tuple[str, str]]) -> list[SemanticMatch]:
+            pairs = list(_nearest_pairs([text for _, text in texts], vectors, judge))
+            requests = [_ask(items[pair.item], texts[pair.text][1]) for pair in pairs]
+            answers = engine.answer_all(requests, "decontaminate") if requests else []
+            return [
+                SemanticMatch(
+                    text_id=texts[pair.text][0],
+                    benchmark=items[pair.item].benchmark,
+                    item_id=items[pair.item].item_id,
+                    cosine=round(pair.cosine, 3),
+                    verdict=read_verdict(answer),
+                )
+                for pair, answer in zip(pairs, answers, strict=True)
+            ]
+
+        yield ask
+
+
+def teacher_of(recipe: Recipe, name: str) -> TeacherSettings:
+    """The settings of a teacher.
+
+    Raises:
+        ConfigError: The recipe has none of that name.
+    """
+    if name not in recipe.settings.teachers:
+        known = ", ".join(sorted(recipe.settings.teachers)) or "none"
+        raise ConfigError(
+            f"recipe {recipe.name} has no teacher {name!r}", hint=f"its teachers are: {known}"
+        )
+    return recipe.settings.teachers[name]
+
+
 def judge_nearest_items(
     texts: Sequence[tuple[str, str]], items: Sequence[ItemText], judge: ItemJudge
 ) -> list[SemanticMatch]:
@@ -98,27 +153,8 @@ def judge_nearest_items(
         ConfigError: The recipe has no such teacher, or the encoder cannot be used.
         TeacherError: The teacher or the encoder failed.
     """
-    recipe, teacher = judge.recipe, judge.teacher
-    if teacher not in recipe.settings.teachers:
-        known = ", ".join(sorted(recipe.settings.teachers)) or "none"
-        raise ConfigError(
-            f"recipe {recipe.name} has no teacher {teacher!r}", hint=f"its teachers are: {known}"
-        )
-    pairs = list(_nearest_pairs([text for _, text in texts], items, judge))
-    requests = [_ask(items[pair.item], texts[pair.text][1]) for pair in pairs]
-    settings = recipe.settings.teachers[teacher]
-    with open_teacher(settings, recipe=recipe, out=judge.out, name=teacher) as engine:
-        answers = engine.answer_all(requests, "decontaminate")
-    return [
-        SemanticMatch(
-            text_id=texts[pair.text][0],
-            benchmark=items[pair.item].benchmark,
-            item_id=items[pair.item].item_id,
-            cosine=round(pair.cosine, 3),
-            verdict=read_verdict(answer),
-        )
-        for pair, answer in zip(pairs, answers, strict=True)
-    ]
+    with open_item_judge(items, judge) as ask:
+        return ask(texts)
 
 
 def read_verdict(answer: Answer) -> Verdict:
@@ -129,16 +165,20 @@ def read_verdict(answer: Answer) -> Verdict:
     return "yes" if found == {"yes"} else "no"
 
 
-def _nearest_pairs(
-    texts: Sequence[str], items: Sequence[ItemText], judge: ItemJudge
-) -> Iterator[_Pair]:
+def _embed(texts: Sequence[str], judge: ItemJudge) -> Vectors:
     encoder = judge.recipe.settings.synthesis.combinations.encoder
-    if not texts or not items:
+    if not texts:
+        return np.zeros((0, 1), np.int16)
+    return embed_concepts(encoder, texts, cache=judge.out / "embeddings")
+
+
+def _nearest_pairs(
+    texts: Sequence[str], columns: npt.NDArray[np.float64], judge: ItemJudge
+) -> Iterator[_Pair]:
+    """Each text with its nearest items, whose vectors are the columns."""
+    if not texts or not columns.shape[1]:
         return
-    cache = judge.out / "embeddings"
-    known = embed_concepts(encoder, [item.question for item in items], cache=cache)
-    vectors = embed_concepts(encoder, texts, cache=cache)
-    columns = known.astype(np.float64).T
+    vectors = _embed(texts, judge)
     for start in range(0, len(texts), _BLOCK):
         # Rounded integer vectors: sums of products are exact, hence the order is the same anywhere.
         cosines = vectors[start : start + _BLOCK].astype(np.float64) @ columns

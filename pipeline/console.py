@@ -93,6 +93,24 @@ def print_json(value: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
+def print_json_rows(value: Mapping[str, Any], name: str) -> None:
+    """Print a command's JSON object of which one entry holds as many rows as a file.
+
+    Args:
+        value: The object.
+        name: The entry: rows that are written one by one, whatever holds them.
+    """
+    mark = f"{json.dumps(name)}: []"
+    # Within a text its quotes would be escaped: the mark occurs once.
+    head, tail = json.dumps({**value, name: []}, sort_keys=True, ensure_ascii=False).split(mark)
+    sys.stdout.write(f"{head}{json.dumps(name)}: [")
+    for number, row in enumerate(value[name]):
+        text = json.dumps(row, sort_keys=True, ensure_ascii=False)
+        sys.stdout.write(f", {text}" if number else text)
+    sys.stdout.write(f"]{tail}\n")
+    sys.stdout.flush()
+
+
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table; columns whose cells are all numbers are right-aligned."""
     grid = Table(title=title, title_justify="left", title_style="bold")

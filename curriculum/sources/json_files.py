@@ -21,6 +21,8 @@ from pipeline.store import atomic_path
 SPOOLED = (".jsonl.gz", ".json", ".json.gz")
 """Files that have no middle to begin at."""
 CHUNK = ".jsonl.zst"
+STREAMED_ROWS = 128
+"""Lines read together where a file is only streamed: 4 MB at 30 kB a row."""
 
 _PYTHON_TYPES: dict[Kind, type] = {"text": str, "integer": int, "turns": list, "any": object}
 

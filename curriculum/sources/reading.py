@@ -111,7 +111,8 @@ def stream_file(path: Path, schema: Schema) -> Iterator[dict[str, Any]]:
         if is_empty:
             raise SourceError(f"{path} holds no rows", hint="pass a file with at least one row")
         return
-    for part in split_file(path, schema, parquet_files.STREAMED_ROWS, path.parent):
+    module = parquet_files if path.suffix == ".parquet" else json_files
+    for part in split_file(path, schema, module.STREAMED_ROWS, path.parent):
         yield from read_part(part, schema, path)
 
 
