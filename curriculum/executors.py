@@ -89,8 +89,13 @@ class SerialExecutor:
 class PoolExecutor:
     """Does tasks in processes of this machine; a process that dies is replaced."""
 
-    def __init__(self, num_workers: int) -> None:
+    def __init__(
+        self,
+        num_workers: int,
+        remedy: str = "lower curriculum.num_workers or curriculum.batch_rows",
+    ) -> None:
         self._num_workers = num_workers
+        self._remedy = remedy
         self.num_slots = TASKS_PER_WORKER * num_workers
         self._lock = threading.Lock()
         self._losses = 0
@@ -168,8 +173,8 @@ class PoolExecutor:
                 raise StoreError(
                     f"worker processes ended {self._losses} times without a word; finished work "
                     "is kept",
-                    hint="most likely memory ran out: lower curriculum.num_workers or "
-                    "curriculum.batch_rows and run the same command again",
+                    hint=f"most likely memory ran out: {self._remedy} and run the same command "
+                    "again",
                 )
             console.warn("a worker process ended without a word; its batches are done again")
             self._pool = self._start()

@@ -118,8 +118,10 @@ def open_parquet(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
         yield writer
 
 
-def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Stream a Parquet file's rows as dicts, one row group in memory at a time.
+def read_rows(
+    path: Path, columns: Sequence[str] | None = None, *, batch_rows: int = ROW_GROUP_ROWS
+) -> Iterator[dict[str, Any]]:
+    """Stream a Parquet file's rows as dicts, ``batch_rows`` in memory at a time.
 
     Raises:
         SourceError: The file is missing, is not Parquet, or lacks a named column.
@@ -135,7 +137,7 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict
                     f"it has {', '.join(file.schema_arrow.names)}",
                     hint="pass a file in the documented schema",
                 )
-            for batch in file.iter_batches(batch_size=ROW_GROUP_ROWS, columns=columns):
+            for batch in file.iter_batches(batch_size=batch_rows, columns=columns):
                 yield from batch.to_pylist()
     except (pa.ArrowInvalid, pa.ArrowIOError) as exc:
         raise SourceError(

@@ -102,8 +102,6 @@ class TrainingSettings(Settings):
     drawn from ``seed``."""
     max_row_tokens: int = Field(0, ge=0)
     """Longest packed row; 0 takes the phase's ``max_length``."""
-    order: Literal["as_given", "shuffled"] = "as_given"
-    """Of the documents: the dataset's, or another one each epoch, drawn from ``seed``."""
     precision: Precision = "bf16_autocast"
     """``bf16_autocast`` keeps float32 weights; ``host_master`` has bf16 ones on the device, float32
     masters and moments in host memory; ``stochastic`` rounds bf16 weights at random and holds 8-bit
@@ -123,8 +121,6 @@ class TrainingSettings(Settings):
     logging_steps: int = execution_only(1, ge=1)
     tokenise_workers: int = execution_only(0, ge=0)
     """Processes that tokenise; 0 takes one a core, at most 8."""
-    tokenise_batch_rows: int = execution_only(64, ge=1)
-    """Rows that a process reads and tokenises together; bounds its memory (about 1 MB a row)."""
     tokenise_batch_rows: int = execution_only(64, ge=1)
     """Rows encoded together: bounds the memory of a worker."""
     num_threads: int = execution_only(0, ge=0)
