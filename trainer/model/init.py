@@ -1,30 +1,20 @@
-"""The student: a Mamba-2 from the recipe's shape, random or from pretrained weights."""
+"""What training starts from: random weights, a folder, the hub, or the phase before."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError, SourceError
 from pipeline.hashing import content_hash, file_sha256
 from pipeline.settings.recipe import Recipe
 from pipeline.settings.training import ModelSettings
-from pipeline.student import BOS_ID, EOS_ID, VOCAB_SIZE
-from trainer.tokenizer import PAD_ID
+from trainer.model.config import build_config, check_shape
 
-_SHAPE = (
-    "hidden_size",
-    "num_hidden_layers",
-    "expand",
-    "head_dim",
-    "state_size",
-    "n_groups",
-    "conv_kernel",
-    "tie_word_embeddings",
-)
-"""Settings that weights must agree with; ``chunk_size`` changes speed, not the function."""
+if TYPE_CHECKING:
+    from trainer.model.student import StudentModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,66 +84,63 @@ def hash_weights(folder: Path) -> str:
     return content_hash({path.name: file_sha256(path) for path in [config, *weights]})
 
 
-def build_config(settings: ModelSettings) -> Any:
-    """The ``Mamba2Config`` of a recipe, with the student's token ids."""
-    from transformers import Mamba2Config
+def load_model(
+    settings: ModelSettings,
+    init: Init,
+    seed: int,
+    *,
+    backend: str = "torch",
+    activation: str = "none",
+    dtype: Any = None,
+) -> StudentModel:
+    """The model a phase starts from.
 
-    shape = {name: getattr(settings, name) for name in (*_SHAPE, "chunk_size")}
-    return Mamba2Config(
-        **shape,
-        num_heads=settings.hidden_size * settings.expand // settings.head_dim,
-        vocab_size=VOCAB_SIZE,
-        pad_token_id=PAD_ID,
-        bos_token_id=BOS_ID,
-        eos_token_id=EOS_ID,
-    )
-
-
-def count_parameters(settings: ModelSettings) -> int:
-    """Parameters of the shape, counted on the meta device without memory."""
-    import torch
-    from transformers import Mamba2ForCausalLM
-
-    with torch.device("meta"):
-        model = Mamba2ForCausalLM(build_config(settings))
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def load_model(settings: ModelSettings, init: Init, seed: int) -> Any:
-    """The model a phase starts from, in float32 (AdamW needs float32 master weights at 5e-6).
+    Args:
+        settings: The recipe's shape.
+        init: Random weights, a folder or a hub id.
+        seed: Seed of random weights; the global generators are set to it.
+        backend: ``torch``, ``triton`` or ``split``: what computes the mixer.
+        activation: ``none``, ``all`` or ``every_second``: which blocks are recomputed in backward.
+        dtype: Of the weights; float32 by default (AdamW needs float32 masters at 5e-6).
 
     Raises:
-        ConfigError: The weights have another shape than the recipe says.
+        ConfigError: The weights have another shape than the recipe says, or the backend's kernels
+            are missing.
         SourceError: The weights cannot be read or are incomplete.
     """
-    from transformers import Mamba2ForCausalLM, set_seed
+    import torch
+    from transformers import set_seed
+
+    from trainer.model.student import StudentModel
 
     set_seed(seed)
+    how = {"backend": backend, "activation": activation}
     if init.kind == "random":
-        return Mamba2ForCausalLM(build_config(settings))
-    _check_shape(settings, init)
-    return _read_weights(settings, init)
+        return StudentModel(build_config(settings), **how).to(dtype or torch.float32)
+    check_shape(settings, _read_config(init), init.source)
+    return _read_weights(settings, init, {"dtype": dtype or torch.float32, **how})
 
 
-def _read_weights(settings: ModelSettings, init: Init) -> Any:
-    import torch
+def _read_weights(settings: ModelSettings, init: Init, how: dict[str, Any]) -> StudentModel:
     from safetensors import SafetensorError
-    from transformers import Mamba2ForCausalLM
+
+    from trainer.model.student import StudentModel
 
     try:
-        model, report = Mamba2ForCausalLM.from_pretrained(
+        loaded: tuple[StudentModel, dict[str, Any]] = StudentModel.from_pretrained(
             init.source,
             revision=init.revision or "main",
             config=build_config(settings),
-            dtype=torch.float32,
             local_files_only=init.kind == "folder",
             output_loading_info=True,
+            **how,
         )
     except (OSError, SafetensorError, RuntimeError) as exc:
         raise SourceError(
             f"cannot load weights from {init.source}: {str(exc).splitlines()[0]}",
             hint="check model.init_from; a damaged download or checkpoint must be made again",
         ) from exc
+    model, report = loaded
     missing = sorted(report["missing_keys"])
     if missing:
         raise SourceError(
@@ -161,26 +148,6 @@ def _read_weights(settings: ModelSettings, init: Init) -> Any:
             hint="use a complete Mamba-2 checkpoint; nothing is filled in at random",
         )
     return model
-
-
-def _check_shape(settings: ModelSettings, init: Init) -> None:
-    """Compare the recipe's shape with the configuration that came with the weights."""
-    found = _read_config(init)
-    if found.get("model_type") != "mamba2":
-        raise ConfigError(
-            f"{init.source} is a {found.get('model_type')!r} model, not mamba2",
-            hint="point model.init_from at Mamba-2 weights in transformers' format",
-        )
-    expected = {**{name: getattr(settings, name) for name in _SHAPE}, "vocab_size": VOCAB_SIZE}
-    # A saved configuration omits nothing that differs from the class's defaults.
-    defaults = type(build_config(settings))()
-    for name, value in expected.items():
-        actual = found.get(name, getattr(defaults, name))
-        if actual != value:
-            raise ConfigError(
-                f"model.{name} is {value} in the recipe but {actual} in {init.source}",
-                hint=f"set model.{name} = {json.dumps(actual)}, or use other weights",
-            )
 
 
 def _read_config(init: Init) -> dict[str, Any]:
