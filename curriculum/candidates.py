@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import xxhash
 
+from curriculum.sources.parts import RawRow
 from pipeline.records import Domain, Provenance, Rejected
 
+Outcome = TypeVar("Outcome")
 CodeRule = Literal["strict", "lenient", "none"]
 """``strict``: exactly the checks of OpenCodeReasoning's authors; ``lenient``: instruction-style
 code rows, whose answers may hold no program at all; ``none``: not a code row."""
@@ -71,6 +73,14 @@ def make_row_id(*parts: str | None) -> str:
         digest.update((len(data) + 1).to_bytes(8, "big") + b"\1")
         digest.update(data)
     return digest.hexdigest()
+
+
+def tell_origin(outcome: Outcome, source: str, raw: RawRow) -> Outcome:
+    """A refusal with where its row stands in its source; anything else as it is."""
+    if not isinstance(outcome, Rejected):
+        return outcome
+    origin = {"source": source, "source_file": raw.file, "source_position": raw.position}
+    return outcome.model_copy(update=origin)
 
 
 def refuse(row_id: str, stage: str, reason: str, detail: str = "") -> Rejected:

@@ -137,7 +137,9 @@ def _tell_kept(version: Version, row: dict[str, Any], seen: _Seen) -> dict[str, 
     tokens = row["num_tokens"]
     limit = version.manifest.extra["max_tokens"]
     says = dict(STAGES)
-    says["parse"] = _origin(row, provenance)
+    says["parse"] = f"source {row['source']} at {row['source_revision']}, its id " + (
+        f"{row['source_id']!r}{_place_in_source(provenance)}"
+    )
     says["measure"] = f"{tokens:,} tokens, the phase takes {limit:,}"
     if twins:
         says["decontaminate"] = "; ".join(
@@ -161,6 +163,8 @@ def _tell_rejected(version: Version, row: dict[str, Any], seen: _Seen) -> dict[s
     following = _SOME_ROWS.get(stage, stage)
     passed = STAGES[: names.index(following)] if following in names else ()
     story = [{"stage": name, "passed": True, "says": says} for name, says in passed]
+    if story and row.get("source") is not None:
+        story[0]["says"] = f"source {row['source']}{_place_in_source(row)}"
     why = f"{row['reason']}: {row['detail'] or 'no detail'}"
     if pairs:
         why += f"{_similarity(pairs[0])}; it stands in for this row: {pairs[0]['kept_id']}"
@@ -174,11 +178,11 @@ def _matches(version: Version) -> list[dict[str, Any]]:
     return [match for match in report.get("matches", []) if match["rule"] == "twin"]
 
 
-def _origin(row: dict[str, Any], provenance: dict[str, Any]) -> str:
-    origin = f"source {row['source']} at {row['source_revision']}, its id {row['source_id']!r}"
-    if provenance.get("source_file") is not None:
-        origin += f", row {provenance['source_position']} of {provenance['source_file']}"
-    return origin
+def _place_in_source(row: dict[str, Any]) -> str:
+    """File and row of the source, where they are known."""
+    if row.get("source_file") is None:
+        return ""
+    return f", row {row['source_position']} of {row['source_file']}"
 
 
 def _similarity(pair: dict[str, Any]) -> str:
@@ -192,4 +196,6 @@ def _sentence(place: dict[str, Any]) -> str:
             f"(source {place['source']}, {place['num_tokens']} tokens)"
         )
     why = f"{place['stage']}: {place['reason']}"
-    return f"{place['phase']}: {place['id']} is out, {why} ({place['detail'] or 'no detail'})"
+    origin = f" ({place['source']}{_place_in_source(place)})" if place.get("source") else ""
+    detail = place["detail"] or "no detail"
+    return f"{place['phase']}: {place['id']}{origin} is out, {why} ({detail})"

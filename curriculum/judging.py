@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curriculum.candidates import PreparedRow, refuse
+from curriculum.candidates import PreparedRow, refuse, tell_origin
 from curriculum.dedupe import trace_key
 from curriculum.difficulty import rank_row
 from curriculum.features import Features
@@ -76,7 +76,9 @@ class Judge:
             found, reason = next(findings)
             outcome = _contaminated(row, reason, found[0]) if reason else next(measured)
             judged.append(Judged(outcome, found))
-        return judged
+        name = self.parser.settings.name
+        pairs = zip(judged, rows, strict=True)
+        return [Judged(tell_origin(one.outcome, name, raw), one.findings) for one, raw in pairs]
 
     def prepare(self, rows: Sequence[RawRow]) -> Slice:
         """Judge rows; what is stored of them."""
@@ -160,6 +162,8 @@ def make_columns(accepted: Sequence[Measured]) -> dict[str, Any]:
     bands, grams = hashes.sketches.bands, hashes.sketches.grams
     return {
         "row_id": [bytes.fromhex(candidate.row_id) for candidate in candidates],
+        "source_file": [candidate.provenance.source_file for candidate in candidates],
+        "source_position": [candidate.provenance.source_position for candidate in candidates],
         "question": hashes.keys,
         "numbers": hashes.numbers,
         "trace": [int(trace_key(row.thinking, row.answer), 16) for row in rows],

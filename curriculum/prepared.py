@@ -58,6 +58,8 @@ class Finding(Record):
 TABLE_SCHEMA = pa.schema(
     [
         pa.field("row_id", pa.binary(16), nullable=False),
+        pa.field("source_file", pa.string()),
+        pa.field("source_position", pa.int64()),
         pa.field("offset", pa.uint64(), nullable=False),
         pa.field("size", pa.uint32(), nullable=False),
         pa.field("question", pa.uint64(), nullable=False),

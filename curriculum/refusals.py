@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from curriculum.features import Rows
 from curriculum.mixing import REASONS as MIX_REASONS
 from curriculum.mixing import STAGE as MIX
 from curriculum.mixing import describe_refusal
+from curriculum.prepared import PreparedSource
 from curriculum.selection import MEASURE, OVER_MAX_TOKENS, Selection
 from pipeline.records import Rejected, arrow_schema
 from pipeline.stages import Batch, Stage, WrittenBatch, staged_path
@@ -30,6 +32,12 @@ DUPLICATES_SCHEMA = pa.schema(
     ]
 )
 """Which row stands for a removed one; the Jaccard similarity is that of the two questions."""
+
+
+Refused = tuple[Rows, pa.Table]
+"""Row numbers, and what is said of each."""
+Part = tuple[int, PreparedSource, int]
+"""Number over all sources, source, and number within the source."""
 
 
 class RefusalWriter:
@@ -54,10 +62,15 @@ class RefusalWriter:
         work = batch.rows[0]
         starts = self._selection.corpus.starts
         low, high = int(starts[work.start]), int(starts[work.end])
-        tables = [source.read_rejected(i) for _, source, i in self._parts[work.start : work.end]]
+        parts = self._parts[work.start : work.end]
         duplicates = self._duplicates(low, high)
-        tables += [self._over_limit(low, high), self._as_refusals(duplicates)]
-        tables.append(self._not_chosen(low, high))
+        late = [self._over_limit(low, high), self._as_refusals(duplicates, low, high)]
+        late.append(self._not_chosen(low, high))
+        rows = np.concatenate([rows for rows, _ in late])
+        refused = pa.concat_tables([table for _, table in late])
+        origins = _tell_origins(parts, rows - low)
+        tables = [source.read_rejected(index) for _, source, index in parts]
+        tables.append(_refusals(refused, origins))
         table = pa.concat_tables(tables).combine_chunks()
         if len(table):
             write_table(staged_path(stage, "rejected", work.index, batch), table)
@@ -73,7 +86,7 @@ class RefusalWriter:
             rejected={name: dict(sorted(c.items())) for name, c in sorted(rejected.items())},
         )
 
-    def _over_limit(self, low: int, high: int) -> pa.Table:
+    def _over_limit(self, low: int, high: int) -> Refused:
         rows = _within(self._selection.over, low, high)
         limit = self._selection.settings.max_tokens
         sizes = self._selection.corpus.features.num_tokens[rows].tolist()
@@ -94,11 +107,12 @@ class RefusalWriter:
             schema=DUPLICATES_SCHEMA,
         )
 
-    def _as_refusals(self, duplicates: pa.Table) -> pa.Table:
+    def _as_refusals(self, duplicates: pa.Table, low: int, high: int) -> Refused:
         details = pc.binary_join_element_wise("kept", duplicates["kept_id"], "instead", " ")
-        return _refusals(duplicates["removed_id"], DEDUPE, duplicates["reason"], details)
+        rows = _within(self._selection.duplicates.removed, low, high)
+        return rows, _of_stage(duplicates["removed_id"], DEDUPE, duplicates["reason"], details)
 
-    def _not_chosen(self, low: int, high: int) -> pa.Table:
+    def _not_chosen(self, low: int, high: int) -> Refused:
         choice, settings = self._selection.choice, self._selection.settings
         span = slice(*np.searchsorted(choice.refused, [low, high]).tolist())
         rows, reasons = choice.refused[span], choice.reasons[span].tolist()
@@ -108,9 +122,9 @@ class RefusalWriter:
         names = [MIX_REASONS[reason] for reason in reasons]
         return self._table(rows, MIX, names, [texts[pair] for pair in pairs])
 
-    def _table(self, rows: Rows, stage: str, reasons: list[str], details: list[str]) -> pa.Table:
-        ids = pa.array(self._ids(rows), pa.string())
-        return _refusals(ids, stage, pa.array(reasons, pa.string()), pa.array(details, pa.string()))
+    def _table(self, rows: Rows, stage: str, reasons: list[str], details: list[str]) -> Refused:
+        texts = [pa.array(column, pa.string()) for column in (self._ids(rows), reasons, details)]
+        return rows, _of_stage(texts[0], stage, texts[1], texts[2])
 
     def _ids(self, rows: Rows) -> list[str]:
         return self._selection.corpus.features.hex_ids(rows)
@@ -133,9 +147,24 @@ def _within(rows: Rows, low: int, high: int) -> Rows:
     return rows[start:end]
 
 
-def _refusals(ids: Any, stage: str, reasons: Any, details: Any) -> pa.Table:
+def _of_stage(ids: Any, stage: str, reasons: Any, details: Any) -> pa.Table:
+    """What a stage says of rows that it refused."""
+    stages = pa.repeat(pa.scalar(stage), len(ids))
+    texts = pa.repeat(pa.scalar(""), len(ids))
+    fields = [REJECTED_SCHEMA.field(n) for n in ("row_id", "stage", "reason", "detail", "text")]
+    return pa.table([ids, stages, reasons, details, texts], schema=pa.schema(fields))
+
+
+def _tell_origins(parts: Sequence[Part], places: Rows) -> pa.Table:
+    """Where rows stand in their sources, given by their places among the accepted rows of parts."""
+    tables = []
+    for _, source, index in parts:
+        table = source.read_table(index, ("source_file", "source_position"))
+        names = pa.repeat(pa.scalar(source.name), len(table))
+        tables.append(table.add_column(0, "source", names))
+    return pa.concat_tables(tables).take(places)
+
+
+def _refusals(refused: pa.Table, origins: pa.Table) -> pa.Table:
     """Refused rows in the schema of all stages."""
-    length = len(ids)
-    stages = pa.repeat(pa.scalar(stage), length)
-    texts = pa.repeat(pa.scalar(""), length)
-    return pa.table([ids, stages, reasons, details, texts], schema=REJECTED_SCHEMA)
+    return pa.table([*refused.columns, *origins.columns], schema=REJECTED_SCHEMA)

@@ -217,6 +217,9 @@ class Rejected(Record):
     reason: str
     detail: str
     text: str = ""
+    source: str | None = None
+    source_file: str | None = None
+    source_position: int | None = None
 
 
 def arrow_schema(model: type[BaseModel]) -> pa.Schema:
