@@ -1,0 +1,356 @@
+"""RMSNorms of the Mamba-2 block: gated and grouped, and residual addition with norm in one pass.
+
+Each kernel reads every input once and writes every output once; statistics and products are
+float32 whatever the tensors are. Backward recomputes the row's statistics from the inputs it needs
+anyway. Weight gradients leave as one partial sum per program and are added in a fixed order, so
+that the same input gives the same bits.
+
+The formulas are those of transformers' ``MambaRMSNormGated`` (gate first, then norm per group) and
+``Mamba2RMSNorm``; only the rounding to the activation dtype happens once instead of twice.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+_TILE = 2048
+"""Elements a program of 4 warps holds of each tensor: 16 a thread."""
+_PROGRAMS = 2048
+"""Programs of a backward pass: about four waves on 132 multiprocessors."""
+_MAX_PARTIALS = 512
+
+
+@triton.jit
+def _gated_forward_kernel(
+    x, gate, weight, y, num_rows, num_groups, group_size, x_row, gate_row, y_row, eps,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    group = tl.program_id(0) % num_groups
+    rows = (tl.program_id(0) // num_groups) * ROWS + tl.arange(0, ROWS)
+    columns = tl.arange(0, COLUMNS)
+    inside = columns < group_size
+    mask = (rows < num_rows)[:, None] & inside[None, :]
+    rows = rows.to(tl.int64)[:, None]
+    columns = (group * group_size + columns)[None, :]
+    h = tl.load(x + rows * x_row + columns, mask=mask, other=0.0).to(tl.float32)
+    z = tl.load(gate + rows * gate_row + columns, mask=mask, other=0.0).to(tl.float32)
+    w = tl.load(weight + columns, mask=inside[None, :], other=0.0).to(tl.float32)
+    h *= z * tl.sigmoid(z)
+    scale = tl.rsqrt(tl.sum(h * h, axis=1) / group_size + eps)
+    out = h * scale[:, None] * w
+    tl.store(y + rows * y_row + columns, out.to(y.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _gated_backward_kernel(
+    x, gate, weight, dy, dx, dgate, partial,
+    num_rows, num_groups, group_size, rows_per_program,
+    x_row, gate_row, dy_row, dx_row, dgate_row, eps,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    group = tl.program_id(0) % num_groups
+    block = tl.program_id(0) // num_groups
+    columns = tl.arange(0, COLUMNS)
+    inside = columns < group_size
+    columns = (group * group_size + columns)[None, :]
+    w = tl.load(weight + columns, mask=inside[None, :], other=0.0).to(tl.float32)
+    total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
+    for start in range(0, rows_per_program, ROWS):
+        rows = block * rows_per_program + start + tl.arange(0, ROWS)
+        mask = (rows < num_rows)[:, None] & inside[None, :]
+        rows = rows.to(tl.int64)[:, None]
+        a = tl.load(x + rows * x_row + columns, mask=mask, other=0.0).to(tl.float32)
+        z = tl.load(gate + rows * gate_row + columns, mask=mask, other=0.0).to(tl.float32)
+        g = tl.load(dy + rows * dy_row + columns, mask=mask, other=0.0).to(tl.float32)
+        s = tl.sigmoid(z)
+        silu = z * s
+        h = a * silu
+        scale = tl.rsqrt(tl.sum(h * h, axis=1) / group_size + eps)[:, None]
+        along = tl.sum(h * g * w, axis=1)[:, None] * scale * scale / group_size
+        total += g * h * scale
+        dh = (g * w - h * along) * scale
+        out = (dh * silu).to(dx.dtype.element_ty)
+        tl.store(dx + rows * dx_row + columns, out, mask=mask)
+        out = (dh * a * s * (1.0 + z * (1.0 - s))).to(dgate.dtype.element_ty)
+        tl.store(dgate + rows * dgate_row + columns, out, mask=mask)
+    partial += block.to(tl.int64) * num_groups * group_size
+    tl.store(partial + columns, tl.sum(total, axis=0)[None, :], mask=inside[None, :])
+
+
+@triton.jit
+def _add_forward_kernel(
+    x, residual, weight, y, total, num_rows, size, x_row, eps,
+    HAS_RESIDUAL: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    columns = tl.arange(0, COLUMNS)
+    inside = columns < size
+    mask = (rows < num_rows)[:, None] & inside[None, :]
+    rows = rows.to(tl.int64)[:, None]
+    columns = columns[None, :]
+    h = tl.load(x + rows * x_row + columns, mask=mask, other=0.0).to(tl.float32)
+    if HAS_RESIDUAL:
+        h += tl.load(residual + rows * size + columns, mask=mask, other=0.0).to(tl.float32)
+    rounded = h.to(total.dtype.element_ty)
+    tl.store(total + rows * size + columns, rounded, mask=mask)
+    # The norm is of what is stored, so that backward can start from it.
+    h = rounded.to(tl.float32)
+    w = tl.load(weight + columns, mask=inside[None, :], other=0.0).to(tl.float32)
+    scale = tl.rsqrt(tl.sum(h * h, axis=1) / size + eps)
+    out = h * scale[:, None] * w
+    tl.store(y + rows * size + columns, out.to(y.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _add_backward_kernel(
+    total, weight, dy, dtotal, dx, dresidual, partial, num_rows, size, rows_per_program, eps,
+    HAS_TOTAL: tl.constexpr, SPLIT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    columns = tl.arange(0, COLUMNS)
+    inside = columns < size
+    columns = columns[None, :]
+    w = tl.load(weight + columns, mask=inside[None, :], other=0.0).to(tl.float32)
+    sums = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
+    for start in range(0, rows_per_program, ROWS):
+        rows = tl.program_id(0) * rows_per_program + start + tl.arange(0, ROWS)
+        mask = (rows < num_rows)[:, None] & inside[None, :]
+        offsets = rows.to(tl.int64)[:, None] * size + columns
+        h = tl.load(total + offsets, mask=mask, other=0.0).to(tl.float32)
+        g = tl.load(dy + offsets, mask=mask, other=0.0).to(tl.float32)
+        scale = tl.rsqrt(tl.sum(h * h, axis=1) / size + eps)[:, None]
+        along = tl.sum(h * g * w, axis=1)[:, None] * scale * scale / size
+        sums += g * h * scale
+        dh = (g * w - h * along) * scale
+        if HAS_TOTAL:
+            dh += tl.load(dtotal + offsets, mask=mask, other=0.0).to(tl.float32)
+        tl.store(dx + offsets, dh.to(dx.dtype.element_ty), mask=mask)
+        if SPLIT:
+            tl.store(dresidual + offsets, dh.to(dresidual.dtype.element_ty), mask=mask)
+    partial += tl.program_id(0).to(tl.int64) * size
+    tl.store(partial + columns, tl.sum(sums, axis=0)[None, :], mask=inside[None, :])
+
+
+def normalise_gated(
+    x: torch.Tensor, gate: torch.Tensor, weight: torch.Tensor, eps: float, num_groups: int
+) -> torch.Tensor:
+    """Forward without autograd; arguments as in :func:`gated_norm`."""
+    rows, gates = _as_rows(x), _as_rows(gate)
+    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    if y.numel() == 0:
+        return y
+    size = x.shape[-1] // num_groups
+    tile, columns, warps = _choose_tile(size)
+    with torch.cuda.device_of(x):
+        _gated_forward_kernel[(triton.cdiv(rows.shape[0], tile) * num_groups,)](
+            rows, gates, weight, y, rows.shape[0], num_groups, size,
+            rows.stride(0), gates.stride(0), x.shape[-1], eps,
+            ROWS=tile, COLUMNS=columns, num_warps=warps, num_stages=1,
+        )  # fmt: skip
+    return y
+
+
+def differentiate_gated(
+    inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    dy: torch.Tensor,
+    eps: float,
+    num_groups: int,
+    *,
+    dgate: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gradients of the gated norm of ``inputs`` = (x, gate, weight).
+
+    Writes the gate's gradient into ``dgate``, which may be a slice with any row stride, and
+    returns dx (contiguous, in x's dtype) and the weight's gradient in float32.
+    """
+    x, gate, weight = inputs
+    dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    if x.numel() == 0:
+        return dx, torch.zeros(weight.shape, dtype=torch.float32, device=x.device)
+    rows, gates, dys, dgates = _as_rows(x), _as_rows(gate), _as_rows(dy), _as_rows(dgate)
+    if dgates.data_ptr() != dgate.data_ptr():
+        raise ValueError("dgate must have rows at one stride: it is written in place")
+    size = x.shape[-1] // num_groups
+    tile, columns, warps = _choose_tile(size)
+    blocks, per_program = _divide(rows.shape[0], tile, num_groups)
+    partial = torch.empty(blocks, x.shape[-1], dtype=torch.float32, device=x.device)
+    with torch.cuda.device_of(x):
+        _gated_backward_kernel[(blocks * num_groups,)](
+            rows, gates, weight, dys, dx, dgates, partial,
+            rows.shape[0], num_groups, size, per_program,
+            rows.stride(0), gates.stride(0), dys.stride(0), x.shape[-1], dgates.stride(0), eps,
+            ROWS=tile, COLUMNS=columns, num_warps=warps, num_stages=1,
+        )  # fmt: skip
+    return dx, partial.sum(0)
+
+
+class _GatedNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> torch.Tensor:
+        x, gate, weight, eps, num_groups = inputs
+        ctx.save_for_backward(x, gate, weight)
+        ctx.options = (eps, num_groups)
+        return normalise_gated(x, gate, weight, eps, num_groups)
+
+    @staticmethod
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, gate, weight = ctx.saved_tensors
+        dgate = torch.empty(gate.shape, dtype=gate.dtype, device=gate.device)
+        dx, dweight = differentiate_gated((x, gate, weight), dy, *ctx.options, dgate=dgate)
+        return dx, dgate, dweight.to(weight.dtype), None, None
+
+
+def gated_norm(
+    x: torch.Tensor, gate: torch.Tensor, weight: torch.Tensor, eps: float, num_groups: int
+) -> torch.Tensor:
+    """``norm(x * silu(gate)) * weight`` with the norm taken per group of channels.
+
+    Args:
+        x: (..., channels), float32, bfloat16 or float16.
+        gate: As x; a slice of a projection is taken as it is when its rows have one stride.
+        weight: (channels,).
+        eps: Added to the mean square.
+        num_groups: Groups that the channels are divided into; each has its own mean square.
+
+    Returns:
+        (..., channels) in x's dtype, contiguous.
+
+    Raises:
+        ValueError: Shapes that do not fit, or channels that the groups do not divide.
+    """
+    channels = x.shape[-1]
+    if gate.shape != x.shape or weight.shape != (channels,) or channels % num_groups:
+        raise ValueError(
+            f"x {tuple(x.shape)}, gate {tuple(gate.shape)} and weight {tuple(weight.shape)} with "
+            f"{num_groups} groups do not fit"
+        )
+    result: torch.Tensor = _GatedNorm.apply(x, gate, weight, eps, num_groups)
+    return result
+
+
+class _AddNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        x, residual, weight, eps, residual_dtype = inputs
+        ctx.set_materialize_grads(False)
+        rows, size = _as_rows(x), x.shape[-1]
+        y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        total = torch.empty(x.shape, dtype=residual_dtype, device=x.device)
+        if y.numel():
+            tile, columns, warps = _choose_tile(size)
+            with torch.cuda.device_of(x):
+                _add_forward_kernel[(triton.cdiv(rows.shape[0], tile),)](
+                    rows, None if residual is None else residual.contiguous(), weight, y, total,
+                    rows.shape[0], size, rows.stride(0), eps, HAS_RESIDUAL=residual is not None,
+                    ROWS=tile, COLUMNS=columns, num_warps=warps, num_stages=1,
+                )  # fmt: skip
+        ctx.save_for_backward(total, weight)
+        ctx.eps = eps
+        ctx.dtypes = (x.dtype, None if residual is None else residual.dtype)
+        return y, total
+
+    @staticmethod
+    def backward(
+        ctx: Any, dy: torch.Tensor | None, dtotal: torch.Tensor | None
+    ) -> tuple[torch.Tensor | None, ...]:
+        total, weight = ctx.saved_tensors
+        x_dtype, residual_dtype = ctx.dtypes
+        if dy is None:
+            if dtotal is None:
+                return None, None, None, None, None
+            dresidual = None if residual_dtype is None else dtotal.to(residual_dtype)
+            return dtotal.to(x_dtype), dresidual, None, None, None
+        dx = torch.empty(total.shape, dtype=x_dtype, device=total.device)
+        is_split = residual_dtype not in (None, x_dtype)
+        dresidual = (
+            torch.empty(total.shape, dtype=residual_dtype, device=dx.device) if is_split else dx
+        )
+        dweight = _differentiate_added((total, weight), (dy, dtotal), ctx.eps, (dx, dresidual))
+        return (
+            dx,
+            None if residual_dtype is None else dresidual,
+            dweight.to(weight.dtype),
+            None,
+            None,
+        )
+
+
+def _differentiate_added(
+    saved: tuple[torch.Tensor, torch.Tensor],
+    gradients: tuple[torch.Tensor, torch.Tensor | None],
+    eps: float,
+    out: tuple[torch.Tensor, torch.Tensor],
+) -> torch.Tensor:
+    """Write dx and dresidual (``out``, possibly one tensor) and return the weight's gradient."""
+    total, weight = saved
+    dy, dtotal = gradients
+    if total.numel() == 0:
+        return torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
+    rows = _as_rows(total)
+    tile, columns, warps = _choose_tile(total.shape[-1])
+    blocks, per_program = _divide(rows.shape[0], tile, 1)
+    partial = torch.empty(blocks, total.shape[-1], dtype=torch.float32, device=total.device)
+    with torch.cuda.device_of(total):
+        _add_backward_kernel[(blocks,)](
+            total, weight, dy.contiguous(), None if dtotal is None else dtotal.contiguous(),
+            out[0], out[1], partial, rows.shape[0], total.shape[-1], per_program, eps,
+            HAS_TOTAL=dtotal is not None, SPLIT=out[1] is not out[0],
+            ROWS=tile, COLUMNS=columns, num_warps=warps, num_stages=1,
+        )  # fmt: skip
+    return partial.sum(0)
+
+
+def add_norm(
+    x: torch.Tensor,
+    residual: torch.Tensor | None,
+    weight: torch.Tensor,
+    eps: float,
+    *,
+    residual_dtype: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Add to the residual stream and normalise the sum, in one pass.
+
+    Args:
+        x: (..., channels), the block's output (or the embeddings, at the first block).
+        residual: (..., channels) in any float dtype; None at the first block.
+        weight: (channels,) of the RMSNorm.
+        eps: Added to the mean square.
+        residual_dtype: dtype that the stream is kept in, float32 or x's.
+
+    Returns:
+        The norm of the sum in x's dtype, and the sum in ``residual_dtype``.
+
+    Raises:
+        ValueError: Shapes that do not fit.
+    """
+    fits = residual is None or residual.shape == x.shape
+    if not fits or weight.shape != (x.shape[-1],):
+        raise ValueError(
+            f"x {tuple(x.shape)}, residual {None if residual is None else tuple(residual.shape)} "
+            f"and weight {tuple(weight.shape)} do not fit"
+        )
+    normed, total = _AddNorm.apply(x, residual, weight, eps, residual_dtype)
+    return normed, total
+
+
+def _as_rows(x: torch.Tensor) -> torch.Tensor:
+    """(rows, channels) with contiguous channels: a view where rows have one stride, else a copy."""
+    rows = x.reshape(-1, x.shape[-1])
+    return rows if rows.stride(-1) == 1 else rows.contiguous()
+
+
+def _choose_tile(size: int) -> tuple[int, int, int]:
+    """Rows and columns of a tile, and its warps: 16 elements of each tensor a thread."""
+    columns = triton.next_power_of_2(size)
+    rows = max(1, _TILE // columns)
+    return rows, columns, max(4, min(16, rows * columns // 512))
+
+
+def _divide(num_rows: int, tile: int, num_groups: int) -> tuple[int, int]:
+    """Programs along the rows of a backward pass, and rows of each (a multiple of the tile)."""
+    wanted = min(_MAX_PARTIALS, max(1, _PROGRAMS // num_groups), triton.cdiv(num_rows, tile))
+    per_program = triton.cdiv(triton.cdiv(num_rows, wanted), tile) * tile
+    return triton.cdiv(num_rows, per_program), per_program
