@@ -11,6 +11,7 @@ from curriculum.measure import HISTOGRAM_BINS
 from curriculum.planning import Plan
 from curriculum.prepared import PreparedSource
 from curriculum.selection import Selection
+from pipeline.student import TOKENIZER_SHA256
 
 MAX_LISTED_FINDINGS = 500
 """Matches listed in the manifest; all of them are counted."""
@@ -25,6 +26,7 @@ def describe_phase(plan: Plan, selection: Selection) -> dict[str, Any]:
         "phase": plan.phase,
         **({"variant": plan.variant} if plan.variant is not None else {}),
         "max_tokens": plan.settings.max_tokens,
+        "tokenizer": TOKENIZER_SHA256,
         "sources": _describe_sources(plan, selection),
         "replayed_rows": selection.choice.num_replayed,
         "domains": {name: n for name, n in sorted(zip(DOMAINS, domains, strict=True)) if n},

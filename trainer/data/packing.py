@@ -20,8 +20,8 @@ def balance(lengths: Sequence[int], num_rows: int) -> tuple[list[int], int]:
     """The row of each document, and the tokens of the fullest row.
 
     Longest document first, each into the row with the fewest tokens (Graham's LPT rule: at most a
-    third over the best possible, and within a percent of it for dozens of documents). More rows
-    never make the fullest one fuller.
+    third fuller than the best possible; 64 long documents in two dozen rows come within 8 % of
+    even ones). More rows never make the fullest one fuller.
     """
     # A row is known by its load and number in one: the emptiest, then the first, comes first.
     heap = list(range(num_rows))
