@@ -1,86 +1,116 @@
-"""What training tells: a line per logged step in ``train_log.jsonl``, progress on the screen."""
+"""What training tells while it runs: a line a step in its logs, progress on the screen."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from itertools import accumulate
 from typing import Any
 
 from transformers import TrainerCallback
 
 from pipeline import console
-from pipeline.errors import GateRefused
-from pipeline.store import dump_json_line, explain_disk_errors, write_text
+from pipeline.settings.training import TrainingSettings
+from trainer.data import Counts
+from trainer.guards import SpikeGuard
+from trainer.run_log import RunLog
+from trainer.speed import Lap, Speedometer, format_duration
 
 _LOSS_LINES = 8
 """How often the loss is printed in one run."""
 
 
 class TrainingLog(TrainerCallback):  # type: ignore[misc]
-    """Writes the log, moves the progress, stops when the loss is no number.
+    """Writes the logs, moves the progress, lets the guard look.
 
-    The truth is the trainer's own history, which its checkpoints carry; after a resume the file is
-    rewritten from it, so that steps done twice are listed once.
+    The trainer puts each step's figures into its ``last_step`` before the callback is asked.
+
+    Args:
+        trainer: A :class:`trainer.student_trainer.StudentTrainer`.
+        counts: Tokens and documents of every step.
+        speedometer: Times the steps.
+        advance: Moves the progress by so many steps.
     """
 
     def __init__(
-        self, path: Path, step_tokens: Sequence[int], advance: Callable[[int], None]
+        self,
+        trainer: Any,
+        counts: Counts,
+        speedometer: Speedometer,
+        advance: Callable[[int], None],
     ) -> None:
-        self._path = path
-        self._step_tokens = step_tokens
+        self._trainer = trainer
+        self._log: RunLog = trainer.parts.log
+        self._settings: TrainingSettings = trainer.parts.training
+        self._counts = counts
+        self._tokens = [0, *accumulate(counts.step_tokens)]
+        self._speedometer = speedometer
         self._advance = advance
+        self._guard = SpikeGuard(self._settings.guards)
         self._shown = -1
+        self.last_lap: Lap | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Rewrite the file from the history a resumed run brings along."""
-        lines = [self._line(entry) for entry in state.log_history if "loss" in entry]
-        write_text(self._path, "".join(lines))
+        """Take up where a resumed run stopped."""
+        self._guard = SpikeGuard(self._settings.guards, self._log.read("train_log.jsonl"))
         self._advance(state.global_step)
+        self._speedometer.start(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Move the progress by one optimiser step."""
+        """Log the step, show it now and then, and stop if the guard says so.
+
+        Raises:
+            GateRefused: Too many jumps of loss or gradient.
+        """
+        step, record = state.global_step, self._trainer.last_step
+        lap = self._speedometer.lap(step, record.num_slots)
+        self.last_lap = lap
+        if step % self._settings.logging_steps == 0 or step == state.max_steps:
+            self._log.add("train_log.jsonl", self._line(step, record))
+            self._log.add("speed_log.jsonl", lap.as_line())
         self._advance(1)
+        self._show(step, state.max_steps, (record, lap))
+        for event in self._guard.look(step, record.loss, record.grad_norm):
+            self._log.add("events.jsonl", event.as_line())
+            console.warn(str(event))
+        self._guard.require_calm(step)
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
-        """Append one line and, now and then, show the loss.
+        """Nothing of ours: trackers of ``report_to`` read what the trainer logs."""
 
-        Raises:
-            GateRefused: The loss is not finite.
-        """
-        if logs is None or "loss" not in logs:
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Writing a checkpoint is no part of the next step's time."""
+        self._speedometer.pause()
+
+    def _line(self, step: int, record: Any) -> dict[str, Any]:
+        return {
+            "step": step,
+            "epoch": round(self._tokens[step] / self._counts.num_tokens, 6),
+            "loss": record.loss,
+            "grad_norm": record.grad_norm,
+            "learning_rate": record.learning_rate,
+            "accuracy": round(record.accuracy, 6),
+            "num_tokens": self._tokens[step],
+            "num_documents": self._counts.step_documents[step - 1],
+            "num_labels": record.num_labels,
+        }
+
+    def _show(self, step: int, max_steps: int, told: tuple[Any, Lap]) -> None:
+        mark = _LOSS_LINES * step // max_steps
+        if mark <= self._shown:
             return
-        entry = {**logs, "step": state.global_step}
-        with (
-            explain_disk_errors(self._path),
-            self._path.open("a", encoding="utf-8", newline="") as file,
-        ):
-            file.write(self._line(entry))
-        if not math.isfinite(entry["loss"]):
-            raise GateRefused(
-                f"the loss is {entry['loss']} at step {entry['step']}; nothing was published",
-                hint="lower training.learning_rate or raise training.warmup_steps",
-            )
-        self._show(entry, state.max_steps)
-
-    def _show(self, entry: dict[str, Any], max_steps: int) -> None:
-        mark = _LOSS_LINES * entry["step"] // max_steps
-        if mark > self._shown:
-            self._shown = mark
-            console.say(
-                f"  step {entry['step']}/{max_steps}: loss {entry['loss']:.3f}, "
-                f"gradient norm {entry['grad_norm']:.2f}, lr {entry['learning_rate']:.2g}"
-            )
-
-    def _line(self, entry: dict[str, Any]) -> str:
-        kept = {name: entry.get(name) for name in ("epoch", "loss", "grad_norm", "learning_rate")}
-        tokens = tokens_after(entry["step"], self._step_tokens)
-        return dump_json_line({"step": entry["step"], **kept, "num_tokens": tokens}) + "\n"
+        self._shown = mark
+        record, lap = told
+        mfu = "" if lap.mfu is None else f"MFU {lap.mfu:.1%}, "
+        console.say(
+            f"  step {step}/{max_steps}: loss {record.loss:.3f}, gradient norm "
+            f"{record.grad_norm:.2f}, lr {record.learning_rate:.2g}; "
+            f"{lap.tokens_per_second:,.0f} tokens/s, {mfu}{lap.real_share:.0%} real tokens, "
+            f"{lap.memory_gib:.1f} GiB, {format_duration(lap.seconds_left)} left"
+        )
 
 
 def tokens_after(step: int, step_tokens: Sequence[int]) -> int:
-    """Tokens seen after ``step`` optimiser steps, given those of each step of one epoch."""
-    epochs, rest = divmod(step, len(step_tokens))
-    return epochs * sum(step_tokens) + sum(step_tokens[:rest])
+    """Tokens seen after ``step`` optimiser steps of a run."""
+    return sum(step_tokens[:step])

@@ -1,8 +1,8 @@
-"""Checkpoints on disk: resume from the newest whole one, publish the final one, lose none.
+"""Published checkpoints: find what is finished, rename what is complete into place, lose none.
 
     <out>/checkpoints/phase-N/                      the model folder, with training.json
     <out>/checkpoints/archive/phase-N-<key>/        what other settings or data produced before
-    <out>/checkpoints/.staging-phase-N-<key>/       a run under way: steps/checkpoint-*, model/
+    <out>/checkpoints/.staging-phase-N-<key>/       a run under way: steps/, model/, logs
 
 A folder under its final name is complete, because it is renamed into place as a whole.
 """
@@ -10,10 +10,6 @@ A folder under its final name is complete, because it is renamed into place as a
 from __future__ import annotations
 
 import json
-import pickle
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,32 +19,6 @@ from pipeline.store import explain_disk_errors, fsync
 
 TRAINING = "training.json"
 """Written last into a finished model folder."""
-
-
-@contextmanager
-def explain_save_errors(folder: Path) -> Iterator[None]:
-    """Turn a disk that fills up while PyTorch or safetensors write into a :class:`StoreError`.
-
-    Neither raises an ``OSError``: safetensors has its own error with the number in its text, and
-    PyTorch's archive writer a ``RuntimeError`` from ``inline_container.cc``.
-
-    Raises:
-        StoreError: The disk is full or not writable.
-    """
-    from safetensors import SafetensorError
-
-    with explain_disk_errors(folder):
-        try:
-            yield
-        except (SafetensorError, RuntimeError) as exc:
-            text = str(exc)
-            if not any(mark in text for mark in ("No space left", "os error", "inline_container")):
-                raise
-            raise StoreError(
-                f"cannot write a checkpoint under {folder} ({text.splitlines()[0]}); checkpoints "
-                "finished before are kept",
-                hint="free some disk space (or pass another --out) and run the same command again",
-            ) from exc
 
 
 def find_finished(root: Path, phase: str, key: str) -> Path | None:
@@ -122,41 +92,6 @@ def _archive(folder: Path, archive: Path) -> None:
     archive.mkdir(parents=True, exist_ok=True)
     folder.replace(target)
     console.say(f"the earlier checkpoint {folder.name} was kept as {target}")
-
-
-def find_resumable(folder: Path) -> Path | None:
-    """The newest intermediate checkpoint that loads; damaged ones are set aside and named.
-
-    A kill while one is being written leaves it without its last files.
-    """
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1]))
-    for path in found:
-        problem = _find_problem(path)
-        if problem is None:
-            return path
-        console.warn(f"{path.name} is incomplete ({problem}); falling back to the one before")
-        with explain_disk_errors(path):
-            shutil.rmtree(path)
-    return None
-
-
-def _find_problem(folder: Path) -> str | None:
-    """Why a checkpoint cannot be resumed from, or none: every file is opened and read."""
-    import torch
-    from safetensors import SafetensorError
-
-    try:
-        state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
-        if f"checkpoint-{state['global_step']}" != folder.name:
-            return "trainer_state.json belongs to another step"
-        _read_weights(folder)
-        for name in ("optimizer.pt", "scheduler.pt"):
-            torch.load(folder / name, map_location="cpu", weights_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError, EOFError) as exc:
-        return str(exc).splitlines()[0]
-    except (SafetensorError, pickle.UnpicklingError) as exc:
-        return str(exc).splitlines()[0]
-    return None
 
 
 def _read_weights(folder: Path) -> None:

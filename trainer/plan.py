@@ -7,36 +7,14 @@ from typing import Any
 
 from pipeline import console
 from pipeline.settings.recipe import Recipe
-from pipeline.settings.training import ModelSettings, PhaseTraining, TrainingSettings
-from pipeline.student import VOCAB_SIZE
 from trainer.checkpoints import read_key
-from trainer.data import plan_examples
-from trainer.model import count_parameters
-from trainer.recipe import count_steps, phase_settings
-from trainer.run import open_job
-
-_GIB = 1 << 30
-_BYTES_PER_PARAMETER = 16
-"""float32 weights, gradients and AdamW's two moments."""
-
-
-def estimate_memory_gib(
-    model: ModelSettings, training: TrainingSettings, phase: PhaseTraining, num_parameters: int
-) -> float:
-    """Memory of weights, optimiser and the largest micro-batch, roughly, in GiB.
-
-    Counts the tensors a block keeps for its backward pass on the PyTorch path (projections,
-    convolution, B and C repeated to every head, the chunk's decay and score matrices) and three
-    copies of the float32 logits. With gradient checkpointing one block's are alive at a time.
-    """
-    inner = model.hidden_size * model.expand
-    heads = inner // model.head_dim
-    per_token = 10 * inner + 6 * heads * model.state_size + 5 * heads * model.chunk_size
-    blocks = 1 if training.activation == "all" else model.num_hidden_layers
-    residuals = 2 * model.hidden_size * model.num_hidden_layers
-    tokens = training.micro_batch * phase.max_length
-    activations = tokens * (blocks * per_token + residuals + 3 * VOCAB_SIZE) * 4
-    return (num_parameters * _BYTES_PER_PARAMETER + activations) / _GIB
+from trainer.data import data_settings, plan_data
+from trainer.memory import available_gib, estimate, host_gib, list_remedies
+from trainer.processes import device_name, find_processes
+from trainer.recipe import choose_backend, phase_settings
+from trainer.run import Job, open_job
+from trainer.run_log import read_lines
+from trainer.speed import format_duration
 
 
 def plan_phase(recipe: Recipe, phase: str, out: Path, dataset: Path | None) -> dict[str, Any]:
@@ -47,13 +25,10 @@ def plan_phase(recipe: Recipe, phase: str, out: Path, dataset: Path | None) -> d
     """
     job = open_job(recipe, phase, out, dataset)
     training, settings = recipe.settings.training, phase_settings(recipe, phase)
-    counts = plan_examples(
+    counts = plan_data(
         job.dataset,
-        max_length=settings.max_length,
-        documents_per_step=training.documents_per_step,
+        data_settings(settings, training, num_processes=find_processes().world_size),
     )
-    num_parameters = count_parameters(recipe.settings.model)
-    memory = estimate_memory_gib(recipe.settings.model, training, settings, num_parameters)
     return {
         "phase": phase,
         "key": job.key,
@@ -63,11 +38,64 @@ def plan_phase(recipe: Recipe, phase: str, out: Path, dataset: Path | None) -> d
         "rejected": dict(counts.rejected),
         "tokens_per_epoch": counts.num_tokens,
         "epochs": settings.epochs,
-        "num_steps": count_steps(counts.num_rows, training, settings),
-        "num_parameters": num_parameters,
-        "memory_gib": round(memory, 2),
+        "num_steps": counts.num_steps,
+        "rows_per_step": counts.rows_per_step,
+        "padding_share": round(counts.padding_share, 4),
         "finished": read_key(job.root / f"phase-{phase}") == job.key,
+        **_plan_memory(job),
+        **_plan_time(job, out, sum(counts.step_tokens)),
     }
+
+
+def _plan_memory(job: Job) -> dict[str, Any]:
+    backend = choose_backend(job.recipe.settings.training)
+    shape = job.shape(backend)
+    needed, there, host = estimate(shape), available_gib(), host_gib()
+    fits = needed.device <= there and needed.host <= host
+    return {
+        "num_parameters": shape.num_parameters,
+        "backend": backend,
+        "device": device_name(),
+        "memory_gib": round(needed.device, 2),
+        "memory_parts_gib": {
+            name: round(getattr(needed, name), 2)
+            for name in ("weights", "gradients", "optimizer", "activations", "loss")
+        },
+        "host_memory_gib": round(needed.host, 2),
+        "available_gib": round(there, 2),
+        "fits": fits,
+        "remedies": [] if fits else list_remedies(shape, there),
+    }
+
+
+def _plan_time(job: Job, out: Path, tokens: int) -> dict[str, Any]:
+    """Hours, from what an earlier run here measured or the recipe states."""
+    training = job.recipe.settings.training
+    rate, source = training.tokens_per_second, "training.tokens_per_second"
+    if not rate:
+        rate, source = _measured_rate(job, out)
+    rate *= find_processes().world_size if source == "training.tokens_per_second" else 1
+    return {
+        "tokens": tokens,
+        "tokens_per_second": rate or None,
+        "tokens_per_second_from": source if rate else None,
+        "hours": round(tokens / rate / 3600, 3) if rate else None,
+    }
+
+
+def _measured_rate(job: Job, out: Path) -> tuple[float, str]:
+    """Of the last run of this folder with the same device and number of parameters."""
+    from trainer.model import count_parameters
+
+    wanted = {
+        "num_parameters": count_parameters(job.recipe.settings.model),
+        "device": device_name(),
+        "num_processes": find_processes().world_size,
+    }
+    for line in reversed(read_lines(out / "logs" / "training.jsonl")):
+        if all(line.get(name) == value for name, value in wanted.items()):
+            return float(line["tokens_per_second"]), f"phase {line['phase']} of this run folder"
+    return 0.0, ""
 
 
 def show_plan(
@@ -79,18 +107,42 @@ def show_plan(
         console.print_json(plan)
         return
     console.table(f"plan of phase {phase} (dry run)", ["what", "value"], _plan_rows(plan))
+    for remedy in plan["remedies"]:
+        console.warn(f"it may not fit; {remedy}")
 
 
 def _plan_rows(plan: dict[str, Any]) -> list[tuple[str, str]]:
     left_out = ", ".join(f"{n} {reason}" for reason, n in plan["rejected"].items())
+    parts = ", ".join(f"{name} {gib:g}" for name, gib in plan["memory_parts_gib"].items())
+    fits = "fits" if plan["fits"] else "does not fit"
     return [
         ("dataset version", plan["dataset_version"]),
         ("starts from", plan["init"]),
         ("rows", f"{plan['num_rows']:,} ({left_out or 'none'} left out)"),
         ("tokens per epoch", f"{plan['tokens_per_epoch']:,}"),
         ("epochs", f"{plan['epochs']:g}"),
-        ("optimiser steps", f"{plan['num_steps']:,}"),
+        (
+            "optimiser steps",
+            f"{plan['num_steps']:,} of {plan['rows_per_step']} packed rows, "
+            f"{plan['padding_share']:.1%} padding",
+        ),
         ("parameters", f"{plan['num_parameters']:,}"),
-        ("memory, about", f"{plan['memory_gib']:g} GiB at the longest row"),
+        ("device, backend", f"{plan['device']}, {plan['backend']}"),
+        (
+            "memory, about",
+            f"{plan['memory_gib']:g} GiB a device at the longest row, {plan['available_gib']:g} "
+            f"are there: {fits} ({parts})",
+        ),
+        *([("host memory", f"{plan['host_memory_gib']:g} GiB")] if plan["host_memory_gib"] else []),
+        ("time, about", _describe_time(plan)),
         ("checkpoint key", plan["key"] + (" (finished)" if plan["finished"] else "")),
     ]
+
+
+def _describe_time(plan: dict[str, Any]) -> str:
+    if plan["hours"] is None:
+        return "unknown: pass --set training.tokens_per_second=… of one device"
+    return (
+        f"{format_duration(plan['hours'] * 3600)} for {plan['tokens']:,} tokens at "
+        f"{plan['tokens_per_second']:,.0f} a second (from {plan['tokens_per_second_from']})"
+    )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import os
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,8 @@ from pipeline.errors import ConfigError
 from pipeline.settings.base import determining
 from pipeline.settings.recipe import Recipe
 from pipeline.settings.training import PhaseTraining, TrainingSettings
+from trainer.processes import find_processes
+from trainer.refusals import check_trl_options
 
 
 def phase_settings(recipe: Recipe, phase: str) -> PhaseTraining:
@@ -47,49 +48,65 @@ def refuse_unsupported(training: TrainingSettings) -> None:
     """Stop on what this trainer would do wrongly or not at all.
 
     Raises:
-        ConfigError: Packing, or more than one process or GPU.
+        ConfigError: TRL options that lead around the tested path, a tracker that is not installed,
+            or a precision policy that cannot be sharded.
     """
-    if training.packing == "best_fit":
+    check_trl_options(training.trl)
+    for tracker in training.report_to:
+        if importlib.util.find_spec(tracker) is None:
+            raise ConfigError(
+                f"training.report_to: {tracker} is not installed",
+                hint=f"pip install {tracker}, or leave it out: the run's own log and report need "
+                "no tracker",
+            )
+    world_size = find_processes().world_size
+    if world_size > 1 and training.precision in ("host_master", "stochastic"):
         raise ConfigError(
-            f"training.packing = {training.packing!r}: the stock Mamba2ForCausalLM does not reset "
-            "its state between packed documents (it drops seq_idx without the CUDA kernels), so "
-            "documents would leak into each other",
-            hint='set training.packing = "off"',
+            f"training.precision = {training.precision!r} is for one GPU; this is one of "
+            f"{world_size} processes, which hold float32 masters in pieces",
+            hint='set training.precision = "bf16_autocast"',
         )
-    num_processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if num_processes > 1:
-        raise ConfigError(
-            f"started as one of {num_processes} processes; this trainer runs in one",
-            hint="start it with `python -m trainer.sft`, without torchrun or accelerate launch",
-        )
+
+
+def choose_backend(training: TrainingSettings) -> str:
+    """The mixer's backend: what is set, or the kernels on a GPU and PyTorch on a CPU.
+
+    Raises:
+        ConfigError: The kernels are not installed; there is no silent change to PyTorch.
+    """
     import torch
 
-    if torch.cuda.device_count() > 1:
-        raise ConfigError(
-            f"{torch.cuda.device_count()} GPUs are visible; this trainer uses one",
-            hint="make one visible: CUDA_VISIBLE_DEVICES=0 python -m trainer.sft …",
-        )
+    chosen = training.backend
+    if chosen == "auto":
+        chosen = "triton" if torch.cuda.is_available() else "torch"
+    if chosen != "torch":
+        from trainer.kernels.availability import require
+
+        require(chosen)
+    return chosen
 
 
-def count_steps(num_rows: int, training: TrainingSettings, phase: PhaseTraining) -> int:
-    """Optimiser steps of a phase; every epoch ends with a full or partial step."""
-    if phase.max_steps > 0:
-        return phase.max_steps
-    return math.ceil(phase.epochs * math.ceil(num_rows / training.documents_per_step))
-
-
-def build_sft_config(training: TrainingSettings, phase: PhaseTraining, folder: Path) -> Any:
+def build_sft_config(
+    training: TrainingSettings,
+    phase: PhaseTraining,
+    folder: Path,
+    *,
+    num_steps: int,
+    accumulation: int,
+) -> Any:
     """TRL's configuration of one phase, its intermediate checkpoints going to ``folder``."""
     import torch
     from trl import SFTConfig
 
+    check_trl_options(training.trl)
     has_gpu = torch.cuda.is_available()
-    return SFTConfig(
+    config = SFTConfig(
         output_dir=str(folder),
         per_device_train_batch_size=training.micro_batch,
-        gradient_accumulation_steps=training.documents_per_step // training.micro_batch,
-        num_train_epochs=phase.epochs,
-        max_steps=phase.max_steps,
+        gradient_accumulation_steps=accumulation,
+        # The schedule holds the rows of all epochs: to TRL it is one epoch of so many steps.
+        num_train_epochs=1,
+        max_steps=num_steps,
         learning_rate=phase.learning_rate or training.learning_rate,
         adam_beta1=training.adam_beta1,
         adam_beta2=training.adam_beta2,
@@ -98,25 +115,29 @@ def build_sft_config(training: TrainingSettings, phase: PhaseTraining, folder: P
         max_grad_norm=training.max_grad_norm,
         warmup_steps=training.warmup_steps,
         lr_scheduler_type=training.schedule,
-        optim="adamw_torch_fused" if has_gpu else "adamw_torch",
-        bf16=training.precision == "bf16_autocast",
+        # Autocast is the trainer's own context, recomputation the model's own.
+        bf16=False,
         gradient_checkpointing=False,
         seed=training.seed,
         use_cpu=not has_gpu,
         dataloader_pin_memory=has_gpu,
         # Order, masks and lengths are made by trainer.data; TRL must neither cut nor shuffle.
-        train_sampling_strategy="sequential",
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
         packing=False,
+        remove_unused_columns=False,
         pad_to_multiple_of=None,
         save_strategy="steps",
         save_steps=training.save_steps,
-        # One more than the newest: a kill may fall into the writing of that one.
+        # One more than the newest: the newest may be found damaged.
         save_total_limit=max(2, training.keep_checkpoints),
         logging_steps=training.logging_steps,
-        # A NaN must show, not be replaced by the mean of the losses before it.
         logging_nan_inf_filter=False,
-        report_to="none",
+        report_to=list(training.report_to) or "none",
         disable_tqdm=True,
+        **training.trl,
     )
+    if config.n_gpu > 1:
+        # Several GPUs are visible to one process; nn.DataParallel is not what anybody wants.
+        config._n_gpu = 1
+    return config

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,21 +16,29 @@ from pipeline.hashing import code_version, content_hash
 from pipeline.manifest import Version
 from pipeline.run_folder import append_log, prepare_run_folder
 from pipeline.settings.recipe import Recipe
-from pipeline.store import exclusive_lock, write_json
+from pipeline.store import exclusive_lock, read_rows
 from trainer import checkpoints
-from trainer.data import Counts, open_dataset, write_examples
-from trainer.model import Init, load_model, resolve_init
+from trainer.data import PhaseData, data_settings, open_dataset, prepare_rows
+from trainer.failures import explain_memory, explain_save_errors
+from trainer.memory import Shape, make_shape
+from trainer.model import Init, count_parameters, load_model, resolve_init
+from trainer.processes import Processes, find_processes, join, note_unused_gpus
 from trainer.recipe import (
     build_sft_config,
+    choose_backend,
     determining_settings,
     phase_settings,
     refuse_unsupported,
 )
+from trainer.run_log import RunLog
 from trainer.sft import TrainingResult
+from trainer.step_checkpoints import find_resumable
 from trainer.tokenizer import build_tokenizer
 
 PACKAGES = ("pipeline", "trainer")
 """Packages whose source is part of a checkpoint's key."""
+MIN_PAD_MULTIPLE = 128
+"""Row lengths that the kernels are compiled for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,22 @@ class Job:
         """Where the run keeps its work until it is published."""
         return self.root / f".staging-phase-{self.phase}-{self.key}"
 
+    @property
+    def tokens(self) -> Path:
+        """Where tokenised datasets are kept for all runs of this folder."""
+        return self.root.parent / "tokens"
+
+    def shape(self, backend: str) -> Shape:
+        """What the memory of a step depends on."""
+        settings = self.recipe.settings
+        return make_shape(
+            settings.model,
+            settings.training,
+            phase_settings(self.recipe, self.phase),
+            num_parameters=count_parameters(settings.model),
+            backend=backend,
+        )
+
 
 def open_job(recipe: Recipe, phase: str, out: Path, dataset: Path | None) -> Job:
     """Find and check everything a phase needs, before any work.
@@ -82,102 +107,177 @@ def open_job(recipe: Recipe, phase: str, out: Path, dataset: Path | None) -> Job
 
 def run_phase(recipe: Recipe, phase: str, out: Path, dataset: Path | None) -> TrainingResult:
     """See :func:`trainer.sft.train_phase`."""
+    processes = find_processes()
+    join(processes)
     job = open_job(recipe, phase, out, dataset)
-    prepare_run_folder(recipe, out)
-    with exclusive_lock(job.root / f".lock-phase-{phase}", f"training of phase {phase}"):
-        finished = checkpoints.find_finished(job.root, phase, job.key)
+    with ExitStack() as stack:
+        finished = None
+        if processes.is_main:
+            prepare_run_folder(recipe, out)
+            lock = job.root / f".lock-phase-{phase}"
+            stack.enter_context(exclusive_lock(lock, f"training of phase {phase}"))
+            finished = checkpoints.find_finished(job.root, phase, job.key)
+        finished = processes.share(finished)
         if finished is not None:
             return _read_result(finished, reused=True)
         model = job.staging / "model"
         # A training.json in the staging folder means that only the rename was cut off.
-        if not (model / checkpoints.TRAINING).is_file():
-            with checkpoints.explain_save_errors(job.staging):
-                _train(job, model)
-        final = checkpoints.publish(model, job.root, phase)
-        shutil.rmtree(job.staging, ignore_errors=True)
+        if not processes.share((model / checkpoints.TRAINING).is_file()):
+            with explain_save_errors(job.staging):
+                _train(job, model, processes)
+        final = job.root / f"phase-{phase}"
+        if processes.is_main:
+            checkpoints.publish(model, job.root, phase)
+            shutil.rmtree(job.staging, ignore_errors=True)
+        processes.wait()
     result = _read_result(final, reused=False)
-    append_log(out, "training", {"phase": phase, "key": job.key, "loss": result.last_loss})
+    if processes.is_main:
+        append_log(out, "training", {"phase": phase, "key": job.key, **_read_speed(final)})
     return result
 
 
-def _train(job: Job, target: Path) -> None:
+def _train(job: Job, target: Path, processes: Processes) -> None:
     """Train from the newest intermediate checkpoint, or the start, and write the model folder."""
-    training, phase = job.recipe.settings.training, phase_settings(job.recipe, job.phase)
-    examples = job.staging / "examples.arrow"
-    counts = write_examples(
-        job.dataset,
-        examples,
-        max_length=phase.max_length,
-        documents_per_step=training.documents_per_step,
+    from trainer.publish import write_model_folder
+    from trainer.start import check_leak
+
+    training = job.recipe.settings.training
+    backend = choose_backend(training)
+    _say_how(job, backend, processes)
+    data = prepare_job_data(job, processes, backend)
+    steps = job.staging / "steps"
+    resume = processes.share(find_resumable(steps) if processes.is_main else None)
+    log = RunLog(job.staging, writes=processes.is_main)
+    log.start(resume)
+    with quiet_libraries(training.num_threads), explain_memory(job.shape(backend)):
+        trainer = build_trainer(job, data, backend, log)
+        probe = check_leak(trainer)
+        _run_trainer(job, trainer, resume)
+        write_model_folder(job, trainer, target, {"backend": backend, "probe": probe})
+
+
+def _say_how(job: Job, backend: str, processes: Processes) -> None:
+    training = job.recipe.settings.training
+    note = note_unused_gpus(processes)
+    if note:
+        console.say(note)
+    console.say(
+        f"backend {backend}, precision {training.precision}, activations recomputed: "
+        f"{training.activation}, packing {training.packing}, {processes.world_size} process(es)"
     )
-    with quiet_libraries(training.num_threads):
-        trainer = _build_trainer(job, examples)
-        log = job.staging / "train_log.jsonl"
-        _run_trainer(job, trainer, counts, log)
-        shutil.rmtree(target, ignore_errors=True)
-        trainer.model.config.use_cache = True
-        trainer.save_model(str(target))
-    (target / "training_args.bin").unlink()
-    shutil.copyfile(log, target / log.name)
-    _write_summary(job, trainer, counts, target)
 
 
-def _build_trainer(job: Job, examples: Path) -> Any:
-    from datasets import Dataset
+def prepare_job_data(job: Job, processes: Processes, backend: str) -> PhaseData:
+    """Rows of a phase for this number of processes."""
+    training, phase = job.recipe.settings.training, phase_settings(job.recipe, job.phase)
+    chunk = job.recipe.settings.model.chunk_size
+    settings = data_settings(
+        phase,
+        training,
+        num_processes=processes.world_size,
+        pad_multiple=chunk if backend == "torch" else max(MIN_PAD_MULTIPLE, chunk),
+    )
+    workers = training.tokenise_workers or min(8, os.cpu_count() or 1)
+    return prepare_rows(job.dataset, settings, cache=job.tokens, num_workers=workers)
+
+
+def build_trainer(job: Job, data: PhaseData, backend: str, log: RunLog) -> Any:
+    """The trainer of a phase, its model on its device, ready to train."""
     from transformers import PrinterCallback
 
-    from trainer.student_trainer import StudentTrainer
+    from trainer.student_trainer import RunParts, StudentTrainer
 
+    processes = find_processes()
     training, phase = job.recipe.settings.training, phase_settings(job.recipe, job.phase)
-    trainer = StudentTrainer(
-        model=load_model(job.recipe.settings.model, job.init, training.seed),
-        args=build_sft_config(training, phase, job.staging / "steps"),
-        train_dataset=Dataset.from_file(str(examples)),
-        processing_class=build_tokenizer(),
+    accumulation = data.rows_per_step // (training.micro_batch * processes.world_size)
+    config = build_sft_config(
+        training,
+        phase,
+        job.staging / "steps",
+        num_steps=data.num_steps,
+        accumulation=accumulation,
     )
+    config.run_name = f"{job.recipe.name}-phase-{job.phase}"
+    model, masters = _load(job, backend, processes)
+    parts = RunParts(
+        data=data,
+        training=training,
+        processes=processes,
+        log=log,
+        document_ids=lambda step: ids_of_step(job.dataset, data, step),
+        masters=masters,
+        carried=_carried(job),
+    )
+    trainer = StudentTrainer(model, config, parts, processing_class=build_tokenizer())
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
-def _run_trainer(job: Job, trainer: Any, counts: Counts, log: Path) -> None:
-    from trainer.callbacks import TrainingLog
-    from trainer.recipe import count_steps
+def _load(job: Job, backend: str, processes: Processes) -> tuple[Any, dict[str, Any] | None]:
+    """The model in the dtype of its policy, and the float32 masters if it has any."""
+    import torch
 
-    training, phase = job.recipe.settings.training, phase_settings(job.recipe, job.phase)
-    resume = checkpoints.find_resumable(job.staging / "steps")
+    settings, training = job.recipe.settings.model, job.recipe.settings.training
+    if processes.are_many:
+        from trainer.sharding import load_sharded
+
+        return load_sharded(job.recipe, job.init, backend, processes), None
+    model = load_model(
+        settings, job.init, training.seed, backend=backend, activation=training.activation
+    )
+    if training.precision not in ("host_master", "stochastic"):
+        return model, None
+    masters = None
+    if training.precision == "host_master":
+        masters = {name: p.detach().clone() for name, p in model.named_parameters()}
+    return model.to(torch.bfloat16), masters
+
+
+def _carried(job: Job) -> Path | None:
+    """The checkpoint whose moments this phase goes on with."""
+    wanted = job.recipe.settings.training.carry_optimizer and job.phase != "1"
+    return Path(job.init.source) if wanted else None
+
+
+def ids_of_step(version: Version, data: PhaseData, step: int) -> list[str]:
+    """Ids of the dataset's rows in an optimiser step, counted from 0; reads the shards."""
+    rows = data.dataset
+    places = rows.files.places(rows.kept[rows.schedule.step(step)].tolist())
+    paths = version.shard_paths()
+    ids = {shard: [row["id"] for row in read_rows(paths[shard], ["id"])] for shard, _ in places}
+    return [ids[shard][row] for shard, row in places]
+
+
+def _run_trainer(job: Job, trainer: Any, resume: Path | None) -> None:
+    from trainer.callbacks import TrainingLog
+    from trainer.speed import Speedometer
+
+    parts = trainer.parts
+    counts = parts.data.counts
     if resume is not None:
         console.say(f"resuming phase {job.phase} from {resume.name}")
-    total = count_steps(counts.num_rows, training, phase)
-    with console.progress(f"train phase {job.phase}", total=total, unit="steps") as advance:
-        trainer.add_callback(TrainingLog(log, counts.step_tokens, advance))
+    speed = Speedometer(job.recipe.settings.model, counts.step_tokens, parts.processes)
+    what = f"train phase {job.phase}"
+    with console.progress(what, total=parts.data.num_steps, unit="steps") as advance:
+        trainer.add_callback(TrainingLog(trainer, counts, speed, advance))
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
 
 
-def _write_summary(job: Job, trainer: Any, counts: Counts, target: Path) -> None:
-    """Write ``training.json``, last of all files."""
-    from trainer.callbacks import tokens_after
+def _read_speed(folder: Path) -> dict[str, Any]:
+    """Loss, and the speed that a later plan goes by."""
+    from trainer.processes import device_name
+    from trainer.run_log import read_lines
 
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    num_steps = trainer.state.global_step
-    write_json(
-        target / checkpoints.TRAINING,
-        {
-            "phase": job.phase,
-            "key": job.key,
-            "dataset_version": job.dataset.name,
-            "settings": determining_settings(job.recipe, job.phase),
-            "code_version": code_version(*PACKAGES),
-            "init": {"kind": job.init.kind, "identity": job.init.identity},
-            "num_rows": counts.num_rows,
-            "rejected": dict(sorted(counts.rejected.items())),
-            "num_steps": num_steps,
-            "first_loss": losses[0],
-            "last_loss": losses[-1],
-            "num_parameters": sum(p.numel() for p in trainer.model.parameters()),
-            "documents_per_step": job.recipe.settings.training.documents_per_step,
-            "tokens_seen": tokens_after(num_steps, counts.step_tokens),
-        },
-    )
+    values, laps = checkpoints.read_training(folder), read_lines(folder / "speed_log.jsonl")
+    # The first steps compile kernels and warm caches.
+    steady = [lap["tokens_per_second"] for lap in laps[len(laps) // 5 :]]
+    return {
+        "loss": values["last_loss"],
+        "num_parameters": values["num_parameters"],
+        "tokens_per_second": round(sorted(steady)[len(steady) // 2], 1),
+        "num_processes": find_processes().world_size,
+        "device": device_name(),
+    }
 
 
 def _read_result(folder: Path, *, reused: bool) -> TrainingResult:
@@ -195,6 +295,8 @@ def _read_result(folder: Path, *, reused: bool) -> TrainingResult:
 
 def show_result(result: TrainingResult, *, as_json: bool) -> None:
     """Print what a phase's training came to."""
+    if not find_processes().is_main:
+        return
     if as_json:
         console.print_json({**asdict(result), "checkpoint": str(result.checkpoint)})
         return
@@ -205,7 +307,7 @@ def show_result(result: TrainingResult, *, as_json: bool) -> None:
     )
     for reason, count in result.num_dropped.items():
         console.say(f"  left out: {count} {reason}")
-    console.say(f"checkpoint: {result.checkpoint}")
+    console.say(f"checkpoint: {result.checkpoint} (report.html shows the run)")
 
 
 @contextmanager
@@ -217,7 +319,6 @@ def quiet_libraries(num_threads: int) -> Iterator[None]:
     before, verbosity = torch.get_num_threads(), logging.get_verbosity()
     if num_threads:
         torch.set_num_threads(num_threads)
-    # "falling back to its reference PyTorch implementation": the documented path on a CPU.
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     with warnings.catch_warnings():

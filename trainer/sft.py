@@ -1,8 +1,9 @@
 """Train one phase: ``python -m trainer.sft --phase 1`` or ``2``.
 
 In: a dataset version of the phase and, for phase 2, the checkpoint of phase 1. Out:
-``<out>/checkpoints/phase-N``, a model folder that ``transformers`` loads, with ``training.json``
-and ``train_log.jsonl``. A killed run resumes by itself from its newest whole checkpoint.
+``<out>/checkpoints/phase-N``, a model folder that ``transformers`` and vLLM load, with its card,
+the run's report and logs. A killed run resumes by itself from its newest whole checkpoint. On
+several GPUs: ``torchrun --nproc-per-node N -m trainer.sft --phase 1 …``.
 """
 
 from __future__ import annotations
@@ -47,10 +48,12 @@ def train_phase(
         dataset: A dataset version folder; the newest of the phase by default.
 
     Raises:
-        ConfigError: Settings that this trainer refuses, or weights of another shape.
+        ConfigError: Settings that this trainer refuses, weights of another shape, missing kernels,
+            or too little memory.
         SourceError: No dataset, or phase 2 without phase 1.
         TooManyRejected: No row fits.
-        GateRefused: The loss is no longer a number.
+        StateLeak: Packed documents influence each other on the path that would train.
+        GateRefused: The loss is no longer a number, or jumps too often.
         StoreError: The disk is full, or another process trains this phase.
     """
     # Threads that wait sleep instead of spinning: no slower alone, and 6 times faster on two cores

@@ -42,6 +42,16 @@ class TokenFiles:
         place = number - int(self._firsts[batch])
         return values[offsets[place] : offsets[place + 1]], int(self.num_prompt[number])
 
+    def places(self, numbers: Sequence[int]) -> list[tuple[int, int]]:
+        """The shard of each document, counted from 0, and its row there."""
+        rows = [
+            (shard, int(row))
+            for shard, path in enumerate(self._paths)
+            for batch in _map_batches(path)
+            for row in batch.column(2).to_numpy()
+        ]
+        return [rows[number] for number in numbers]
+
     def _open(self) -> None:
         """Map the files; sets ``lengths`` and ``num_prompt``, both int64 (documents)."""
         lengths, prompts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
