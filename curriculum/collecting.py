@@ -18,7 +18,7 @@ from typing import Any
 from pipeline import console
 from pipeline.errors import ManifestMismatch
 from pipeline.manifest import LATEST, MANIFEST
-from pipeline.store import exclusive_lock, explain_disk_errors
+from pipeline.store import exclusive_lock, explain_disk_errors, shared_lock
 
 TRASH = ".trash-"
 UNFINISHED = (".work-", ".staging-", ".spool-", ".pull-", ".tmp-")
@@ -52,6 +52,8 @@ def collect_garbage(
         ManifestMismatch: A manifest or a checkpoint's record cannot be read: nothing is deleted.
     """
     with ExitStack() as held:
+        if out.is_dir():
+            held.enter_context(shared_lock(use_lock(out), "this run folder", alone=True))
         for lock in sorted([*out.glob("datasets/*/.lock-*"), *out.glob("prepared/*/.lock-*")]):
             held.enter_context(exclusive_lock(lock, "this run folder"))
         found = [*_survey(out, keep)]
@@ -64,6 +66,11 @@ def collect_garbage(
                 if not one.keeps:
                     _delete(one.path)
     return found
+
+
+def use_lock(out: Path) -> Path:
+    """The lock that builds share from before they look for preparations until they published."""
+    return out / "prepared" / ".lock-use"
 
 
 def show_collection(found: list[Found], *, dry_run: bool) -> None:
@@ -159,7 +166,8 @@ def _delete(path: Path) -> None:
 
 def _bytes(path: Path) -> int:
     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
-    return sum(file.stat().st_size for file in files)
+    # Preparations of a grown source share files: each counts its part.
+    return sum(stat.st_size // stat.st_nlink for stat in (file.stat() for file in files))
 
 
 def _size(found: Found) -> str:

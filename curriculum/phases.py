@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 from curriculum.cards import write_documents
+from curriculum.collecting import use_lock
 from curriculum.executors import Executor, open_executor
 from curriculum.figures import describe_phase
 from curriculum.planning import Plan, make_plan
@@ -27,6 +28,7 @@ from pipeline.manifest import MANIFEST, Version, load_version, mark_latest
 from pipeline.run_folder import append_log, prepare_run_folder
 from pipeline.settings.recipe import Recipe
 from pipeline.stages import run_stage
+from pipeline.store import shared_lock
 
 
 def build_version(recipe: Recipe, phase: str, out: Path, variant: str | None = None) -> Version:
@@ -37,14 +39,21 @@ def build_version(recipe: Recipe, phase: str, out: Path, variant: str | None = N
     """
     plan = make_plan(recipe, phase, out, variant=variant)
     prepare_run_folder(recipe, out)
+    # Nothing is collected between finding a preparation and publishing what names it.
+    with shared_lock(use_lock(out), "this run folder"):
+        version = _find_or_build(plan)
+    if not version.reused:
+        entry = {"phase": phase, "variant": variant, "version": version.name}
+        append_log(out, "curriculum", entry)
+    return version
+
+
+def _find_or_build(plan: Plan) -> Version:
     final = plan.stage.root / plan.stage.version
     if (final / MANIFEST).is_file():
         mark_latest(plan.stage.root, plan.stage.version)
         return Version(folder=final, manifest=load_version(final).manifest, reused=True)
-    prepared = prepare_all(plan)
-    version = _build(plan, prepared)
-    append_log(out, "curriculum", {"phase": phase, "variant": variant, "version": version.name})
-    return version
+    return _build(plan, prepare_all(plan))
 
 
 def prepare_all(plan: Plan) -> dict[str, PreparedSource]:

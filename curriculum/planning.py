@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import curriculum
-from curriculum.preparing import PACKAGES, Preparation, plan_preparation
+from curriculum.preparation import PACKAGES, Preparation, plan_preparation
 from curriculum.selection import referred_phases, require_no_circle
 from curriculum.sources.catalog import CARDS, OpenedSource, open_source
 from pipeline.benchmarks import benchmark_inputs

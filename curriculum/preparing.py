@@ -16,52 +16,24 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from curriculum.earlier_parts import find_earlier_parts
 from curriculum.executors import Executor, PoolExecutor
 from curriculum.judging import Judge, open_judge
+from curriculum.preparation import PACKAGES, Preparation
 from curriculum.prepared import PreparedSource, read_counts, table_path, write_part
 from curriculum.sources.catalog import OpenedSource, RawRow, SourcePart
 from pipeline import console
 from pipeline.benchmarks import benchmark_inputs, load_benchmark, load_benchmark_index
 from pipeline.contamination import BenchmarkIndex
 from pipeline.hashing import code_version, content_hash
-from pipeline.manifest import MANIFEST, InputRef, Manifest, check_balance, load_version
-from pipeline.settings.base import determining
+from pipeline.manifest import MANIFEST, Manifest, check_balance, load_version
 from pipeline.settings.recipe import Recipe
 from pipeline.store import exclusive_lock, explain_disk_errors, write_json
-from pipeline.student import TOKENIZER_SHA256
 
-PACKAGES = ("pipeline", "curriculum")
 SLICE_ROWS = 128
 """Rows in memory together: enough for batch functions, and 4 MB at 30 kB a row."""
 MAX_LISTED_FINDINGS = 500
 """Matches listed in a manifest; all of them are counted."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preparation:
-    """One source to prepare, and the name that follows from what determines the result."""
-
-    source: OpenedSource
-    root: Path
-    """Folder of all prepared sources."""
-    inputs: tuple[InputRef, ...]
-    settings: dict[str, Any]
-    version: str
-
-    @property
-    def folder(self) -> Path:
-        """Where the result lives."""
-        return self.root / self.source.name / self.version
-
-    @property
-    def staging(self) -> Path:
-        """Where finished parts wait for the others."""
-        return self.root / self.source.name / f".staging-{self.version}"
-
-    @property
-    def spool(self) -> Path:
-        """What must be unpacked or downloaded before it can be read in parts."""
-        return self.root / self.source.name / f".spool-{self.version}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,35 +42,6 @@ class PartTask:
 
     preparation: Preparation
     part: SourcePart
-
-
-def plan_preparation(source: OpenedSource, out: Path) -> Preparation:
-    """Name a source's preparation.
-
-    Raises:
-        SourceError: A benchmark's file is missing.
-        GateRefused: A benchmark's file is not what the recipe was written for.
-    """
-    recipe = source.recipe
-    curriculum = determining(recipe.settings.curriculum)
-    settings = {
-        "source": determining(source.settings),
-        **{name: curriculum[name] for name in ("validation", "decontamination", "batch_rows")},
-        "benchmarks": [determining(entry) for entry in recipe.settings.benchmarks],
-        "tokenizer": TOKENIZER_SHA256,
-    }
-    inputs = (*source.inputs, *benchmark_inputs(recipe))
-    version = content_hash(
-        {
-            "stage": "prepared",
-            "settings": settings,
-            "inputs": [ref.model_dump() for ref in inputs],
-            "code": code_version(*PACKAGES),
-        }
-    )
-    return Preparation(
-        source=source, root=out / "prepared", inputs=inputs, settings=settings, version=version
-    )
 
 
 def find_prepared(preparation: Preparation) -> PreparedSource | None:
@@ -125,8 +68,8 @@ def prepare_source(preparation: Preparation, executor: Executor) -> PreparedSour
         if (found := find_prepared(preparation)) is not None:
             return found
         if not (staging / MANIFEST).is_file():
-            num_parts = _prepare_parts(preparation, executor)
-            manifest = _describe(preparation, num_parts)
+            files = _prepare_parts(preparation, executor)
+            manifest = _describe(preparation, files)
             write_json(staging / MANIFEST, manifest.model_dump(mode="json"))
         for orphan in staging.glob(".tmp-*"):
             orphan.unlink()
@@ -136,19 +79,23 @@ def prepare_source(preparation: Preparation, executor: Executor) -> PreparedSour
     return PreparedSource(name, preparation.folder, manifest)
 
 
-def _prepare_parts(preparation: Preparation, executor: Executor) -> int:
-    """Do what has no table yet; the number of parts."""
+def _prepare_parts(preparation: Preparation, executor: Executor) -> list[dict[str, Any]]:
+    """Do what has no table yet; the files, each with the rows of its parts."""
     source, staging = preparation.source, preparation.staging
-    title, num_parts = f"preparing {source.name}", 0
+    title, files = f"preparing {source.name}", list[dict[str, Any]]()
+    earlier = find_earlier_parts(preparation.folder.parent, preparation.basis)
 
     def list_missing() -> Iterator[PartTask]:
-        nonlocal num_parts
-        for part in source.parts(source.recipe.settings.curriculum.batch_rows, preparation.spool):
-            num_parts += 1
+        batch_rows = source.recipe.settings.curriculum.batch_rows
+        for part in source.parts(batch_rows, preparation.spool, earlier.part_rows):
+            number = _note_part(files, part)
             # The total grows as files are cut, which for a hub source means downloaded.
             with console.meter(title, 1, "batches"):
                 is_done = table_path(staging, part.index).is_file()
-            if is_done:
+            if part.is_stored and not is_done:
+                key = (files[-1]["name"], files[-1]["revision"])
+                earlier.take_over(key, number, staging, part.index)
+            if is_done or part.is_stored:
                 source.release(part)
                 advance(1)
             else:
@@ -158,7 +105,18 @@ def _prepare_parts(preparation: Preparation, executor: Executor) -> int:
         for task, _ in executor.map(prepare_part, list_missing()):
             source.release(task.part)
             advance(1)
-    return num_parts
+    return files
+
+
+def _note_part(files: list[dict[str, Any]], part: SourcePart) -> int:
+    """List a part with its file; its number within the file."""
+    if part.file is None:
+        raise ValueError("a part of no source")
+    if part.start == 0:
+        name, revision = part.file.name, part.file.revision
+        files.append({"name": name, "revision": revision, "part_rows": []})
+    files[-1]["part_rows"].append(part.num_rows)
+    return len(files[-1]["part_rows"]) - 1
 
 
 def prepare_part(task: PartTask) -> None:
@@ -240,8 +198,9 @@ def _tables_path(preparation: Preparation) -> Path:
     return preparation.root / f".benchmarks-{key}.npz"
 
 
-def _describe(preparation: Preparation, num_parts: int) -> Manifest:
+def _describe(preparation: Preparation, files: list[dict[str, Any]]) -> Manifest:
     """Totals over all parts."""
+    num_parts = sum(len(file["part_rows"]) for file in files)
     rejected: dict[str, Counter[str]] = {}
     findings: dict[str, Counter[str]] = {"contaminations": Counter(), "twins": Counter()}
     listed: list[dict[str, Any]] = []
@@ -273,6 +232,8 @@ def _describe(preparation: Preparation, num_parts: int) -> Manifest:
             "source": preparation.source.name,
             "kind": preparation.source.settings.kind,
             "num_parts": num_parts,
+            "files": files,
+            "basis": preparation.basis,
             "benchmarks": _count_items(preparation.source.recipe),
             **{kind: dict(sorted(counter.items())) for kind, counter in findings.items()},
             "matches": listed,

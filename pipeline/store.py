@@ -168,6 +168,30 @@ def exclusive_lock(path: Path, what: str) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
+@contextmanager
+def shared_lock(path: Path, what: str, *, alone: bool = False) -> Iterator[None]:
+    """Hold a lock that any number of processes hold at once, or one ``alone``.
+
+    Who wants to share waits for the one that is alone, who is brief; that one waits for nobody. The
+    file stays, because whoever deleted it would part those that opened it before and after.
+
+    Raises:
+        StoreError: ``alone``, and another process holds it.
+    """
+    with explain_disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = path.open("a", encoding="utf-8")
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+        except BlockingIOError as exc:
+            raise StoreError(
+                f"another process is working on {what} ({path.parent})",
+                hint="wait for it to end, or pass another --out",
+            ) from exc
+        yield
+
+
 def dump_json_line(value: Mapping[str, Any]) -> str:
     """One line of JSONL."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False)

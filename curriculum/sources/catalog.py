@@ -11,7 +11,13 @@ from curriculum.sources import mapping, open_thoughts, openr1_math, synthesized
 from curriculum.sources import open_code_reasoning as ocr
 from curriculum.sources.hub import HubSource, hub_patterns
 from curriculum.sources.identity import identify
-from curriculum.sources.parts import RawRow, SourceFile, SourcePart
+from curriculum.sources.parts import (
+    RawRow,
+    SourceFile,
+    SourcePart,
+    StoredFiles,
+    stored_parts,
+)
 from curriculum.sources.questions import QuestionTables, load_questions
 from curriculum.sources.reading import Schema, iterate_rows, read_file, read_part, split_file
 from pipeline.errors import SourceError
@@ -76,27 +82,35 @@ class OpenedSource:
         """The source's name in the recipe."""
         return self.settings.name
 
-    def parts(self, batch_rows: int, spool: Path) -> Iterator[SourcePart]:
+    def parts(
+        self, batch_rows: int, spool: Path, stored: StoredFiles | None = None
+    ) -> Iterator[SourcePart]:
         """Cut the source into parts of at most ``batch_rows`` rows, always the same.
 
         Args:
             batch_rows: Most rows of a part.
             spool: Folder of this source alone, for what must be unpacked or downloaded first. It
                 must stay as long as parts are read.
+            stored: Files that need neither be cut nor downloaded.
 
         Raises:
             SourceError: A file cannot be read as documented.
         """
         schema = schema_of(self.settings)
         if self.hub is not None:
-            parts = self.hub.parts(schema, batch_rows, spool)
+            parts = self.hub.parts(schema, batch_rows, spool, stored or {})
         else:
-            parts = self._local_parts(schema, batch_rows, spool)
+            parts = self._local_parts(schema, batch_rows, spool, stored or {})
         for index, part in enumerate(parts):
             yield replace(part, index=index)
 
-    def _local_parts(self, schema: Schema, batch_rows: int, spool: Path) -> Iterator[SourcePart]:
+    def _local_parts(
+        self, schema: Schema, batch_rows: int, spool: Path, stored: StoredFiles
+    ) -> Iterator[SourcePart]:
         for number, file in enumerate(self.files):
+            if (part_rows := stored.get((file.name, file.revision))) is not None:
+                yield from stored_parts(file, part_rows)
+                continue
             folder = spool / f"{number:04d}-{file.revision[:16]}-{batch_rows}"
             for part in split_file(file.path, schema, batch_rows, folder):
                 yield replace(part, file=file)

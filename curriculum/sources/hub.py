@@ -18,7 +18,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from curriculum.sources.parts import SourceFile, SourcePart
+from curriculum.sources.parts import SourceFile, SourcePart, StoredFiles, stored_parts
 from curriculum.sources.reading import Schema, split_file
 from pipeline import console
 from pipeline.errors import SourceError
@@ -50,7 +50,9 @@ class HubSource:
     waiting: dict[str, int] = field(default_factory=dict, compare=False)
     """File to rows that are not stored yet; counted by the process that cuts."""
 
-    def parts(self, schema: Schema, batch_rows: int, spool: Path) -> Iterator[SourcePart]:
+    def parts(
+        self, schema: Schema, batch_rows: int, spool: Path, stored: StoredFiles
+    ) -> Iterator[SourcePart]:
         """Cut the dataset; a file whose parts are not known yet is downloaded when its turn comes.
 
         Raises:
@@ -58,6 +60,10 @@ class HubSource:
         """
         files = self._list_files(spool)
         for number, entry in enumerate(files, start=1):
+            file = SourceFile(entry.name, self.settings.revision or "", spool / _FILES / entry.name)
+            if (part_rows := stored.get((file.name, file.revision))) is not None:
+                yield from stored_parts(file, part_rows)
+                continue
             known = spool / _PARTS / f"{number:05d}-{batch_rows}.json"
             if not known.is_file():
                 console.say(
@@ -71,7 +77,6 @@ class HubSource:
             spans = json.loads(known.read_text(encoding="utf-8"))
             if entry.name.endswith(_INDEXED):
                 self.waiting[entry.name] = sum(span["num_rows"] for span in spans)
-            file = SourceFile(entry.name, self.settings.revision or "", spool / _FILES / entry.name)
             for span in spans:
                 yield replace(SourcePart(**span), path=spool / span["path"], file=file)
 

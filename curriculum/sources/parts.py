@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -41,6 +42,19 @@ class SourcePart:
     """JSONL: first byte."""
     size: int = 0
     """JSONL: bytes."""
+    is_stored: bool = False
+    """Whether it was prepared before, so that it is not read, and its file need not be there."""
+
+
+StoredFiles = Mapping[tuple[str, str], Sequence[int]]
+"""Name and revision of a file that was prepared before, to the rows of each of its parts."""
+
+
+def stored_parts(file: SourceFile, part_rows: Sequence[int]) -> Iterator[SourcePart]:
+    """The parts of a file that need not be read."""
+    starts = accumulate(part_rows, initial=0)
+    for start, rows in zip(starts, part_rows, strict=False):
+        yield SourcePart(0, file.path, start, rows, file=file, is_stored=True)
 
 
 class RawRow(NamedTuple):

@@ -157,6 +157,21 @@ def test_a_restart_downloads_only_what_unfinished_parts_need(tmp_path: Path, hub
     assert [line.split()[0] for line in hub.asked] == ["data/train-00001-of-00002.parquet"]
 
 
+def test_a_file_that_was_prepared_before_is_not_downloaded(tmp_path: Path, hub: Hub) -> None:
+    source = open_hub(tmp_path, hub)
+    first = "data/train-00000-of-00002.parquet"
+    whole = list(source.parts(10, tmp_path / "all"))
+    hub.asked.clear()
+    parts = list(source.parts(10, tmp_path / "spool", {(first, REVISION): [10, 10, 5]}))
+    assert [line.split()[0] for line in hub.asked] == ["data/train-00001-of-00002.parquet"]
+    assert [part.is_stored for part in parts] == [True] * 3 + [False] * 3
+    for one, other in zip(parts, whole, strict=True):
+        assert (one.index, one.start, one.num_rows) == (other.index, other.start, other.num_rows)
+        source.release(one)
+    other_revision = {(first, "0" * 40): [10, 10, 5]}
+    assert not any(p.is_stored for p in source.parts(10, tmp_path / "next", other_revision))
+
+
 def test_a_broken_connection_is_no_end(tmp_path: Path, hub: Hub) -> None:
     hub.cut_after = 1000
     parts = list(open_hub(tmp_path, hub).parts(10, tmp_path / "spool"))
