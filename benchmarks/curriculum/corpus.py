@@ -7,8 +7,8 @@ OpenThoughts2 and verified traces of our own, in files of 50,000 rows; ``recipe.
 builds phase 1 of them; benchmark items to keep out; and ``labels.parquet``, which says of every row
 what it is and which row or item it repeats. With ``--benchmarks RECIPE``, the benchmarks of that
 recipe are leaked instead of generated ones. The same bytes for the same arguments, whatever
-``--workers`` is; memory does not grow with the rows. A problem has 200 to 2,000 characters, an
-answer 2 to 40 kB.
+``--workers`` is; memory does not grow with the rows. Killed, it goes on with the same command. A
+problem has 200 to 2,000 characters, a row 3 to 60 kB, 17 on average.
 
 In a hundred rows: 82 new; 5 repeat a problem with another trace and 2 in other spelling; 4.8 repeat
 one with a likeness of 0.3 to 0.95; 0.7 with other numbers; 0.5 hold a benchmark item; 1 shares
@@ -18,6 +18,7 @@ eight words with one; 4 are broken. Of split_1, every problem has two rows.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shutil
 import sys
@@ -26,6 +27,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,8 @@ from pipeline.benchmarks import load_benchmark
 from pipeline.settings.recipe import Recipe, load_recipe
 
 ROWS_PER_FILE = 50_000
+DESCRIPTION = "corpus.json"
+"""File that says what a folder's corpus is; written first."""
 _BATCH = 500
 _NUM_ITEMS = 3000
 _FILES = ("open_code_reasoning_split_0", "open_code_reasoning_split_1", "open_thoughts2", "traces")
@@ -50,11 +54,26 @@ class Corpus:
     num_rows: int
     seed: int
     items: tuple[Item, ...] = field(repr=False)
+    rows_per_file: int = ROWS_PER_FILE
 
     @property
     def num_files(self) -> int:
         """Files of each source."""
-        return -(-self.num_rows // ROWS_PER_FILE)
+        return -(-self.num_rows // self.rows_per_file)
+
+    def describe(self) -> dict[str, Any]:
+        """What the bytes follow from, the code that makes them included."""
+        code = hashlib.sha256()
+        for name in ("corpus.py", "corpus_rows.py", "corpus_texts.py"):
+            code.update((Path(__file__).parent / name).read_bytes())
+        items = json.dumps([[item.benchmark, item.id, item.text] for item in self.items])
+        return {
+            "rows": self.num_rows,
+            "seed": self.seed,
+            "rows_per_file": self.rows_per_file,
+            "items": hashlib.sha256(items.encode()).hexdigest(),
+            "code": code.hexdigest(),
+        }
 
 
 @cache
@@ -64,19 +83,17 @@ def make_maker(corpus: Corpus) -> Maker:
 
 
 def write_file(task: tuple[Corpus, int]) -> None:
-    """Rows of one range, to the files of all sources."""
+    """Rows of one range, to the files of all sources; nothing when they are there."""
     corpus, number = task
+    paths = {name: corpus.out / f"{name}-{number:04d}.parquet" for name in (*_FILES, "labels")}
+    if paths["labels"].is_file():
+        return
     maker = make_maker(corpus)
-    start = number * ROWS_PER_FILE
-    rows = range(start, min(start + ROWS_PER_FILE, corpus.num_rows))
-    writers = {
-        name: pq.ParquetWriter(corpus.out / f"{name}-{number:04d}.parquet", SCHEMAS[name], **_HOW)
-        for name in _FILES
-    }
-    labels = corpus.out / f"labels-{number:04d}.parquet"
-    writers["labels"] = pq.ParquetWriter(labels, LABEL_SCHEMA, **_HOW)
+    start = number * corpus.rows_per_file
+    writers = {name: pq.ParquetWriter(_unfinished(path), SCHEMAS.get(name, LABEL_SCHEMA), **_HOW)
+               for name, path in paths.items()}  # fmt: skip
     held: dict[str, list[dict[str, Any]]] = {name: [] for name in writers}
-    for row in rows:
+    for row in range(start, min(start + corpus.rows_per_file, corpus.num_rows)):
         name, values, label = maker.make(row)
         for to, what in ((name, values), ("labels", label)):
             held[to].append(what)
@@ -85,9 +102,16 @@ def write_file(task: tuple[Corpus, int]) -> None:
     for name, writer in writers.items():
         _flush(writer, held[name])
         writer.close()
+    # The labels last: a range is finished when they have their name.
+    for path in paths.values():
+        _unfinished(path).replace(path)
 
 
-_HOW: dict[str, Any] = {"compression": "zstd", "compression_level": 1}
+def _unfinished(path: Path) -> Path:
+    return path.with_suffix(".unfinished")
+
+
+_HOW: dict[str, Any] = {"compression": "zstd", "compression_level": 1, "use_dictionary": False}
 
 
 def _flush(writer: pq.ParquetWriter, rows: list[dict[str, Any]]) -> None:
@@ -98,29 +122,58 @@ def _flush(writer: pq.ParquetWriter, rows: list[dict[str, Any]]) -> None:
 
 def write_questions(corpus: Corpus) -> None:
     """The problems that split_1 only points to."""
+    path = corpus.out / "taco_questions.parquet"
     maker, schema = make_maker(corpus), pa.schema([("question", pa.string())])
-    with pq.ParquetWriter(corpus.out / "taco_questions.parquet", schema, **_HOW) as writer:
+    with pq.ParquetWriter(_unfinished(path), schema, **_HOW) as writer:
         texts = iter(maker.joined_question(n) for n in range(count_questions(corpus.num_rows)))
         while batch := list(islice(texts, _BATCH)):
             writer.write_table(pa.table({"question": batch}, schema=schema))
+    _unfinished(path).replace(path)
 
 
 def write_corpus(corpus: Corpus, workers: int) -> None:
-    """All files but the recipe."""
-    corpus.out.mkdir(parents=True)
+    """All files but the recipe; what is finished stays as it is.
+
+    Raises:
+        SystemExit: The folder holds something else.
+    """
+    claim(corpus)
+    labels = corpus.out / "labels.parquet"
+    if labels.is_file():
+        return
     tasks = [(corpus, number) for number in range(corpus.num_files)]
     if workers == 1 or len(tasks) == 1:
         for task in tasks:
             write_file(task)
     else:
-        with ProcessPoolExecutor(workers) as pool:
+        # Spawned: forking a process that has Arrow's threads can deadlock.
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             list(pool.map(write_file, tasks))
     write_questions(corpus)
     parts = sorted(corpus.out.glob("labels-*.parquet"))
-    with pq.ParquetWriter(corpus.out / "labels.parquet", LABEL_SCHEMA, **_HOW) as writer:
+    with pq.ParquetWriter(_unfinished(labels), LABEL_SCHEMA, **_HOW) as writer:
         for part in parts:
             writer.write_table(pq.read_table(part))
-            part.unlink()
+    _unfinished(labels).replace(labels)
+    for part in parts:
+        part.unlink()
+
+
+def claim(corpus: Corpus) -> None:
+    """Make the folder this corpus's, or find that it is.
+
+    Raises:
+        SystemExit: The folder holds something else.
+    """
+    description = corpus.out / DESCRIPTION
+    if description.is_file():
+        if json.loads(description.read_text()) != corpus.describe():
+            sys.exit(f"{corpus.out} holds a corpus of other arguments or code: delete it first")
+    elif corpus.out.exists() and any(corpus.out.iterdir()):
+        sys.exit(f"{corpus.out} is not empty and holds no corpus: take another folder")
+    corpus.out.mkdir(parents=True, exist_ok=True)
+    _unfinished(description).write_text(json.dumps(corpus.describe()) + "\n")
+    _unfinished(description).replace(description)
 
 
 def make_items(seed: int) -> tuple[Item, ...]:
@@ -170,7 +223,7 @@ def write_recipe(corpus: Corpus, recipe: Recipe | None) -> None:
             source = recipe.file(settings.path)
             values["path"] = f"benchmarks/{settings.name}/{source.name}"
             copied = corpus.out / values["path"]
-            copied.parent.mkdir(parents=True)
+            copied.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, copied)
             lines += _table("benchmarks", **values)
     (corpus.out / "recipe.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -187,14 +240,15 @@ def main() -> int:
     """Write it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=20_000)
-    parser.add_argument("--out", type=Path, required=True, help="a folder that does not exist")
+    parser.add_argument("--out", type=Path, required=True, help="a new folder, or one to finish")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rows-per-file", type=int, default=ROWS_PER_FILE)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--benchmarks", type=Path, help="a recipe whose benchmarks to leak")
     options = parser.parse_args()
     recipe = load_recipe(str(options.benchmarks)) if options.benchmarks else None
     items = read_items(recipe) if recipe else make_items(options.seed)
-    corpus = Corpus(options.out, options.rows, options.seed, items)
+    corpus = Corpus(options.out, options.rows, options.seed, items, options.rows_per_file)
     write_corpus(corpus, options.workers)
     write_recipe(corpus, recipe)
     size = sum(path.stat().st_size for path in options.out.glob("*.parquet"))

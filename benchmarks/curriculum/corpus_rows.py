@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-from corpus_texts import CONTAMINATIONS, Random, Texts, contaminate, plant_alike, recase, renumber
+from corpus_texts import (
+    CONTAMINATIONS,
+    Random,
+    contaminate,
+    make_texts,
+    plant_alike,
+    recase,
+    renumber,
+)
 
 from curriculum.candidates import make_row_id
 from pipeline.records import VerifiedTrace, arrow_schema
@@ -63,7 +71,8 @@ LABEL_SCHEMA = pa.schema(
         ("expected", pa.string()),
     ]
 )
-"""``of_row`` is the row that is repeated, ``expected`` the reason by which a broken row falls."""
+"""``of_row`` is the row that is repeated, ``jaccard`` their true likeness (null where numbers
+differ), ``expected`` the reason by which a broken row falls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +106,7 @@ class Maker:
     """Makes the rows of one corpus, each by its number."""
 
     def __init__(self, seed: int, num_rows: int, items: tuple[Item, ...]) -> None:
-        self.texts = Texts(seed)
+        self.texts = make_texts(seed)
         self._num_questions = count_questions(num_rows)
         self._items = items
         self._long_items = [item for item in items if len(item.text.split()) >= 20]
@@ -126,7 +135,7 @@ class Maker:
     def _kind(self, row: int) -> str:
         if row < _ROUND:
             return "new"
-        draw = int(self.texts.random("kind", row).integers(0, 1000))
+        draw = self.texts.draw("kind", row, 1000)
         for share, kind in _SHARES:
             draw -= share
             if draw < 0:
@@ -134,30 +143,41 @@ class Maker:
         return "new"
 
     def _plan(self, row: int, name: str) -> Plan:
-        kind, rng = self._kind(row), self.texts.random("plan", row)
+        kind = self._kind(row)
         is_math = name in (_TALK, _OWN) and row % 2 == 0
         if name == _SPLIT_1:
             kind = kind if kind == "broken" else "joined"
         if kind == "broken" and name == _OWN:
             kind = "new"
         plan = Plan(kind, is_math=is_math)
+        number = row // _ROUND
+        if kind == "joined" and number >= self._num_questions:
+            plan.of_row = number % self._num_questions * _ROUND + _SOURCES.index(_SPLIT_1)
+            plan.jaccard = 1.0
+        if kind in ("new", "broken"):
+            plan.question = " ".join(self.texts.problem("problem", row))
+        elif kind != "joined":
+            self._plant(row, plan, self.texts.random("plan", row))
+        return plan
+
+    def _plant(self, row: int, plan: Plan, rng: Random) -> None:
+        """A row's problem that has to do with an item or with another row."""
+        kind = plan.kind
         if kind in CONTAMINATIONS:
             items = self._long_items if kind in ("edited", "embedded") else self._items
             item = items[int(rng.integers(0, len(items)))]
             plan.item = f"{item.benchmark}/{item.id}"
             plan.question = contaminate(item.text, kind, self.texts, rng)
-        elif kind in ("new", "broken", "shares_words"):
+        elif kind == "shares_words":
             words = self.texts.problem("problem", row)
-            if kind == "shares_words":
-                item = self._long_items[int(rng.integers(0, len(self._long_items)))]
-                plan.item = f"{item.benchmark}/{item.id}"
-                run = item.text.split()
-                start = int(rng.integers(0, len(run) - 8))
-                words[20:20] = run[start : start + 8]
+            item = self._long_items[int(rng.integers(0, len(self._long_items)))]
+            plan.item = f"{item.benchmark}/{item.id}"
+            run = item.text.split()
+            start = int(rng.integers(0, len(run) - 8))
+            words[20:20] = run[start : start + 8]
             plan.question = " ".join(words)
-        elif kind != "joined":
+        else:
             self._repeat(row, plan, rng)
-        return plan
 
     def _repeat(self, row: int, plan: Plan, rng: Random) -> None:
         """Take another row's problem."""
@@ -177,7 +197,7 @@ class Maker:
             plan.question, plan.jaccard = plant_alike(words, target, self.texts, row)
 
     def _answer(self, row: int, name: str, plan: Plan, rng: Random) -> str:
-        prose = " ".join(self.texts.words(rng, 60))
+        (prose,) = self.texts.runs(rng, 1, 60)
         if plan.is_math:
             return f"{prose}.\n\nThe answer is $\\boxed{{{row % 9973}}}$."
         return f"{prose}.\n\n```python\n{self.texts.program(rng)}\n```"

@@ -1,6 +1,8 @@
 """Texts of a generated corpus: problems, reasoning, programs, and their planted variants.
 
 Every text follows from (seed, kind, row), so that a row can repeat any other without memory of it.
+Reasoning is cut in runs of 22 words out of one long stream, which costs a fifth of drawing its
+words; a run's formula has numbers of its own, so no two texts share more than a run.
 Words are the word pieces of the student's vocabulary in the order in which it learned them, which
 is that of their frequency, drawn by Zipf's law; a long tail of compounds keeps caches honest.
 Measured on these texts, a token has 3.5 characters or so, as in the reasoning of real models.
@@ -9,11 +11,12 @@ Measured on these texts, a token has 3.5 characters or so, as in the reasoning o
 from __future__ import annotations
 
 import re
+from functools import cache
 from textwrap import fill
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from pipeline.matching import tokenize
 from pipeline.student import processor
@@ -22,15 +25,18 @@ NGRAM = 3
 """Word n-grams by which likeness of problems is stated."""
 _SHORT = ["a", "in", "to", "of", "is", "we", "it", "be", "on", "as", "so", "if", "by", "or", "no"]
 _COMPOUNDS = 30_000
-_DRAWS = 1 << 20
+_DRAWS = 1 << 22
+"""Words of the stream: 34 MB of text in each process that writes."""
+_RUN = 22
 _STATEMENTS = (
-    "Wait, let me check that again. If $x_{{{a}}} = {b}$ then $\\frac{{{c}}}{{x + {d}}} = {a}$, so",
-    "So the number of ways is $\\binom{{{a}}}{{{b}}} = {c}$ and we need to subtract {d}.\n",
-    "Therefore, by the triangle inequality, $AB + BC \\geq {a}$, which gives $k \\leq {b}$.\n\n",
-    "Hmm, but that can't be right because {a} is odd while {b} is even… Alternatively,",
-    "For n = {a}, the sum is {b} + {c} = {d}. That matches the {c}rd example.\n",
-    "dp[i][j] = max(dp[i-1][j], dp[i-1][j-{a}] + v[i]) for j >= {b}, which is O(n * {c}).\n",
+    ". Wait, let me check that again. If $x_{%d} = %d$ then $\\frac{%d}{x + %d}$ is too large, so",
+    ". So the number of ways is $\\binom{%d}{%d} = %d$ and we need to subtract %d.\n",
+    ". Therefore, by the triangle inequality, $A + %d BC \\geq %d$, which gives $%d k \\leq %d$.\n",
+    ". Hmm, but that can't be right because %d is odd while %d is even… Alternatively, %d or %d,",
+    ". For n = %d, the sum is %d + %d = %d. That matches the third example.\n",
+    ". dp[i][j] = max(dp[i-%d][j], dp[i-1][j-%d] + v[i]) for j >= %d, which is O(n * %d).\n",
 )
+_PLAIN_STATEMENTS = tuple(text.replace("…", "...") for text in _STATEMENTS)
 _FORMULAS = ("$x^2 + {a}x = {b}$", "$\\frac{{{a}}}{{{b}}}$", "{a}", "{b}", "$n \\le {a}$", "{a},")
 _PROGRAM = (
     "import sys\n\n\ndef solve(values):\n    total = {a}\n    for i, value in enumerate(values):\n"
@@ -58,24 +64,37 @@ class Texts:
         self._words = list(dict.fromkeys(words + [words[a] + words[b].lower() for a, b in pairs]))
         weights = np.cumsum(1 / (np.arange(len(self._words)) + 8.0))
         self._draws = np.searchsorted(weights, rng.random(_DRAWS) * weights[-1]).astype(np.int32)
+        sizes = np.array([len(word) + 1 for word in self._words], np.int32)
+        self._ends = np.concatenate([[0], np.cumsum(sizes[self._draws])]).astype(np.int32)
+        self._stream = " ".join(map(self._words.__getitem__, self._draws.tolist()))
 
     def random(self, kind: str, row: int) -> Random:
         """The numbers behind one text."""
-        code = int.from_bytes(kind.encode()[:8], "big")
-        return np.random.Generator(np.random.PCG64([self._seed, code, row]))
+        key = xxhash.xxh3_128_intdigest(f"{kind}/{row}".encode(), self._seed)
+        return np.random.Generator(np.random.Philox(key=key))
+
+    def draw(self, kind: str, row: int, below: int) -> int:
+        """One number, for which a generator would be dear."""
+        return int(xxhash.xxh3_64_intdigest(f"{kind}/{row}".encode(), self._seed)) % below
 
     def words(self, rng: Random, num: int) -> list[str]:
         """Words by their frequency."""
-        places = self._draws[rng.integers(0, _DRAWS, num)].tolist()
+        places = self._draws[draw_numbers(rng, 0, _DRAWS, num)].tolist()
         return [self._words[place] for place in places]
+
+    def runs(self, rng: Random, num: int, length: int = _RUN) -> list[str]:
+        """Runs of words, each from its own place in the stream."""
+        first = draw_numbers(rng, 0, _DRAWS - length, num)
+        starts, ends = self._ends[first].tolist(), (self._ends[first + length] - 1).tolist()
+        return [self._stream[a:b] for a, b in zip(starts, ends, strict=True)]
 
     def problem(self, kind: str, row: int, low: int = 200, high: int = 2000) -> list[str]:
         """A problem of ``low`` to ``high`` characters, word by word."""
         rng = self.random(kind, row)
-        num = int(rng.integers(low, high)) // 7
+        num = int(low + rng.random() * (high - low)) // 7
         items = self.words(rng, num)
-        numbers = rng.integers(2, 5000, (num // 9 + 1, 2)).tolist()
-        for place, (a, b) in zip(range(5, num, 9), numbers, strict=False):
+        numbers = iter(draw_numbers(rng, 2, 5000, num // 9 * 2 + 2).tolist())
+        for place, a, b in zip(range(5, num, 9), numbers, numbers, strict=False):
             items[place] = _FORMULAS[(a + b) % len(_FORMULAS)].format(a=a, b=b)
         for place in range(13, num, 17):
             items[place] += "."
@@ -83,20 +102,32 @@ class Texts:
 
     def trace(self, rng: Random, size: int) -> str:
         """Reasoning of about ``size`` characters: prose, formulas, recurrences."""
-        items = self.words(rng, max(size // 9, 20))
-        num = len(items) // 22 + 1
-        numbers = rng.integers(1, 10 ** rng.integers(1, 5), (num, 4)).tolist()
-        for place, (a, b, c, d) in zip(range(11, len(items), 22), numbers, strict=False):
-            items[place] += ". " + _STATEMENTS[(a + c) % len(_STATEMENTS)].format(
-                a=a, b=b, c=c, d=d
+        num = max(round(size / 9 / _RUN), 1)
+        numbers = draw_numbers(rng, 1, 10 ** int(1 + rng.random() * 4), num * 4).tolist()
+        statements = _STATEMENTS if rng.random() < 1 / 3 else _PLAIN_STATEMENTS
+        pieces = [
+            run + statements[(values[0] + values[2]) % len(statements)] % values
+            for run, values in zip(
+                self.runs(rng, num), zip(*[iter(numbers)] * 4, strict=True), strict=True
             )
-        text = " ".join(items)
-        return text if rng.random() < 1 / 3 else text.replace("…", "...")
+        ]
+        return " ".join(pieces)
 
     def program(self, rng: Random) -> str:
         """Python that parses."""
-        a, b, c, d = rng.integers(1, 1000, 4).tolist()
+        a, b, c, d = draw_numbers(rng, 1, 1000, 4).tolist()
         return _PROGRAM.format(a=a, b=b, c=c, d=d)
+
+
+@cache
+def make_texts(seed: int) -> Texts:
+    """This process's texts: making the stream takes over a second."""
+    return Texts(seed)
+
+
+def draw_numbers(rng: Random, low: int, high: int, num: int) -> npt.NDArray[np.int64]:
+    """Whole numbers from ``low`` to below ``high``, for a third of what ``integers`` takes."""
+    return (low + rng.random(num) * (high - low)).astype(np.int64)
 
 
 def recase(items: list[str], rng: Random) -> str:
@@ -111,18 +142,27 @@ def plant_alike(items: list[str], target: float, texts: Texts, row: int) -> tupl
     Numbers and formulas stay. Half of the variants change one run of words, half change words
     everywhere.
     """
-    original = " ".join(items)
-    low, high, best = 0.0, 1.0, (original, 1.0)
+    tokens = [
+        (item.lower(),) if _PLAIN.fullmatch(item) else tuple(tokenize(item)) for item in items
+    ]
+    original = make_grams([token for some in tokens for token in some])
+    low, high, best, nearest = 0.0, 1.0, items, 1.0
     for _ in range(8):
         share = (low + high) / 2
-        text = " ".join(_change(items, share, texts, texts.random("alike", row)))
-        true = likeness(original, text)
-        if abs(true - target) < abs(best[1] - target):
-            best = (text, true)
+        changed = _change(items, share, texts, texts.random("alike", row))
+        # Only plain words change, each of which is one token.
+        pairs = zip(items, changed, tokens, strict=True)
+        grams = make_grams(
+            [x for old, new, some in pairs for x in (some if new == old else (new.lower(),))]
+        )
+        true = compare(original, grams)
+        if abs(true - target) < abs(nearest - target):
+            best, nearest = changed, true
         if abs(true - target) < 0.01:
             break
         low, high = (share, high) if true > target else (low, share)
-    return best
+    text = " ".join(best)
+    return text, likeness(" ".join(items), text)
 
 
 def _change(items: list[str], share: float, texts: Texts, rng: Random) -> list[str]:
@@ -147,11 +187,18 @@ def renumber(items: list[str]) -> list[str]:
 
 def likeness(one: str, other: str) -> float:
     """True Jaccard of two problems' word n-grams, by the reference."""
-    sets: list[set[Any]] = []
-    for text in (one, other):
-        words = tokenize(text)
-        sets.append({tuple(words[i : i + NGRAM]) for i in range(len(words) - NGRAM + 1)})
-    return len(sets[0] & sets[1]) / max(len(sets[0] | sets[1]), 1)
+    return compare(make_grams(tokenize(one)), make_grams(tokenize(other)))
+
+
+def make_grams(words: list[str]) -> set[tuple[str, ...]]:
+    """The n-grams by which likeness is stated."""
+    return set(zip(*(words[start:] for start in range(NGRAM)), strict=False))
+
+
+def compare(one: set[tuple[str, ...]], other: set[tuple[str, ...]]) -> float:
+    """Jaccard of two sets."""
+    shared = len(one & other)
+    return shared / max(len(one) + len(other) - shared, 1)
 
 
 CONTAMINATIONS = ("verbatim", "wrapped", "latex", "edited", "embedded")
