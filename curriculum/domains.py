@@ -91,7 +91,7 @@ _MATH_SIGNS = [
         r"\b(?:each|total|twice|times|half|cost|price|per|more than|less than|average|speed|"
         r"rate)\b",
     ),
-    (1, r"\d(?:.|\n)*\d(?:.|\n)*\d"),
+    (1, r"\d\D*\d\D*\d"),
 ]
 _COMPILED: dict[Domain, list[tuple[int, re.Pattern[str]]]] = {
     "code": [(weight, re.compile(text, _FLAGS | re.MULTILINE)) for weight, text in _CODE_SIGNS],

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.near_duplicates import Sketches, sketch_words
-from pipeline.questions import question_key
+from pipeline.questions import question_keys
 from pipeline.word_hashes import WordHashes, hash_words
 
 UInt64s = npt.NDArray[np.uint64]
@@ -31,7 +31,7 @@ class QuestionHashes:
 def hash_questions(texts: Sequence[str]) -> QuestionHashes:
     """Hashes of several questions."""
     words = hash_words(texts)
-    keys = np.array([int(question_key(text)[:16], 16) for text in texts], dtype=np.uint64)
+    keys = np.array([int(key[:16], 16) for key in question_keys(texts)], dtype=np.uint64)
     return QuestionHashes(keys, _hash_numbers(words), sketch_words(words))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,10 @@ MOST_LETTERS = 3
 """Variables that are looked for when they are written together."""
 _SLACK = 0.9
 """And this part of the similarity that the rule asks for."""
+_FUZZ = 0.999
+"""For sums of float32 in another order."""
+_LEFT_OUT = 0.85
+"""Part of what a rewording must share that common features may make up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +65,11 @@ def make_tables(entries: Sequence[Entry], settings: DecontaminationSettings) -> 
     starts, nexts = _index_short(entries, hashes)
     features = [vocabulary.compared(entry) for entry in entries]
     numbers = [vocabulary.numbers(entry) for entry in entries]
+    rare, least_rare = _leave_out_common(features, entries, vocabulary.weights(), len(vocabulary))
     lists = (
         *gram_lists,
-        *_invert(features, len(vocabulary)),
+        *_invert(rare, len(vocabulary)),
+        *_concatenate(features),
         *_concatenate(numbers),
         nexts,
         hashes.hashes,
@@ -80,6 +87,7 @@ def make_tables(entries: Sequence[Entry], settings: DecontaminationSettings) -> 
         np.array([entry.weight for entry in entries], np.float32),
         np.array([entry.is_code for entry in entries], np.uint8),
         sizes,
+        least_rare,
     )
     return Tables(words, (*triples, *grams, *starts), lists, rules)
 
@@ -131,10 +139,49 @@ class Scanner:
         return found
 
 
+def _leave_out_common(
+    features: Sequence[Sequence[int]], entries: Sequence[Entry], weights: Float32s, size: int
+) -> tuple[list[list[int]], Float32s]:
+    """Of each item the features that a rewording cannot do without, and their least weight.
+
+    The commonest features are left out, as long as all of them together weigh less than a
+    rewording of the item has to share. So the long lists of items that say "find" are never read.
+    """
+    frequency = np.zeros(size, np.int64)
+    for numbers in features:
+        frequency[list(numbers)] += 1
+    rare: list[list[int]] = []
+    least = np.empty(len(entries), np.float32)
+    for place, (numbers, entry) in enumerate(zip(features, entries, strict=True)):
+        marks = CODE_EVIDENCE if entry.is_code else EVIDENCE
+        needed = _FUZZ * min(_least_shared(entry.weight, m) for m in (marks, EVIDENCE_INSIDE))
+        ordered = sorted(numbers, key=lambda number: (-frequency[number], number))
+        sums = np.cumsum(weights[ordered], dtype=np.float64)
+        num_common = int((sums < _LEFT_OUT * needed).sum())
+        rare.append(ordered[num_common:])
+        least[place] = needed - (sums[num_common - 1] if num_common else 0.0)
+    return rare, least
+
+
+def _least_shared(weight: float, marks: Sequence[tuple[float, float]]) -> float:
+    """Least weight that a text can share with an item of this weight and be called a rewording.
+
+    A text weighs at least what it shares, so that ``2 shared >= mark (weight + shared)``; marks
+    fall as more is shared, and no more than the item's weight can be.
+    """
+    needed = _SLACK * marks[-1][1]
+    for (low, high_mark), (high, low_mark) in pairwise(marks):
+        if weight / _SLACK <= high:
+            part = max(0.0, weight / _SLACK - low) / (high - low)
+            needed = _SLACK * (high_mark + (low_mark - high_mark) * part)
+            break
+    return max(_SLACK * marks[0][0], needed * weight / (2 - needed))
+
+
 def _index_grams(
     hashes: WordHashes, known: tuple[Any, ...], ngram: int
-) -> tuple[Table, Lists, Int32s]:
-    from pipeline.kernels.benchmark_items import MOST_VARIABLES, level, write_grams
+) -> tuple[tuple[Any, ...], Lists, Int32s]:
+    from pipeline.kernels.benchmark_items import MOST_VARIABLES, level_one, write_grams
 
     numbers: dict[int, int] = {}
     by_entry: list[list[int]] = []
@@ -145,7 +192,7 @@ def _index_grams(
         kinds = hashes.kinds[hashes.offsets[place] : hashes.offsets[place + 1]]
         forms = np.empty(MOST_VARIABLES * size, np.uint64)
         room = np.empty(len(forms), np.int32)
-        size = level(words, kinds, known, no_triples, (forms, room, room.copy()))
+        size = level_one(words, kinds, known, no_triples, (forms, room, room.copy()))
         grams = np.empty(max(0, size - ngram + 1), np.uint64)
         write_grams(forms[:size], ngram, grams)
         distinct = dict.fromkeys(grams.tolist())
@@ -153,7 +200,7 @@ def _index_grams(
     keys = np.array(list(numbers), np.uint64)
     table = _make_table(keys, np.arange(len(keys), dtype=np.int32))
     sizes = np.array([len(grams) for grams in by_entry], np.int32)
-    return table, _invert(by_entry, len(keys)), sizes
+    return (_make_filter(keys), *table), _invert(by_entry, len(keys)), sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +300,15 @@ def _make_table(keys: UInt64s, values: Int32s) -> Table:
     return table
 
 
+def _make_filter(keys: UInt64s) -> UInt64s:
+    """See :func:`pipeline.kernels.benchmark_items.fill_filter`: sixteen bits a key or more."""
+    from pipeline.kernels.benchmark_items import fill_filter
+
+    bits = np.zeros(max(1, (1 << (16 * len(keys)).bit_length()) >> 6), np.uint64)
+    fill_filter(bits, keys)
+    return bits
+
+
 def _invert(lists: Sequence[Sequence[int]], size: int) -> Lists:
     """For each number, the places of the lists that hold it."""
     places: list[list[int]] = [[] for _ in range(size)]
@@ -268,7 +324,7 @@ def _concatenate(lists: Sequence[Sequence[int]]) -> Lists:
     return offsets, np.array([number for numbers in lists for number in numbers], np.int32)
 
 
-def _index_short(entries: Sequence[Entry], hashes: WordHashes) -> tuple[Table, Int32s]:
+def _index_short(entries: Sequence[Entry], hashes: WordHashes) -> tuple[tuple[Any, ...], Int32s]:
     """Table from a short item's first word to the item, and the next item that begins with it."""
     heads: dict[int, int] = {}
     nexts = np.full(len(entries), -1, np.int32)
@@ -278,7 +334,8 @@ def _index_short(entries: Sequence[Entry], hashes: WordHashes) -> tuple[Table, I
             nexts[place] = heads.get(int(words[0]), -1)
             heads[int(words[0])] = place
     keys = np.array(list(heads), np.uint64)
-    return _make_table(keys, np.array(list(heads.values()), np.int32)), nexts
+    table = _make_table(keys, np.array(list(heads.values()), np.int32))
+    return (_make_filter(keys), *table), nexts
 
 
 def _flatten(marks: Sequence[tuple[float, float]], factor: float) -> Float32s:

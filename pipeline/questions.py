@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
+import numpy as np
 from xxhash import xxh3_128_hexdigest
 
 _INSTRUCTIONS = (
@@ -57,4 +59,32 @@ def normalize_question(text: str) -> str:
 
 def question_key(text: str) -> str:
     """128-bit hash of the normalised question."""
-    return xxh3_128_hexdigest(normalize_question(text).encode("utf-8", "surrogatepass"))
+    return _hash(normalize_question(text).encode("utf-8", "surrogatepass"))
+
+
+def question_keys(texts: Sequence[str]) -> list[str]:
+    """:func:`question_key` of many questions, ten times as fast."""
+    from pipeline.kernels.questions import level_questions
+
+    keys = [""] * len(texts)
+    plain = [place for place, text in enumerate(texts) if _is_plain(text)]
+    data = np.frombuffer("".join(texts[place] for place in plain).encode(), np.uint8).copy()
+    ends = np.cumsum([len(texts[place]) for place in plain], dtype=np.int64)
+    spans = np.stack([np.concatenate([ends[:1] * 0, ends[:-1]]), ends], axis=1)
+    level_questions(data, spans)
+    levelled = data.tobytes()
+    for place, (start, end) in zip(plain, spans.tolist(), strict=True):
+        keys[place] = _hash(levelled[start:end])
+    for place, text in enumerate(texts):
+        if not keys[place]:
+            keys[place] = question_key(text)
+    return keys
+
+
+def _is_plain(text: str) -> bool:
+    """Whether no instruction can stand in a text, and no letter outside ASCII."""
+    return text.isascii() and not any(needed in text.lower() for _, needed in _INSTRUCTIONS)
+
+
+def _hash(data: bytes) -> str:
+    return xxh3_128_hexdigest(data)

@@ -26,11 +26,13 @@ Int64s = npt.NDArray[np.int64]
 
 _GROUP_BYTES = 1 << 20
 """Texts that are worked on together."""
-_KEPT_CHUNKS = 1 << 20
+_KEPT_CHUNKS = 1 << 18
 """Slots for chunks, at 16 bytes; emptied when half full."""
+_KEPT_LONG_CHUNKS = 1 << 17
+"""Slots for chunks of 16 bytes or more, at 32 bytes."""
 _SPACE = "▁"
 """What SentencePiece writes for a blank."""
-_PADDING = bytes(16)
+_PADDING = bytes(32)
 """What the kernel may read beyond the last text."""
 _SPECIAL = "[REFERENCE_DOC_"
 """How the user-defined symbols begin, which the tokenizer never splits."""
@@ -61,7 +63,8 @@ class TokenCounter:
         self._vocabulary = _load_vocabulary()
         self._kept: Kept = (
             np.zeros((kept_chunks, 2), np.uint64),
-            np.zeros(1, np.int64),
+            np.zeros((_KEPT_LONG_CHUNKS, 4), np.uint64),
+            np.zeros(2, np.int64),
         )
 
     def count(self, texts: Sequence[str]) -> Int64s:

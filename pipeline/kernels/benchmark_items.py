@@ -29,8 +29,16 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 Table = tuple[UInt64s, Int32s]
 """Open addressing: keys (0 where free) and values; a power of two long."""
+Grams = tuple[UInt64s, UInt64s, Int32s]
+"""A filter of keys, see :func:`fill_filter`, and their table."""
 Lists = tuple[Int64s, Int32s]
 """Posting lists: where each begins, and all of them."""
+State = tuple[Int64s, Int32s, int]
+"""What was seen in which text, room for the items that are touched, and the text's number."""
+Front = tuple[UInt64s, UInt64s, Int32s, UInt8s]
+"""Words met last: hash, form, feature and part. Texts say the same few thousand words again and
+again, and these arrays stay in the processor's cache, which the table of a million does not."""
+_FRONT = 1 << 12
 
 
 @compiled
@@ -71,12 +79,48 @@ def look_up(table: Table, key: np.uint64) -> int:
 
 @compiled
 def join(forms: UInt64s, start: int, n: int) -> np.uint64:
-    """Hash of the n forms from a place."""
+    """Hash of the n forms from a place: a polynomial of them, so that it can roll, then mixed."""
     value = np.uint64(0)
     for index in range(start, start + n):
-        value = (value ^ forms[index]) * _MULTIPLIER
-        value ^= value >> np.uint64(29)
+        value = value * _MULTIPLIER + forms[index]
     return mix(value)
+
+
+@compiled
+def _make_front() -> Front:
+    """Room for the words met last, empty."""
+    return (
+        np.zeros(_FRONT, np.uint64),
+        np.zeros(_FRONT, np.uint64),
+        np.zeros(_FRONT, np.int32),
+        np.zeros(_FRONT, np.uint8),
+    )
+
+
+@compiled
+def _fetch(
+    word: np.uint64,
+    kind: int,
+    words: tuple[UInt64s, Int32s, UInt64s, Int32s, UInt8s],
+    front: Front,
+) -> int:
+    """Place in the front of what a word means, read from the table if it is not there."""
+    place = int(word >> np.uint64(52))
+    # Of one hash, two kinds of words would be mistaken for each other.
+    key = word ^ np.uint64(kind)
+    if front[0][place] == key:
+        return place
+    entry = look_up((words[0], words[1]), word)
+    if entry < 0:
+        front[1][place] = word
+        front[2][place] = WEIGHTLESS if kind == _SIGN else UNKNOWN
+        front[3][place] = 0 if kind == _WORD else SAYS
+    else:
+        front[1][place] = words[2][entry]
+        front[2][place] = words[3][entry]
+        front[3][place] = words[4][entry]
+    front[0][place] = key
+    return place
 
 
 @compiled
@@ -86,6 +130,7 @@ def level(
     words: tuple[UInt64s, Int32s, UInt64s, Int32s, UInt8s],
     triples: Table,
     out: tuple[UInt64s, Int32s, Int32s],
+    front: Front,
 ) -> int:
     """Forms, features and triples (the feature that ends at a place) of one text; how many.
 
@@ -96,21 +141,14 @@ def level(
             in a formula (1), says something there (2), or is so many variables written together.
         triples: Table from three forms to a feature.
         out: Room for forms, features and triples, :data:`MOST_VARIABLES` a word.
+        front: Words met before; more are added.
     """
     forms, features, ends = out
-    table = (words[0], words[1])
     count, run, says = 0, 0, -3
     for index in range(len(hashes)):
-        entry = look_up(table, hashes[index])
-        repeats = 1
-        if entry < 0:
-            form = hashes[index]
-            feature = WEIGHTLESS if kinds[index] == _SIGN else UNKNOWN
-            part = 0 if kinds[index] == _WORD else SAYS
-        else:
-            form, feature, part = words[2][entry], words[3][entry], int(words[4][entry])
-            if part > SAYS:
-                repeats = part - SAYS
+        place = _fetch(hashes[index], kinds[index], words, front)
+        form, feature, part = front[1][place], front[2][place], int(front[3][place])
+        repeats = part - SAYS if part > SAYS else 1
         for _ in range(repeats):
             forms[count], features[count], ends[count] = form, feature, WEIGHTLESS
             run = run + 1 if part else 0
@@ -124,33 +162,77 @@ def level(
 
 
 @compiled
-def write_grams(forms: UInt64s, n: int, out: UInt64s) -> None:
-    """Hashes of all n-grams of a text."""
-    for index in range(len(forms) - n + 1):
-        out[index] = join(forms, index, n)
+def level_one(
+    hashes: UInt64s,
+    kinds: UInt8s,
+    words: tuple[UInt64s, Int32s, UInt64s, Int32s, UInt8s],
+    triples: Table,
+    out: tuple[UInt64s, Int32s, Int32s],
+) -> int:
+    """As :func:`level`, of a single text."""
+    return level(hashes, kinds, words, triples, out, _make_front())
 
 
 @compiled
-def _count_grams(
-    forms: UInt64s, n: int, grams: Table, postings: Lists, state: tuple[Int32s, Int64s, int]
-) -> None:
-    """How many of each item's distinct n-grams the text has."""
-    hits, seen, stamp = state
+def write_grams(forms: UInt64s, n: int, out: UInt64s) -> None:
+    """Hashes of all n-grams of a text: :func:`join` of each place."""
+    value, leaving = np.uint64(0), np.uint64(1)
+    for index in range(min(n, len(forms) + 1) - 1):
+        value = value * _MULTIPLIER + forms[index]
+        leaving *= _MULTIPLIER
     for index in range(len(forms) - n + 1):
-        gram = look_up(grams, join(forms, index, n))
+        value = value * _MULTIPLIER + forms[index + n - 1]
+        out[index] = mix(value)
+        value -= forms[index] * leaving
+
+
+@compiled
+def fill_filter(bits: UInt64s, keys: UInt64s) -> None:
+    """Mark keys in a bit a key; what has no mark is none of them."""
+    mask = np.uint64(64 * len(bits) - 1)
+    for index in range(len(keys)):
+        bit = keys[index] & mask
+        bits[bit >> np.uint64(6)] |= np.uint64(1) << (bit & np.uint64(63))
+
+
+@compiled
+def _count_grams(grams: UInt64s, known: Grams, postings: Lists, hits: Int32s, state: State) -> int:
+    """Count how many of each item's distinct n-grams the text has; how many items are touched."""
+    bits, table = known[0], (known[1], known[2])
+    seen, touched, stamp = state[0], state[1], state[2]
+    mask, num = np.uint64(64 * len(bits) - 1), 0
+    for index in range(len(grams)):
+        bit = grams[index] & mask
+        # Nearly every n-gram ends here, without a look into a table that no cache holds.
+        if not (bits[bit >> np.uint64(6)] >> (bit & np.uint64(63))) & np.uint64(1):
+            continue
+        gram = look_up(table, grams[index])
         if gram < 0 or seen[gram] == stamp:
             continue
         seen[gram] = stamp
         for place in range(postings[0][gram], postings[0][gram + 1]):
-            hits[postings[1][place]] += 1
+            item = postings[1][place]
+            if hits[item] == 0:
+                touched[num] = item
+                num += 1
+            hits[item] += 1
+    return num
 
 
 @compiled
 def _add_features(
-    features: Int32s, weights: Float32s, postings: Lists, state: tuple[Float32s, Int64s, int]
-) -> float:
-    """Add each distinct feature's weight to the items that have it; the weight of all of them."""
-    shared, seen, stamp = state
+    features: Int32s,
+    weights: Float32s,
+    postings: Lists,
+    shared: Float32s,
+    state: State,
+    num: int,
+) -> tuple[float, int]:
+    """Add the weight of each feature not seen yet to the items that hold it as a rare one.
+
+    Returns the weight of all these features, and how many items are touched.
+    """
+    seen, touched, stamp = state[0], state[1], state[2]
     total = 0.0
     for index in range(len(features)):
         feature = features[index]
@@ -159,8 +241,23 @@ def _add_features(
         seen[feature] = stamp
         total += weights[feature]
         for place in range(postings[0][feature], postings[0][feature + 1]):
-            shared[postings[1][place]] += weights[feature]
-    return total
+            item = postings[1][place]
+            if shared[item] == 0.0:
+                touched[num] = item
+                num += 1
+            shared[item] += weights[feature]
+    return total, num
+
+
+@compiled
+def _weigh_shared(item: int, features: Lists, weights: Float32s, seen: Int64s, stamp: int) -> float:
+    """Weight of an item's features that the text has."""
+    shared = np.float32(0.0)
+    for place in range(features[0][item], features[0][item + 1]):
+        feature = features[1][place]
+        if seen[feature] == stamp:
+            shared += weights[feature]
+    return float(shared)
 
 
 @compiled
@@ -201,11 +298,16 @@ def _lacks_numbers(
 
 @compiled
 def _find_short(
-    words: UInt64s, starts: Table, nexts: Int32s, items: tuple[UInt64s, Int64s], hits: Int32s
-) -> None:
-    """Mark the short items that a text holds word by word."""
+    words: UInt64s, starts: Grams, nexts: Int32s, items: tuple[UInt64s, Int64s], found: Int32s
+) -> int:
+    """List the short items that a text holds word by word; how many."""
+    bits, table = starts[0], (starts[1], starts[2])
+    mask, num = np.uint64(64 * len(bits) - 1), 0
     for place in range(len(words)):
-        item = look_up(starts, words[place])
+        bit = words[place] & mask
+        if not (bits[bit >> np.uint64(6)] >> (bit & np.uint64(63))) & np.uint64(1):
+            continue
+        item = look_up(table, words[place])
         while item >= 0:
             first, end = items[1][item], items[1][item + 1]
             index = 0
@@ -214,18 +316,36 @@ def _find_short(
                     break
                 index += 1
             if index == end - first:
-                hits[item] = -1
+                is_new = True
+                for before in range(num):
+                    is_new = is_new and found[before] != item
+                if is_new:
+                    found[num] = item
+                    num += 1
             item = nexts[item]
+    return num
 
 
 @compiled
 def scan(
     texts: tuple[UInt64s, UInt8s, Int64s],
     words: tuple[UInt64s, Int32s, UInt64s, Int32s, UInt8s],
-    tables: tuple[UInt64s, Int32s, UInt64s, Int32s, UInt64s, Int32s],
-    lists: tuple[Int64s, Int32s, Int64s, Int32s, Int64s, Int32s, Int32s, UInt64s, Int64s],
+    tables: tuple[UInt64s, Int32s, UInt64s, UInt64s, Int32s, UInt64s, UInt64s, Int32s],
+    lists: tuple[
+        Int64s, Int32s, Int64s, Int32s, Int64s, Int32s, Int64s, Int32s, Int32s, UInt64s, Int64s
+    ],
     rules: tuple[
-        int, float, float, Float32s, Float32s, Float32s, Float32s, Float32s, UInt8s, Int32s
+        int,
+        float,
+        float,
+        Float32s,
+        Float32s,
+        Float32s,
+        Float32s,
+        Float32s,
+        UInt8s,
+        Int32s,
+        Float32s,
     ],
 ) -> tuple[Int64s, Int32s]:
     """Texts and the items that each may hold, as pairs.
@@ -233,49 +353,78 @@ def scan(
     Args:
         texts: Word hashes and kinds of all texts, and where each text begins.
         words: As :func:`level` takes them.
-        tables: Three tables: triples, n-grams, first words of short items.
-        lists: Items by n-gram and by feature, numbers by item; next short item with the same first
-            word; words of all items and where each item's begin.
+        tables: The table of triples; filter and table of n-grams; filter and table of the first
+            words of short items.
+        lists: Items by n-gram; items by rare feature (what is left out of an item weighs less than
+            a rewording of it must share); features by item; numbers by item; next short item with
+            the same first word; words of all items and where each item's begin.
         rules: Words of an n-gram, least coverage, weight of numbers that may be missing, marks for
             whole texts, for those of programming tasks and for windows, weights of features and of
-            items, which items are programming tasks, and how many n-grams each item has.
+            items, which items are programming tasks, how many n-grams each item has, and the
+            weight of rare features that it must share.
     """
     hashes, kinds, offsets = texts
-    n, least, missing, whole, tasks, inside, weights, item_weights, is_task, sizes = rules
+    n, least, missing, whole, tasks, inside, weights, item_weights, is_task, sizes = rules[:10]
+    least_rare = rules[10]
     num_items = len(sizes)
     hits, shared = np.zeros(num_items, np.int32), np.zeros(num_items, np.float32)
-    seen_grams = np.zeros(len(lists[0]), np.int64)
+    seen_grams = np.zeros(max(len(lists[0]), num_items), np.int64)
+    seen_items = np.zeros(num_items, np.int64)
     seen = np.zeros(len(weights), np.int64)
+    covered, touched = np.empty(num_items, np.int32), np.empty(num_items, np.int32)
     longest = 1
     for text in range(len(offsets) - 1):
         longest = max(longest, MOST_VARIABLES * (offsets[text + 1] - offsets[text]))
     forms, features = np.empty(longest, np.uint64), np.empty(longest, np.int32)
-    ends = np.empty(longest, np.int32)
+    ends, grams = np.empty(longest, np.int32), np.empty(longest, np.uint64)
+    front = _make_front()
     found_texts, found_items = [np.int64(0)], [np.int32(0)]
     for text in range(len(offsets) - 1):
         start, end = offsets[text], offsets[text + 1]
         stamp, triples = text + 1, (tables[0], tables[1])
-        room = (forms, features, ends)
-        size = level(hashes[start:end], kinds[start:end], words, triples, room)
-        here = (forms[:size], features[:size], ends[:size])
-        hits[:], shared[:] = 0, 0.0
-        _find_short(hashes[start:end], (tables[4], tables[5]), lists[6], (lists[7], lists[8]), hits)
-        grams = (lists[0], lists[1])
-        _count_grams(here[0], n, (tables[2], tables[3]), grams, (hits, seen_grams, stamp))
-        postings = (lists[2], lists[3])
-        words_weight = _add_features(here[1], weights, postings, (shared, seen, stamp))
-        all_weight = words_weight + _add_features(here[2], weights, postings, (shared, seen, stamp))
-        for item in range(num_items):
-            is_covered = hits[item] < 0 or (sizes[item] > 0 and hits[item] >= least * sizes[item])
-            if not is_covered:
-                if shared[item] < whole[0]:
-                    continue
-                marks = (tasks, inside) if is_task[item] else (whole, inside)
-                weight = words_weight if is_task[item] else all_weight
-                if not _is_reworded(shared[item], item_weights[item], weight, marks):
-                    continue
-                if _lacks_numbers(item, (lists[4], lists[5]), weights, (seen, stamp), missing):
-                    continue
+        size = level(
+            hashes[start:end], kinds[start:end], words, triples, (forms, features, ends), front
+        )
+        first_words = (tables[5], tables[6], tables[7])
+        num = _find_short(hashes[start:end], first_words, lists[8], (lists[9], lists[10]), covered)
+        for index in range(num):
             found_texts.append(np.int64(text))
-            found_items.append(np.int32(item))
+            found_items.append(covered[index])
+            seen_items[covered[index]] = stamp
+        num_grams = max(0, size - n + 1)
+        write_grams(forms[:size], n, grams)
+        known = (tables[2], tables[3], tables[4])
+        state = (seen_grams, touched, stamp)
+        num = _count_grams(grams[:num_grams], known, (lists[0], lists[1]), hits, state)
+        for index in range(num):
+            item = touched[index]
+            if seen_items[item] != stamp and hits[item] >= least * sizes[item]:
+                found_texts.append(np.int64(text))
+                found_items.append(item)
+                seen_items[item] = stamp
+            hits[item] = 0
+        if whole[0] == np.inf:
+            continue
+        rare, of_item = (lists[2], lists[3]), (lists[4], lists[5])
+        state = (seen, touched, stamp)
+        words_weight, num = _add_features(features[:size], weights, rare, shared, state, 0)
+        ends_weight, num = _add_features(ends[:size], weights, rare, shared, state, num)
+        all_weight = words_weight + ends_weight
+        for index in range(num):
+            item = touched[index]
+            most = shared[item]
+            shared[item] = 0.0
+            if most < least_rare[item] or seen_items[item] == stamp:
+                continue
+            most = _weigh_shared(item, of_item, weights, seen, stamp)
+            if most < whole[0]:
+                continue
+            marks = (tasks, inside) if is_task[item] else (whole, inside)
+            weight = words_weight if is_task[item] else all_weight
+            if not _is_reworded(most, item_weights[item], weight, marks):
+                continue
+            if _lacks_numbers(item, (lists[6], lists[7]), weights, (seen, stamp), missing):
+                continue
+            found_texts.append(np.int64(text))
+            found_items.append(item)
     return np.array(found_texts[1:]), np.array(found_items[1:])

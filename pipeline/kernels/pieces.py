@@ -26,8 +26,9 @@ Int64s = npt.NDArray[np.int64]
 
 MAX_CHUNK = 512
 """Characters of one chunk; merging takes quadratic time, so longer ones are left to others."""
-KEY_BYTES = 15
-"""Longest chunk whose count is kept: it is its own key, so that nothing is ever mistaken."""
+KEY_BYTES, LONG_KEY_BYTES = 15, 31
+"""Longest chunks whose counts are kept in the two tables: each is its own key, so that nothing is
+ever mistaken."""
 TOO_LONG = -1
 _NONE = 2**31 - 1
 _ALL = np.uint64(2**64 - 1)
@@ -39,8 +40,9 @@ occur in pieces; pairs of symbols that merge, by hash; the symbol that each make
 symbol (lower merges first), -1 for one that is no piece; whether two bytes are cut apart, see
 :func:`find_cuts`. The alphabet's characters are the first symbols, in their order."""
 
-Kept = tuple[UInt64s, Int64s]
-"""Chunks by hash, each with its count in the sixteenth byte; and how many there are."""
+Kept = tuple[UInt64s, UInt64s, Int64s]
+"""Chunks by hash, each with its count in the sixteenth byte; longer ones, each with its count in the
+thirty-second byte; and how many there are of both."""
 
 
 @compiled
@@ -162,11 +164,17 @@ def _merge_chunk(data: UInt8s, start: int, end: int, vocabulary: Vocabulary, wor
 
 
 @compiled
+def _hash_key(low: np.uint64, high: np.uint64) -> np.uint64:
+    """Where a chunk is looked for; the lower bits are used."""
+    product = (low * np.uint64(0x9E3779B97F4A7C15)) ^ (high * np.uint64(0xC2B2AE3D27D4EB4F))
+    return product ^ (product >> np.uint64(29))
+
+
+@compiled
 def _find_kept(keys: UInt64s, low: np.uint64, high: np.uint64) -> int:
     """Slot of a chunk, or the free one where it belongs; no chunk is empty."""
     mask = np.uint64(len(keys) - 1)
-    product = (low * np.uint64(0x9E3779B97F4A7C15)) ^ (high * np.uint64(0xC2B2AE3D27D4EB4F))
-    slot = (product ^ (product >> np.uint64(29))) & mask
+    slot = _hash_key(low, high) & mask
     while keys[slot, 0] != np.uint64(0) and (
         keys[slot, 0] != low or keys[slot, 1] & _KEY_PART != high
     ):
@@ -239,25 +247,52 @@ _load = cast(Callable[[UInt8s, int], np.uint64], _load_eight)
 
 @compiled
 def _key_of(data: UInt8s, start: int, end: int) -> tuple[np.uint64, np.uint64]:
-    """The bytes of a chunk of at most 15 as two numbers; 16 bytes must follow the last chunk."""
+    """The bytes of a chunk of at most 15 as two numbers; 32 bytes must follow the last chunk."""
     size = end - start
-    if size < 8:
-        return _load(data, start) & (
-            (np.uint64(1) << np.uint64(8 * size)) - np.uint64(1)
-        ), np.uint64(0)
-    low = _load(data, start)
-    if size == 8:
-        return low, np.uint64(0)
-    return low, _load(data, start + 8) & (_ALL >> np.uint64(8 * (16 - size)))
+    # Shifted out from above: a shift by 64 is none, so the second half is shifted twice.
+    low = _ALL >> np.uint64(8 * max(0, 8 - size))
+    high = (_ALL >> np.uint64(8)) >> np.uint64(8 * min(7, 15 - size))
+    return _load(data, start) & low, _load(data, start + 8) & high
 
 
 @compiled
-def _count_chunk(data: UInt8s, start: int, end: int, vocabulary: Vocabulary, kept: Kept) -> int:
-    """Number of ids of a chunk, kept if it is short."""
-    work = np.empty((4, MAX_CHUNK + 1), np.int32)
+def _count_long(
+    data: UInt8s, start: int, end: int, vocabulary: Vocabulary, kept: Kept, work: Int32s
+) -> int:
+    """Number of ids of a chunk of 16 bytes or more, kept if it has a key."""
+    if end - start > LONG_KEY_BYTES or data[start] == 0:
+        return _merge_chunk(data, start, end, vocabulary, work)
+    keys, used = kept[1], kept[2]
+    if used[1] * 2 > len(keys):
+        keys[:], used[1] = np.uint64(0), 0
+    first, second = _load(data, start), _load(data, start + 8)
+    low, high = _key_of(data, start + 16, end)
+    mask = np.uint64(len(keys) - 1)
+    slot = (_hash_key(first, second) + _hash_key(low, high)) & mask
+    while keys[slot, 0] != np.uint64(0):
+        if (
+            keys[slot, 0] == first
+            and keys[slot, 1] == second
+            and keys[slot, 2] == low
+            and keys[slot, 3] & _KEY_PART == high
+        ):
+            return int(keys[slot, 3] >> np.uint64(56))
+        slot = (slot + np.uint64(1)) & mask
     count = _merge_chunk(data, start, end, vocabulary, work)
-    if end - start <= KEY_BYTES and data[start] != 0:
-        keys, used = kept
+    keys[slot, 0], keys[slot, 1], keys[slot, 2] = first, second, low
+    keys[slot, 3] = high | (np.uint64(count) << np.uint64(56))
+    used[1] += 1
+    return count
+
+
+@compiled
+def _count_short(
+    data: UInt8s, start: int, end: int, vocabulary: Vocabulary, kept: Kept, work: Int32s
+) -> int:
+    """Number of ids of a chunk of at most 15 bytes that was not kept; it is now."""
+    count = _merge_chunk(data, start, end, vocabulary, work)
+    if data[start] != 0:
+        keys, used = kept[0], kept[2]
         if used[0] * 2 > len(keys):
             keys[:], used[0] = np.uint64(0), 0
         low, high = _key_of(data, start, end)
@@ -281,22 +316,29 @@ def count_ids(
         totals: Written, one of each text.
     """
     keys = kept[0]
+    mask = np.uint64(len(keys) - 1)
     longest = 1
     for text in range(len(spans)):
         longest = max(longest, spans[text, 1] - spans[text, 0])
     stops = np.empty(longest, np.int32)
+    work = np.empty((4, MAX_CHUNK + 1), np.int32)
     for text in range(len(spans)):
         start, total = int(spans[text, 0]), 0
         num = _cut_text(data, spans[text], vocabulary, stops) if start < spans[text, 1] else 0
         for chunk in range(num):
-            stop, count = int(stops[chunk]), 0
+            stop = int(stops[chunk])
+            count = 0
             if stop - start <= KEY_BYTES:
                 low, high = _key_of(data, start, stop)
-                slot = _find_kept(keys, low, high)
+                slot = _hash_key(low, high) & mask
+                if keys[slot, 0] != low or keys[slot, 1] & _KEY_PART != high:
+                    slot = np.uint64(_find_kept(keys, low, high))
                 # 0 where there is none: that is what a free slot holds.
                 count = int(keys[slot, 1] >> np.uint64(56))
-            if count == 0:
-                count = _count_chunk(data, start, stop, vocabulary, kept)
+                if count == 0:
+                    count = _count_short(data, start, stop, vocabulary, kept, work)
+            else:
+                count = _count_long(data, start, stop, vocabulary, kept, work)
                 if count < 0:
                     total = TOO_LONG
                     break

@@ -1,0 +1,320 @@
+"""Spelling that equal questions share, compiled for ASCII texts.
+
+Every pass does to bytes what one pattern of :mod:`pipeline.questions` does to text, in the same
+order; tests hold both against each other.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.kernels.compiling import compiled
+
+UInt8s = npt.NDArray[np.uint8]
+UInt64s = npt.NDArray[np.uint64]
+Int64s = npt.NDArray[np.int64]
+
+_BASIS = np.uint64(0xCBF29CE484222325)
+_PRIME = np.uint64(0x100000001B3)
+_BACKSLASH, _OPEN, _CLOSE, _DOLLAR, _TILDE, _DOT = 92, 123, 125, 36, 126, 46
+_QUESTION, _CARET, _LOW_LINE, _SPACE = 63, 94, 95, 32
+
+
+def _hash_name(name: str) -> np.uint64:
+    """FNV-1a, as the kernel computes it of a macro's letters."""
+    value = int(_BASIS)
+    for byte in name.encode():
+        value = ((value ^ byte) * int(_PRIME)) & (2**64 - 1)
+    return np.uint64(value)
+
+
+_SIZES = tuple(map(_hash_name, ("left", "right", "big", "bigl", "bigr", "displaystyle")))
+_DOTS = tuple(map(_hash_name, ("dots", "cdots", "ldots")))
+_RELATIONS = tuple(map(_hash_name, ("le", "ge", "ne", "leq", "geq", "neq")))
+_QUAD = (_hash_name("quad"),)
+_TEXTS = tuple(map(_hash_name, ("text", "mathrm", "textrm", "mbox")))
+
+
+@compiled
+def _is_letter(byte: int) -> bool:
+    return 97 <= byte <= 122 or 65 <= byte <= 90
+
+
+@compiled
+def _is_digit(byte: int) -> bool:
+    return 48 <= byte <= 57
+
+
+@compiled
+def _is_blank(byte: int) -> bool:
+    """What splits ASCII text."""
+    return byte == 32 or 9 <= byte <= 13 or 28 <= byte <= 31
+
+
+@compiled
+def _is_word(byte: int) -> bool:
+    return _is_letter(byte) or _is_digit(byte) or byte == _LOW_LINE
+
+
+@compiled
+def _read_name(text: UInt8s, start: int, size: int) -> tuple[np.uint64, int]:
+    """Hash of the letters from a place, and where they end."""
+    value = _BASIS
+    while start < size and _is_letter(text[start]):
+        value = (value ^ np.uint64(text[start])) * _PRIME
+        start += 1
+    return value, start
+
+
+@compiled
+def _shorten_fractions(text: UInt8s, size: int) -> int:
+    r"""``\dfrac`` and ``\tfrac`` are ``\frac``."""
+    out, place = 0, 0
+    while place < size:
+        text[out] = text[place]
+        if (
+            text[place] == _BACKSLASH
+            and place + 5 < size
+            and (text[place + 1] == 100 or text[place + 1] == 116)
+            and text[place + 2] == 102
+            and text[place + 3] == 114
+            and text[place + 4] == 97
+            and text[place + 5] == 99
+        ):
+            place += 1
+        out += 1
+        place += 1
+    return out
+
+
+@compiled
+def _drop_named(text: UInt8s, size: int, names: tuple[np.uint64, ...]) -> int:
+    """Drop macros of these names."""
+    out, place = 0, 0
+    while place < size:
+        if text[place] == _BACKSLASH:
+            name, stop = _read_name(text, place + 1, size)
+            found = False
+            for known in names:
+                found = found or name == known
+            if found:
+                place = stop
+                continue
+        text[out] = text[place]
+        out += 1
+        place += 1
+    return out
+
+
+@compiled
+def _drop_brackets(text: UInt8s, size: int) -> int:
+    r"""Drop ``\(``, ``\)``, ``\[`` and ``\]``."""
+    out, place = 0, 0
+    while place < size:
+        if text[place] == _BACKSLASH and place + 1 < size:
+            after = text[place + 1]
+            if after == 40 or after == 41 or after == 91 or after == 93:
+                place += 2
+                continue
+        text[out] = text[place]
+        out += 1
+        place += 1
+    return out
+
+
+@compiled
+def _level_dots(text: UInt8s, size: int) -> int:
+    """Macros of dots are three dots."""
+    out, place = 0, 0
+    while place < size:
+        if text[place] == _BACKSLASH:
+            name, stop = _read_name(text, place + 1, size)
+            if name == _DOTS[0] or name == _DOTS[1] or name == _DOTS[2]:
+                text[out] = text[out + 1] = text[out + 2] = _DOT
+                out += 3
+                place = stop
+                continue
+        text[out] = text[place]
+        out += 1
+        place += 1
+    return out
+
+
+@compiled
+def _level_relations(text: UInt8s, size: int) -> int:
+    r"""``\leq`` is ``\le``, and so on."""
+    out, place = 0, 0
+    while place < size:
+        if text[place] == _BACKSLASH:
+            name, stop = _read_name(text, place + 1, size)
+            found = False
+            for known in _RELATIONS:
+                found = found or name == known
+            if found:
+                for index in range(3):
+                    text[out + index] = text[place + index]
+                out += 3
+                place = stop
+                continue
+        text[out] = text[place]
+        out += 1
+        place += 1
+    return out
+
+
+@compiled
+def _drop_spaces(text: UInt8s, size: int) -> int:
+    r"""Drop ``\,``, ``\;``, ``\:``, ``\!``, a backslash and a blank, and ``\quad``."""
+    out, place = 0, 0
+    while place < size:
+        if text[place] == _BACKSLASH and place + 1 < size:
+            after = text[place + 1]
+            if after == 44 or after == 59 or after == 58 or after == 33 or after == _SPACE:
+                place += 2
+                continue
+            name, stop = _read_name(text, place + 1, size)
+            if name == _QUAD[0]:
+                place = stop
+                continue
+        text[out] = text[place]
+        out += 1
+        place += 1
+    return out
+
+
+@compiled
+def _drop_byte(text: UInt8s, size: int, byte: int) -> int:
+    out = 0
+    for place in range(size):
+        text[out] = text[place]
+        out += text[place] != byte
+    return out
+
+
+@compiled
+def _drop_texts(text: UInt8s, size: int) -> int:
+    r"""Drop ``\text`` and its like before a brace."""
+    out, place = 0, 0
+    while place < size:
+        if text[place] == _BACKSLASH:
+            name, stop = _read_name(text, place + 1, size)
+            found = False
+            for known in _TEXTS:
+                found = found or name == known
+            if found and stop < size and text[stop] == _OPEN:
+                place = stop
+                continue
+        text[out] = text[place]
+        out += 1
+        place += 1
+    return out
+
+
+@compiled
+def _open_scripts(text: UInt8s, size: int) -> int:
+    """Take one character's braces off after ``_`` and ``^``."""
+    out, place = 0, 0
+    while place < size:
+        text[out] = text[place]
+        if (
+            (text[place] == _CARET or text[place] == _LOW_LINE)
+            and place + 3 < size
+            and text[place + 1] == _OPEN
+            and _is_word(text[place + 2])
+            and text[place + 3] == _CLOSE
+        ):
+            text[out + 1] = text[place + 2]
+            out += 2
+            place += 4
+            continue
+        out += 1
+        place += 1
+    return out
+
+
+@compiled
+def _open_words(text: UInt8s, size: int) -> int:
+    """Take the braces off what is one word."""
+    out, place = 0, 0
+    while place < size:
+        if text[place] == _OPEN:
+            stop = place + 1
+            while stop < size and _is_word(text[stop]):
+                stop += 1
+            if stop > place + 1 and stop < size and text[stop] == _CLOSE:
+                for index in range(place + 1, stop):
+                    text[out] = text[index]
+                    out += 1
+                place = stop + 1
+                continue
+        text[out] = text[place]
+        out += 1
+        place += 1
+    return out
+
+
+@compiled
+def _drop_blanks(text: UInt8s, size: int) -> int:
+    """Drop blanks, but a mark stays between two digits; fold case; no dots at the end."""
+    out, place, before = 0, 0, 0
+    while place < size:
+        byte = int(text[place])
+        if _is_blank(byte):
+            stop = place + 1
+            while stop < size and _is_blank(text[stop]):
+                stop += 1
+            if stop < size and _is_digit(before) and _is_digit(text[stop]):
+                text[out] = 0
+                out += 1
+            place, before = stop, 32
+            continue
+        text[out] = byte + 32 if 65 <= byte <= 90 else byte
+        out += 1
+        before = byte
+        place += 1
+    while out > 0 and (text[out - 1] == _DOT or text[out - 1] == _QUESTION):
+        out -= 1
+    return out
+
+
+@compiled
+def _level_macros(text: UInt8s, size: int) -> int:
+    size = _shorten_fractions(text, size)
+    size = _drop_named(text, size, _SIZES)
+    size = _drop_brackets(text, size)
+    size = _level_dots(text, size)
+    size = _level_relations(text, size)
+    return _drop_spaces(text, size)
+
+
+@compiled
+def level_questions(data: UInt8s, spans: Int64s) -> None:
+    """Level the spelling of ASCII texts, in place.
+
+    Args:
+        data: All texts, one after another.
+        spans: Where each begins and ends; the ends are moved to where the levelled texts end.
+    """
+    for row in range(len(spans)):
+        start, end = spans[row, 0], spans[row, 1]
+        text, size = data[start:end], int(end - start)
+        has_macro, has_tilde, has_dollar, has_brace = False, False, False, False
+        for place in range(size):
+            byte = text[place]
+            has_macro |= byte == _BACKSLASH
+            has_tilde |= byte == _TILDE
+            has_dollar |= byte == _DOLLAR
+            has_brace |= byte == _OPEN
+        if has_macro:
+            size = _level_macros(text, size)
+        if has_tilde:
+            size = _drop_byte(text, size, _TILDE)
+        if has_macro:
+            size = _drop_texts(text, size)
+        if has_dollar:
+            size = _drop_byte(text, size, _DOLLAR)
+        if has_brace:
+            size = _open_scripts(text, size)
+            size = _open_words(text, size)
+        spans[row, 1] = start + _drop_blanks(text, size)
