@@ -45,6 +45,9 @@ def _describe_sources(plan: Plan, selection: Selection) -> dict[str, Any]:
         mine = features.source[choice.rows] == number
         rows = choice.rows[mine]
         is_own = number < len(plan.settings.sources)
+        if not is_own and not len(rows):
+            # Only looked at: a phase that this one is distinct from has it.
+            continue
         rejected = _count_refused(selection, source, number) if is_own else 0
         described[source.name] = {
             "kind": kind,

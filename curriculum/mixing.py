@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from curriculum.cross_phase import Repeats, find_repeats
+from curriculum.dedupe import NearSearch
 from curriculum.drawing import Supply, draw_amount, draw_sources
 from curriculum.features import DOMAINS, Features, Mask, Rows
 from curriculum.ordering import arrange, draw_lots
@@ -19,9 +21,9 @@ from pipeline.errors import ConfigError
 from pipeline.settings.phases import PhaseSettings
 
 STAGE = "mix"
-REASONS = ("not_drawn", "domain_not_taken", "in_other_phase")
+REASONS = ("not_drawn", "domain_not_taken", "in_other_phase", "near_in_other_phase")
 """Why a candidate is not in the phase; ``Choice.reasons`` holds positions here."""
-NOT_DRAWN, DOMAIN_NOT_TAKEN, IN_OTHER_PHASE = range(len(REASONS))
+NOT_DRAWN, DOMAIN_NOT_TAKEN, IN_OTHER_PHASE, NEAR_IN_OTHER_PHASE = range(len(REASONS))
 
 
 def _no_rows() -> Rows:
@@ -39,8 +41,10 @@ class Pool:
     replayable: Rows = field(default_factory=_no_rows)
     """Ascending row numbers that the replayed phase chose, each once. Sources that only that phase
     has are numbered after this one's."""
-    taken_questions: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
-    """Questions of the phases that this one must be distinct from."""
+    taken: Repeats = field(default_factory=Repeats.none)
+    """Candidates whose question is held by a phase that this one must be distinct from."""
+    find_near: NearSearch | None = None
+    """Finds rows to replay whose question the phase holds in nearly the same words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +139,7 @@ def describe_refusal(settings: PhaseSettings, source: int, reason: int) -> str:
     entry = settings.sources[source]
     if reason == DOMAIN_NOT_TAKEN:
         return f"domains taken: {', '.join(entry.domains or settings.domains)}"
-    if reason == IN_OTHER_PHASE:
+    if reason in (IN_OTHER_PHASE, NEAR_IN_OTHER_PHASE):
         return f"distinct from phase {', '.join(settings.distinct_from)}"
     kind = f"share {entry.share:g}" if entry.weight is None else f"weight {entry.weight:g}"
     caps = {"cap_rows": entry.cap_rows, "cap_tokens": entry.cap_tokens}
@@ -153,7 +157,9 @@ def _filter(pool: Pool, settings: PhaseSettings) -> npt.NDArray[np.uint8]:
     features, rows = pool.features, pool.candidates
     verdicts = np.full(len(rows), NOT_DRAWN, np.uint8)
     if settings.distinct_from:
-        verdicts[np.isin(features.question[rows], pool.taken_questions)] = IN_OTHER_PHASE
+        is_same = pool.taken.jaccard == 1
+        verdicts[np.isin(rows, pool.taken.rows[is_same])] = IN_OTHER_PHASE
+        verdicts[np.isin(rows, pool.taken.rows[~is_same])] = NEAR_IN_OTHER_PHASE
     verdicts[~_in_domains(features, rows, settings.domains)] = DOMAIN_NOT_TAKEN
     for place, entry in enumerate(settings.sources):
         outside = ~_in_domains(features, rows, entry.domains)
@@ -176,9 +182,9 @@ def _replay(
         return _no_rows()
     features = pool.features
     free = pool.replayable[_in_domains(features, pool.replayable, settings.domains)]
-    # The same row, or another trace of a question that the phase holds anyway, is no replay.
-    asked = features.question[np.concatenate(own)]
-    free = free[~np.isin(features.question[free], asked)]
+    # The same row, or another trace of a question that the phase (nearly) holds, is no replay.
+    repeats = find_repeats(features, free, [np.unique(np.concatenate(own))], pool.find_near)
+    free = np.setdiff1d(free, repeats.rows, assume_unique=True)
     free = _shuffle(features, free, seed=seed, purpose=f"replay-phase-{phase}")
     tokens, by_tokens = features.num_tokens, settings.mix_by == "tokens"
     sizes = tokens[free] if by_tokens else np.ones(len(free), np.int64)

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from curriculum.dedupe import REASONS as DUPLICATE_REASONS
 from curriculum.dedupe import STAGE as DEDUPE
 from curriculum.features import Rows
+from curriculum.mixing import IN_OTHER_PHASE, NEAR_IN_OTHER_PHASE, describe_refusal
 from curriculum.mixing import REASONS as MIX_REASONS
 from curriculum.mixing import STAGE as MIX
-from curriculum.mixing import describe_refusal
 from curriculum.prepared import PreparedSource
 from curriculum.selection import MEASURE, OVER_MAX_TOKENS, Selection
 from pipeline.records import Rejected, arrow_schema
@@ -74,8 +75,9 @@ class RefusalWriter:
         table = pa.concat_tables(tables).combine_chunks()
         if len(table):
             write_table(staged_path(stage, "rejected", work.index, batch), table)
-        if len(duplicates):
-            write_table(staged_path(stage, "duplicates", work.index, batch), duplicates)
+        stand_ins = pa.concat_tables([duplicates, self._in_other_phases(low, high)])
+        if len(stand_ins):
+            write_table(staged_path(stage, "duplicates", work.index, batch), stand_ins)
         rejected: dict[str, Counter[str]] = {}
         grouped = table.group_by(["stage", "reason"]).aggregate([([], "count_all")])
         for row in grouped.to_pylist():
@@ -97,15 +99,22 @@ class RefusalWriter:
         found = self._selection.duplicates
         span = slice(*np.searchsorted(found.removed, [low, high]).tolist())
         reasons = pa.array(DUPLICATE_REASONS).take(pa.array(found.reasons[span]))
-        return pa.table(
-            [
-                pa.array(self._ids(found.removed[span]), pa.string()),
-                pa.array(self._ids(found.kept[span]), pa.string()),
-                reasons,
-                pa.array(found.jaccard[span]),
-            ],
-            schema=DUPLICATES_SCHEMA,
-        )
+        return self._pairs(found.removed[span], found.kept[span], reasons, found.jaccard[span])
+
+    def _in_other_phases(self, low: int, high: int) -> pa.Table:
+        """Rows that are left to another phase, with the rows that it holds."""
+        choice = self._selection.choice
+        span = slice(*np.searchsorted(choice.refused, [low, high]).tolist())
+        is_other = np.isin(choice.reasons[span], (IN_OTHER_PHASE, NEAR_IN_OTHER_PHASE))
+        found = self._selection.taken.take(choice.refused[span][is_other])
+        reasons = pa.array(MIX_REASONS).take(pa.array(choice.reasons[span][is_other]))
+        return self._pairs(found.rows, found.kept, reasons, found.jaccard)
+
+    def _pairs(
+        self, removed: Rows, kept: Rows, reasons: pa.Array, jaccard: npt.NDArray[np.float32]
+    ) -> pa.Table:
+        ids = [pa.array(self._ids(rows), pa.string()) for rows in (removed, kept)]
+        return pa.table([*ids, reasons, pa.array(jaccard)], schema=DUPLICATES_SCHEMA)
 
     def _as_refusals(self, duplicates: pa.Table, low: int, high: int) -> Refused:
         details = pc.binary_join_element_wise("kept", duplicates["kept_id"], "instead", " ")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from curriculum.dedupe import Duplicates, find_duplicates
+from curriculum.cross_phase import Repeats, find_repeats
+from curriculum.dedupe import Duplicates, NearSearch, find_duplicates
 from curriculum.features import Features, Rows
 from curriculum.licences import check_licences
 from curriculum.loading import Corpus, load_corpus
@@ -28,12 +30,14 @@ class Selection:
 
     settings: PhaseSettings
     corpus: Corpus
-    """The rows of the phase's own sources, then of those that only the replayed phase has."""
+    """The rows of the phase's own sources, then of those that only phases it refers to have."""
     num_own: int
     """Rows of the phase's own sources: all before this number."""
     over: Rows
     """Ascending rows over the phase's length limit."""
     duplicates: Duplicates
+    taken: Repeats
+    """Rows whose question a phase holds that this one is distinct from."""
     choice: Choice
 
     @property
@@ -69,19 +73,23 @@ def select_rows(
         for name in referred_phases(settings)
     }
     own = [prepared[entry.source] for entry in settings.sources]
-    replayed = others[settings.replay.phase] if settings.replay else None
-    added = [s for s in replayed.corpus.sources if s not in own] if replayed else []
-    corpus = load_corpus([*own, *added])
+    corpus = load_corpus(_with_sources_of(others, own))
     features = corpus.features
+    chosen = {name: _translate(other, corpus) for name, other in others.items()}
+    search = make_search(StoredQuestions(corpus), curriculum) if curriculum.deduplicate else None
     num_own = int(np.searchsorted(features.source, len(own)))
     tokens = features.num_tokens[:num_own]
     fitting = np.flatnonzero(tokens <= settings.max_tokens)
-    duplicates = _deduplicate(curriculum, corpus, fitting)
+    duplicates = _deduplicate(curriculum, features, fitting, search)
+    candidates = np.setdiff1d(fitting, duplicates.removed, assume_unique=True)
+    distinct = [chosen[name] for name in settings.distinct_from]
+    taken = find_repeats(features, candidates, distinct, search)
     pool = Pool(
         features=features,
-        candidates=np.setdiff1d(fitting, duplicates.removed, assume_unique=True),
-        replayable=_translate(replayed, corpus) if replayed else np.zeros(0, np.int64),
-        taken_questions=_questions([others[name] for name in settings.distinct_from]),
+        candidates=candidates,
+        replayable=chosen[settings.replay.phase] if settings.replay else np.zeros(0, np.int64),
+        taken=taken,
+        find_near=search,
     )
     choice = choose(pool, settings, seed=seed, phase=phase)
     check_licences(features, choice.rows, settings, phase=phase)
@@ -91,6 +99,7 @@ def select_rows(
         num_own=num_own,
         over=np.flatnonzero(tokens > settings.max_tokens),
         duplicates=duplicates,
+        taken=taken,
         choice=choice,
     )
 
@@ -118,7 +127,19 @@ def require_no_circle(
         require_no_circle(curriculum, name, curriculum.phases[name], (*above, phase))
 
 
-def _deduplicate(curriculum: CurriculumSettings, corpus: Corpus, rows: Rows) -> Duplicates:
+def _with_sources_of(
+    others: Mapping[str, Selection], own: list[PreparedSource]
+) -> list[PreparedSource]:
+    """A phase's own sources, then those that only the phases it refers to have."""
+    sources = list(own)
+    for other in others.values():
+        sources += [source for source in other.corpus.sources if source not in sources]
+    return sources
+
+
+def _deduplicate(
+    curriculum: CurriculumSettings, features: Features, rows: Rows, search: NearSearch | None
+) -> Duplicates:
     if not curriculum.deduplicate:
         nothing = np.zeros(0, np.int64)
         return Duplicates(
@@ -127,8 +148,7 @@ def _deduplicate(curriculum: CurriculumSettings, corpus: Corpus, rows: Rows) -> 
             reasons=np.zeros(0, np.uint8),
             jaccard=np.zeros(0, np.float32),
         )
-    search = make_search(StoredQuestions(corpus), curriculum)
-    return find_duplicates(corpus.features, rows, curriculum.traces_per_question, find_near=search)
+    return find_duplicates(features, rows, curriculum.traces_per_question, find_near=search)
 
 
 def _translate(other: Selection, corpus: Corpus) -> Rows:
@@ -145,8 +165,3 @@ def _translate(other: Selection, corpus: Corpus) -> Rows:
 def _source_starts(features: Features, num_sources: int) -> npt.NDArray[np.int64]:
     starts: npt.NDArray[np.int64] = np.searchsorted(features.source, np.arange(num_sources))
     return starts
-
-
-def _questions(others: list[Selection]) -> npt.NDArray[np.uint64]:
-    taken = [other.corpus.features.question[other.choice.rows] for other in others]
-    return np.unique(np.concatenate(taken)) if taken else np.zeros(0, np.uint64)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curriculum.cross_phase import Repeats
 from curriculum.features import DOMAINS, Features, Rows, join_features, pack_ids
 from curriculum.licences import check_licences
 from curriculum.mixing import REASONS, Choice, Pool, choose, describe_refusal, make_copy_id
@@ -234,9 +235,12 @@ def test_replay_takes_no_row_twice() -> None:
 def test_questions_of_another_phase_are_left_out() -> None:
     features = make_features(30)
     wanted = phase({}, distinct_from=["2"])
-    choice = take(features, wanted, taken_questions=features.question[[3, 5]])
+    taken = Repeats(
+        rows=np.array([3, 5]), kept=np.array([7, 8]), jaccard=np.array([1, 0.9], np.float32)
+    )
+    choice = take(features, wanted, taken=taken)
     assert choice.refused.tolist() == [3, 5]
-    assert {REASONS[code] for code in choice.reasons} == {"in_other_phase"}
+    assert [REASONS[code] for code in choice.reasons] == ["in_other_phase", "near_in_other_phase"]
 
 
 def test_orders() -> None:
