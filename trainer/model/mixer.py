@@ -53,6 +53,8 @@ class Mixer(nn.Module):
         self.D = nn.Parameter(torch.empty(config.num_heads))
         self.norm = RMSNormWeight(inner)
         self.out_proj = nn.Linear(inner, config.hidden_size, bias=config.use_bias)
+        self.keeps_states = False
+        """Whether ``mix`` keeps what it could compute again: right where the block is recomputed."""
 
     def forward(self, hidden: Tensor, seq_idx: Tensor | None) -> Tensor:
         """Mix tokens of each document.
@@ -64,7 +66,10 @@ class Mixer(nn.Module):
         projected = self.in_proj(hidden)
         if self.operations.fused_mixer is not None:
             return self._mix_fused(projected, seq_idx)
-        gate, xbc, dt = projected.split(self.splits, dim=-1)
+        if self.operations.mix is not None:
+            out: Tensor = self.out_proj(self._mix(projected, seq_idx))
+            return out
+        gate, xbc, dt = torch.split(projected, self.splits, dim=-1)
         xbc = self.operations.causal_conv1d(
             xbc, self.conv1d.weight.squeeze(1), self.conv1d.bias, seq_idx
         )
@@ -86,13 +91,13 @@ class Mixer(nn.Module):
         """Name the parts of the convolved projection; nothing is copied."""
         config = self.config
         state = config.n_groups * config.state_size
-        x, B, C = xbc.split([self.splits[0], state, state], dim=-1)
+        x, B, C = torch.split(xbc, [self.splits[0], state, state], dim=-1)
         return ScanInputs(
-            x=x.unflatten(-1, (config.num_heads, config.head_dim)),
+            x=torch.unflatten(x, -1, (config.num_heads, config.head_dim)),
             dt=dt,
             A=self._decay_rates(),
-            B=B.unflatten(-1, (config.n_groups, config.state_size)),
-            C=C.unflatten(-1, (config.n_groups, config.state_size)),
+            B=torch.unflatten(B, -1, (config.n_groups, config.state_size)),
+            C=torch.unflatten(C, -1, (config.n_groups, config.state_size)),
             D=self.D,
             dt_bias=self.dt_bias,
         )
@@ -100,6 +105,30 @@ class Mixer(nn.Module):
     def _decay_rates(self) -> Tensor:
         dtype = torch.promote_types(self.A_log.dtype, torch.float32)
         return -torch.exp(self.A_log.to(dtype))
+
+    def _mix(self, projected: Tensor, seq_idx: Tensor | None) -> Tensor:
+        from trainer.kernels.mamba_scan import ScanOptions
+        from trainer.kernels.mixer import MixerShape, MixerWeights
+
+        assert self.operations.mix is not None  # the caller asked
+        config, conv = self.config, self.conv1d
+        weights = MixerWeights(
+            conv.weight.squeeze(1),
+            conv.bias,
+            self.dt_bias,
+            self._decay_rates(),
+            self.D,
+            self.norm.weight,
+        )
+        shape = MixerShape(
+            num_heads=config.num_heads,
+            head_dim=config.head_dim,
+            num_groups=config.n_groups,
+            state_size=config.state_size,
+            eps=config.layer_norm_epsilon,
+            scan=ScanOptions(config.chunk_size, self.dt_limit),
+        )
+        return self.operations.mix(projected, weights, shape, seq_idx, keep=self.keeps_states)
 
     def _mix_fused(self, projected: Tensor, seq_idx: Tensor | None) -> Tensor:
         assert self.operations.fused_mixer is not None  # the caller asked

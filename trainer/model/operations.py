@@ -30,6 +30,8 @@ class Operations:
     """(x, dt, A, B, C, D, dt_bias, chunk_size=, seq_idx=, dt_limit=) → y like ``x``."""
     fused_mixer: Callable[..., Tensor] | None = None
     """mamba-ssm's convolution, scan, gated norm and output projection in one operation."""
+    mix: Callable[..., Tensor] | None = None
+    """Our convolution, scan and gated norm in one operation that saves memory and copies."""
 
 
 def load_operations(backend: str) -> Operations:
@@ -46,6 +48,7 @@ def load_operations(backend: str) -> Operations:
 
     require(backend)
     from trainer.kernels import convolution, mamba_scan, norms
+    from trainer.kernels.mixer import mix
 
     fused = None
     if backend == "split":
@@ -58,6 +61,7 @@ def load_operations(backend: str) -> Operations:
         norms.add_norm,
         mamba_scan.chunk_scan,
         fused,
+        mix if backend == "triton" else None,
     )
 
 
@@ -81,7 +85,7 @@ def causal_conv1d(
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, seq_idx: Tensor | None) -> Tensor:
     """The convolution of :func:`causal_conv1d` before its SiLU."""
-    y: Tensor = _CausalConvolution.apply(x, weight.to(x.dtype), bias, seq_idx)
+    y: Tensor = _CausalConvolution.apply(x, weight.to(x.dtype), bias, seq_idx)  # type: ignore[no-untyped-call]
     return y
 
 
@@ -102,7 +106,7 @@ class _CausalConvolution(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, seq_idx = ctx.saved_tensors
         dx, dweight = dy * weight[:, -1], torch.zeros_like(weight)
         dweight[:, -1] = (dy * x).sum((0, 1))
@@ -140,9 +144,10 @@ def gated_norm(x: Tensor, gate: Tensor, weight: Tensor, eps: float, num_groups: 
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
     values = x.to(dtype) * silu(gate.to(dtype))
-    grouped = values.unflatten(-1, (num_groups, -1))
+    grouped = torch.unflatten(values, -1, (num_groups, -1))
     scale = torch.rsqrt(grouped.square().mean(-1, keepdim=True) + eps)
-    return ((grouped * scale).flatten(-2) * weight.to(dtype)).to(x.dtype)
+    normed = (grouped * scale).flatten(-2) * weight.to(dtype)
+    return normed.to(x.dtype)
 
 
 def add_norm(
