@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -52,20 +53,21 @@ def load_model(folder: Path) -> Any:
     """The checkpoint's causal language model, ready to decode, on a GPU when there is one.
 
     Raises:
-        SourceError: The weights or the configuration are damaged, do not fit each other, or the
-            vocabulary is not the student's.
+        SourceError: The weights or the configuration are damaged, do not fit each other, or are
+            those of another architecture or vocabulary.
     """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    # The library's remark that fast kernels are missing is no news on a CPU.
+    from trainer.model.student import StudentModel
+
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    _check_architecture(folder)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        model, report = StudentModel.from_pretrained(
             folder,
             dtype=torch.float32 if device == "cpu" else "auto",
             local_files_only=True,
@@ -83,6 +85,15 @@ def load_model(folder: Path) -> Any:
     if not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):
         raise _unusable(folder, "some weights are NaN or infinite")
     return model.eval().to(device)
+
+
+def _check_architecture(folder: Path) -> None:
+    try:
+        found = json.loads((folder / _CONFIG).read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError) as exc:
+        raise _unusable(folder, str(exc).splitlines()[0]) from exc
+    if found != "mamba2":
+        raise _unusable(folder, f"it is a {found!r} model, not mamba2")
 
 
 def _unusable(folder: Path, reason: str) -> SourceError:

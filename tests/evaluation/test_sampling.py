@@ -86,6 +86,14 @@ def test_weights_of_another_shape_are_a_clear_error(checkpoint: Path, tmp_path: 
         Student(copy, GREEDY).complete(PROMPTS, seed=1)
 
 
+def test_a_model_of_another_architecture_is_a_clear_error(checkpoint: Path, tmp_path: Path) -> None:
+    copy = damaged(checkpoint, tmp_path)
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "model_type": "llama"}))
+    with pytest.raises(SourceError, match="a 'llama' model, not mamba2"):
+        Student(copy, GREEDY).complete(PROMPTS, seed=1)
+
+
 def test_weights_that_are_no_numbers_are_a_clear_error(checkpoint: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 

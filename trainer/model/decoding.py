@@ -74,7 +74,7 @@ def mix_cached(mixer: Mixer, hidden: Tensor, span: Span, layer: int) -> Tensor:
         span: The pass.
         layer: Number of the layer.
     """
-    gate, xbc, dt = mixer.in_proj(hidden).split(mixer.splits, dim=-1)
+    gate, xbc, dt = torch.split(mixer.in_proj(hidden), mixer.splits, dim=-1)
     window = _extend_window(mixer, xbc, span, layer)
     weight = mixer.conv1d.weight.squeeze(1)
     state = span.cache.states[layer]
@@ -123,11 +123,11 @@ def _step(mixer: Mixer, inputs: ScanInputs, state: Tensor) -> Tensor:
     groups = inputs.B.shape[2]
     step = discretise(inputs.dt[:, 0], inputs.dt_bias, mixer.dt_limit).to(state.dtype)
     x = inputs.x[:, 0].to(state.dtype)
-    grouped = state.unflatten(1, (groups, -1))  # (batch, groups, heads a group, p, n)
+    grouped = torch.unflatten(state, 1, (groups, -1))  # (batch, groups, heads a group, p, n)
     state *= torch.exp(step * inputs.A.to(state.dtype))[..., None, None]
-    scaled = (x * step[..., None]).unflatten(1, (groups, -1))
+    scaled = torch.unflatten(x * step[..., None], 1, (groups, -1))
     grouped.addcmul_(scaled[..., None], inputs.B[:, 0, :, None, None].to(state.dtype))
     query = inputs.C[:, 0, :, :, None].to(state.dtype)
-    y = (grouped.flatten(2, 3) @ query).unflatten(2, (-1, x.shape[-1])).squeeze(-1).flatten(1, 2)
-    y = torch.addcmul(y, x, inputs.D.to(state.dtype)[:, None])
+    y = torch.unflatten(grouped.flatten(2, 3) @ query, 2, (-1, x.shape[-1]))
+    y = torch.addcmul(y.squeeze(-1).flatten(1, 2), x, inputs.D.to(state.dtype)[:, None])
     return y[:, None].to(inputs.x.dtype)

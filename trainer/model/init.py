@@ -114,11 +114,13 @@ def load_model(
     from trainer.model.student import StudentModel
 
     set_seed(seed)
-    how = {"backend": backend, "activation": activation}
     if init.kind == "random":
-        return StudentModel(build_config(settings), **how).to(dtype or torch.float32)
+        model = StudentModel(build_config(settings), backend=backend, activation=activation)
+        random: StudentModel = model.to(dtype or torch.float32)
+        return random
     check_shape(settings, _read_config(init), init.source)
-    return _read_weights(settings, init, {"dtype": dtype or torch.float32, **how})
+    how = {"backend": backend, "activation": activation, "dtype": dtype or torch.float32}
+    return _read_weights(settings, init, how)
 
 
 def _read_weights(settings: ModelSettings, init: Init, how: dict[str, Any]) -> StudentModel:

@@ -52,8 +52,10 @@ def sum_token_loss(
         states, targets = states.index_select(0, scored), targets[scored]
     dtype = _matmul_dtype(states.device.type, weight)
     with torch.autocast(states.device.type, enabled=False):
-        total, num_correct = _TiledLoss.apply(states.to(dtype), weight.to(dtype), targets)
-    return TokenLoss(total, num_correct, (targets != IGNORED).sum())
+        sums: tuple[Tensor, Tensor] = _TiledLoss.apply(  # type: ignore[no-untyped-call]
+            states.to(dtype), weight.to(dtype), targets
+        )
+    return TokenLoss(*sums, (targets != IGNORED).sum())
 
 
 def _matmul_dtype(device: str, weight: Tensor) -> torch.dtype:
@@ -91,7 +93,7 @@ class _TiledLoss(torch.autograd.Function):
         return total, num_correct
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor, _: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, scale: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         dstates, dweight = ctx.saved_tensors
         return (
             None if dstates is None else (dstates * scale).to(dstates.dtype),

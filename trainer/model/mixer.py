@@ -54,7 +54,7 @@ class Mixer(nn.Module):
         self.norm = RMSNormWeight(inner)
         self.out_proj = nn.Linear(inner, config.hidden_size, bias=config.use_bias)
         self.keeps_states = False
-        """Whether ``mix`` keeps what it could compute again: right where the block is recomputed."""
+        """Whether ``mix`` keeps what it could compute again: right where blocks are recomputed."""
 
     def forward(self, hidden: Tensor, seq_idx: Tensor | None) -> Tensor:
         """Mix tokens of each document.

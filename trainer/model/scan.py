@@ -124,14 +124,14 @@ def _cut(value: Tensor, size: int) -> Tensor:
     missing = -value.shape[1] % size
     if missing:
         value = pad(value, (*([0, 0] * (value.ndim - 2)), 0, missing))
-    return value.unflatten(1, (-1, size))
+    return torch.unflatten(value, 1, (-1, size))
 
 
 def _cut_documents(documents: Tensor, size: int) -> Tensor:
     missing = -documents.shape[1] % size
     if missing:
         documents = torch.cat([documents, documents[:, -1:].expand(-1, missing)], dim=1)
-    return documents.unflatten(1, (-1, size))
+    return torch.unflatten(documents, 1, (-1, size))
 
 
 def _scan_parts(cut: _Chunks) -> tuple[Tensor, Tensor]:
@@ -169,14 +169,15 @@ def _scan_chunks(cut: _Chunks) -> tuple[Tensor, Tensor]:
     keys, queries = cut.B.transpose(2, 3), cut.C.transpose(2, 3)  # (b, c, g, q, n)
     y = _attend_within(total, values, keys, queries, same).transpose(2, 3)
     to_end = _mask_out((total[..., -1:] - total).to(values.dtype), same.with_end).exp()
-    weighted = (values * to_end[..., None]).unflatten(2, (groups, -1))
-    states = (weighted.transpose(-1, -2).flatten(3, 4) @ keys).unflatten(3, (-1, width))
+    weighted = torch.unflatten(values * to_end[..., None], 2, (groups, -1))
+    states = torch.unflatten(weighted.transpose(-1, -2).flatten(3, 4) @ keys, 3, (-1, width))
     starts, last = _pass_states(total[..., -1], states.flatten(2, 3), cut.state, same)
     if starts is None:
         return y, last
     # (b, c, g, q, n) @ (b, c, g, n, r * p), then each head's decay since the chunk's start.
-    carried = queries @ starts.unflatten(2, (groups, -1)).flatten(3, 4).transpose(-1, -2)
-    carried = carried.unflatten(-1, (-1, width)).transpose(2, 3).flatten(3, 4)
+    starts = torch.unflatten(starts, 2, (groups, -1)).flatten(3, 4)
+    carried = queries @ starts.transpose(-1, -2)
+    carried = torch.unflatten(carried, -1, (-1, width)).transpose(2, 3).flatten(3, 4)
     since = _mask_out(total.to(values.dtype), same.with_start).exp().transpose(2, 3)
     return torch.addcmul(y, carried, since[..., None]), last
 
@@ -214,7 +215,7 @@ def _attend_within(
     causal = torch.ones(size, size, dtype=torch.bool, device=total.device).tril()
     seen = causal if same.within is None else causal & same.within
     exponents = (total[..., :, None] - total[..., None, :]).to(values.dtype)
-    decay = exponents.masked_fill(~seen, -math.inf).exp().unflatten(2, (groups, -1))
+    decay = torch.unflatten(exponents.masked_fill(~seen, -math.inf).exp(), 2, (groups, -1))
     scores = decay * (queries @ keys.transpose(-1, -2))[:, :, :, None]
     return scores.flatten(2, 3) @ values
 
@@ -243,5 +244,5 @@ def _pass_states(
     exponents = (reach[..., :, None] - reach[..., None, :]).to(states.dtype)
     decay = exponents.masked_fill(~seen, -math.inf).exp()
     passed = decay @ states.transpose(1, 2).flatten(3)
-    passed = passed.unflatten(-1, tuple(states.shape[-2:])).transpose(1, 2)
+    passed = torch.unflatten(passed, -1, states.shape[-2:]).transpose(1, 2)
     return passed[:, :-1], passed[:, -1]

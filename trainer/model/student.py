@@ -232,8 +232,10 @@ class StudentModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
                 hint=f"use one of {', '.join(ACTIVATIONS)}",
             )
         every = ACTIVATIONS[activation]
-        for number, layer in enumerate(self.backbone.layers):
+        layers: list[Any] = list(self.backbone.layers)
+        for number, layer in enumerate(layers):
             layer.gradient_checkpointing = bool(every) and number % every == 0
+            layer.mixer.keeps_states = layer.gradient_checkpointing
             # Nothing is random here, so no random state is saved.
             layer._gradient_checkpointing_func = functools.partial(
                 checkpoint, use_reentrant=False, preserve_rng_state=False
@@ -304,7 +306,7 @@ class StudentModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
 
     def _score(self, hidden: Tensor) -> Tensor:
         """Logits, at least float32 as in transformers."""
-        logits = self.lm_head(hidden.to(self.lm_head.weight.dtype))
+        logits: Tensor = self.lm_head(hidden.to(self.lm_head.weight.dtype))
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     @torch.no_grad()
@@ -315,11 +317,11 @@ class StudentModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             _init_mixer(module)
 
     def prepare_inputs_for_generation(
-        self, input_ids: Tensor, *, is_first_iteration: bool = False, **arguments: Any
+        self, input_ids: Tensor, *, is_first_iteration: bool = False, **kwargs: Any
     ) -> dict[str, Any]:
         """What ``generate`` passes to :meth:`forward` at each step."""
         inputs: dict[str, Any] = super().prepare_inputs_for_generation(
-            input_ids, is_first_iteration=is_first_iteration, **arguments
+            input_ids, is_first_iteration=is_first_iteration, **kwargs
         )
         # ``generate`` derives positions from the mask, which says the same.
         positions, mask = inputs.pop("position_ids", None), inputs.get("attention_mask")
@@ -350,7 +352,8 @@ def _refuse_packing(input_ids: Tensor, positions: Tensor, mask: Tensor | None) -
         mask = torch.ones_like(input_ids)
     told = label_documents(input_ids, position_ids=positions, attention_mask=mask)
     plain = label_documents(input_ids, attention_mask=mask)
-    if (told is None) != (plain is None) or (told is not None and bool((told != plain).any())):
+    same = told is plain or (told is not None and plain is not None and torch.equal(told, plain))
+    if not same:
         raise ValueError("generate reads one document a row: position_ids must not restart")
 
 
