@@ -20,7 +20,7 @@ PACKINGS = ["off", "exact", "best_fit"]
 
 
 @st.composite
-def cases(draw: Any, **fixed: Any) -> tuple[np.ndarray, DataSettings]:
+def cases(draw: st.DrawFn, /, **fixed: Any) -> tuple[np.ndarray, DataSettings]:
     """Lengths, and settings that they can be laid out with."""
     chosen = {
         "packing": draw(st.sampled_from(PACKINGS)),

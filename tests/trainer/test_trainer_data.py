@@ -13,8 +13,6 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tiny_experiment import make_dataset, make_row
 
 import trainer.data.tokens as tokens
@@ -23,9 +21,8 @@ from pipeline.hashing import file_sha256
 from pipeline.manifest import Version, load_version
 from pipeline.records import Message, TrainingRow, arrow_schema
 from pipeline.store import write_json, write_parquet
-from pipeline.student import encode_example
 from trainer.data import DataSettings, open_dataset, plan_data, prepare_rows
-from trainer.data.encoding import encode_rows
+from trainer.data.encoding import encode_by_reference, encode_rows
 from trainer.data.tokens import tokenise
 
 ROWS = [make_row(n, 1 + n % 4) for n in range(10)]
@@ -186,6 +183,7 @@ def test_workers_make_the_same_files_as_one_process(
     version = make_dataset(tmp_path, MANY)
     tokenise(version, tmp_path / "one", num_workers=1, encoded_rows=64)
     monkeypatch.setattr(tokens, "MIN_ROWS_A_WORKER", 1)
+    monkeypatch.setattr(tokens, "MIN_ROWS_TO_COMPILE", 1)
     tokenise(version, tmp_path / "two", num_workers=2, encoded_rows=64)
     assert len(read_tokens(tmp_path / "one")) == 8
     assert read_tokens(tmp_path / "one") == read_tokens(tmp_path / "two")
@@ -197,10 +195,10 @@ from pathlib import Path
 import trainer.data.tokens as tokens
 from pipeline.manifest import load_version
 encode_rows = tokens.encode_rows
-def encode_or_die(rows, first, source):
+def encode_or_die(rows, first, *, source, encode):
     if "part-00002" in source and first > 0:
         os.kill(os.getpid(), signal.SIGKILL)
-    return encode_rows(rows, first, source)
+    return encode_rows(rows, first, source=source, encode=encode)
 tokens.encode_rows = encode_or_die
 tokens.tokenise(load_version(Path(sys.argv[1])), Path(sys.argv[2]), num_workers=1, encoded_rows=20)
 """
@@ -284,37 +282,10 @@ def _fail(path: Path) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-TURNS = st.lists(
-    st.builds(Message, role=st.sampled_from(["system", "user"]), content=st.text(max_size=40)),
-    max_size=3,
-)
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(TURNS, st.text(max_size=80)), min_size=1, max_size=4))
-def test_ids_are_those_of_the_student_format(pairs: list[tuple[list[Message], str]]) -> None:
-    rows, wanted = [], []
-    for prompt, text in pairs:
-        completion = [Message(role="assistant", content=f"<think>\n{text}")]
-        encoded = encode_example(prompt, completion)
-        wanted.append((encoded.input_ids, encoded.num_prompt_tokens))
-        rows.append(
-            {
-                "id": "x",
-                "prompt": [turn.model_dump() for turn in prompt],
-                "completion": [turn.model_dump() for turn in completion],
-                "num_prompt_tokens": encoded.num_prompt_tokens,
-                "num_completion_tokens": encoded.num_completion_tokens,
-            }
-        )
-    found = [d and (d.input_ids.tolist(), d.num_prompt) for d in encode_rows(rows, 0, "shard")]
-    assert found == wanted
-
-
 def test_a_row_out_of_schema_is_named(tmp_path: Path) -> None:
     row = {"id": "r", "prompt": [{"role": "robot", "content": "x"}], "completion": []}
     with pytest.raises(SourceError, match=r"shard, row 8 \(r\) is not in the training schema"):
-        encode_rows([row], 8, "shard")
+        encode_rows([row], 8, source="shard", encode=encode_by_reference)
 
 
 def test_the_versions_own_counts_are_read_for_a_plan(tmp_path: Path) -> None:

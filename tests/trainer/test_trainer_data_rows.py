@@ -127,7 +127,7 @@ def test_lengths_are_whole_multiples(size: int) -> None:
 @pytest.mark.slow
 def test_a_data_loader_with_workers_gives_the_same_batches(version: Version, cache: Path) -> None:
     data = prepare(version, cache)
-    loader = torch.utils.data.DataLoader(
+    loader: torch.utils.data.DataLoader[Any] = torch.utils.data.DataLoader(
         data.dataset,  # type: ignore[arg-type]
         batch_size=2,
         collate_fn=data.collate,

@@ -15,7 +15,7 @@ import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -26,13 +26,21 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 import pipeline.records
 import pipeline.student
+import trainer.data.chunk_encoder
 import trainer.data.encoding
 from pipeline import console
 from pipeline.hashing import content_hash, file_sha256
 from pipeline.manifest import Version
 from pipeline.store import atomic_path, explain_disk_errors, read_rows, write_json
 from pipeline.student import TOKENIZER_SHA256
-from trainer.data.encoding import COLUMNS, Document, encode_rows
+from trainer.data.encoding import (
+    COLUMNS,
+    Document,
+    Encode,
+    encode_by_chunks,
+    encode_by_reference,
+    encode_rows,
+)
 
 SCHEMA = pa.schema(
     [
@@ -44,6 +52,8 @@ SCHEMA = pa.schema(
 """A document: its ids, how many of them carry no loss, and its row's place in the shard."""
 MIN_ROWS_A_WORKER = 2000
 """Starting a process takes as long as tokenising some hundred long rows."""
+MIN_ROWS_TO_COMPILE = 1000
+"""Compiling takes seconds once on a machine, as long as it saves on some hundred long rows."""
 NOT_ENCODABLE = "not_encodable"
 REMEDY = "lower training.tokenise_workers or training.tokenise_batch_rows"
 """What helps when workers run out of memory."""
@@ -70,6 +80,8 @@ class ShardTask:
     target: Path
     num_rows: int
     encoded_rows: int
+    encode: Encode = encode_by_reference
+    """Decides how fast, never what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +131,12 @@ def tokenise(version: Version, cache: Path, *, num_workers: int, encoded_rows: i
 
 def format_key() -> str:
     """Hash of everything but the rows that decides the token files' bytes."""
-    modules = (pipeline.records, pipeline.student, trainer.data.encoding)
+    modules = (
+        pipeline.records,
+        pipeline.student,
+        trainer.data.encoding,
+        trainer.data.chunk_encoder,
+    )
     sources = {m.__name__: file_sha256(Path(str(m.__file__))) for m in modules}
     sources[__name__] = file_sha256(Path(__file__))
     return content_hash({"tokenizer": TOKENIZER_SHA256, "code": sources})
@@ -134,6 +151,8 @@ def _run_tasks(missing: Sequence[ShardTask], num_workers: int) -> None:
     try:
         with console.progress("tokenise", total=num_rows) as advance:
             executor = pool or SerialExecutor()
+            if num_rows >= MIN_ROWS_TO_COMPILE:
+                missing = [replace(task, encode=encode_by_chunks) for task in missing]
             for task, _ in executor.map(tokenise_shard, missing):
                 advance(task.num_rows)
     finally:
@@ -151,7 +170,9 @@ def tokenise_shard(task: ShardTask) -> None:
     ):
         rows = read_rows(task.shard, COLUMNS, batch_rows=task.encoded_rows)
         while piece := list(islice(rows, task.encoded_rows)):
-            documents = encode_rows(piece, counts["rows"], str(task.shard))
+            documents = encode_rows(
+                piece, counts["rows"], source=str(task.shard), encode=task.encode
+            )
             kept = [document for document in documents if document is not None]
             if kept:
                 writer.write_batch(_to_batch(kept))
