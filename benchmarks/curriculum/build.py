@@ -1,4 +1,4 @@
-"""A whole build of a generated corpus beside its peers, in processor time and memory.
+r"""A whole build of a generated corpus beside its peers, in processor time and memory.
 
     .venv/bin/python benchmarks/curriculum/corpus.py --rows 200000 --out corpus
     .venv/bin/python benchmarks/curriculum/build.py corpus --work work
@@ -20,7 +20,8 @@ and the cheapest run of each counts. The peers need polars and kitoken (``pip in
 ``--datatrove-python`` is the Python of an environment with datatrove:
 
     python3.11 -m venv ../datatrove
-    ../datatrove/bin/pip install 'datatrove[io]==0.10.1' spacy 'xxhash<4' sentencepiece ftfy regex
+    ../datatrove/bin/pip install --only-binary :all: 'datatrove[io]==0.10.1' spacy 'xxhash<4' \
+        sentencepiece tokenizers ftfy regex
 
 It takes about ten seconds a thousand rows: 20,000 rows are enough. Ends with one JSON line; exit
 code 1 when a bar of docs/results.md is missed.

@@ -20,6 +20,8 @@ from curriculum.candidates import make_row_id
 from pipeline.records import VerifiedTrace, arrow_schema
 from pipeline.student import assistant_turn
 
+SAME_JACCARD = 0.8
+"""Likeness from which two problems are one."""
 LIKENESSES = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
 _JOINED_ROWS_PER_QUESTION = 2
 _ROUND = 20
@@ -95,6 +97,11 @@ class Plan:
     item: str | None = None
     expected: str | None = None
     is_math: bool = False
+
+    def final_answer(self, row: int) -> str:
+        """That of the problem: one problem in other words has one answer."""
+        is_same = self.of_row is not None and (self.jaccard or 0) >= SAME_JACCARD
+        return str((self.of_row if is_same and self.of_row is not None else row) % 9973)
 
 
 def count_questions(num_rows: int) -> int:
@@ -199,7 +206,7 @@ class Maker:
     def _answer(self, row: int, name: str, plan: Plan, rng: Random) -> str:
         (prose,) = self.texts.runs(rng, 1, 60)
         if plan.is_math:
-            return f"{prose}.\n\nThe answer is $\\boxed{{{row % 9973}}}$."
+            return f"{prose}.\n\nThe answer is $\\boxed{{{plan.final_answer(row)}}}$."
         return f"{prose}.\n\n```python\n{self.texts.program(rng)}\n```"
 
     def _foreign_row(
@@ -248,7 +255,7 @@ class Maker:
             "finish_reason": "stop", "temperature": 0.6, "top_p": 0.95, "num_prompt_tokens": 100,
             "num_completion_tokens": 1000, **asked,
         }  # fmt: skip
-        values = {"solution": solution, "final_answer": str(row % 9973), "agreement": 0.75}
+        values = {"solution": solution, "final_answer": plan.final_answer(row), "agreement": 0.75}
         values |= {"num_samples": 4, "method": "majority" if plan.is_math else "tests", "tests": []}
         response = assistant_turn(thinking, answer)
         return values, make_row_id("synthesized", plan.question, response)

@@ -1,7 +1,8 @@
-"""Peer: the same build with datatrove's own blocks, in an environment of its own.
+r"""Peer: the same build with datatrove's own blocks, in an environment of its own.
 
     python3.11 -m venv ../datatrove
-    ../datatrove/bin/pip install 'datatrove[io]==0.10.1' spacy 'xxhash<4' sentencepiece ftfy regex
+    ../datatrove/bin/pip install --only-binary :all: 'datatrove[io]==0.10.1' spacy 'xxhash<4' \
+        sentencepiece tokenizers ftfy regex
     ../datatrove/bin/python peer_datatrove.py CORPUS OUT TOKENIZER
 
 MinHash on questions (word 3-grams, 16 buckets of 4) in its four stages, then one pipeline that

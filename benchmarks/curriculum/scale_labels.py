@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from corpus_rows import SAME_JACCARD
 from corpus_texts import CONTAMINATIONS
 
-SAME_JACCARD = 0.8
-"""Likeness from which two problems are one."""
 _BUCKETS = (0.0, 0.2, 0.4, 0.6, 0.75, SAME_JACCARD, 0.85, 0.9, 0.95, 1.0)
 _LATER = ("dedupe", "measure", "mix")
 """Stages that a row reaches only when nothing is wrong with it."""
