@@ -1,7 +1,7 @@
 """Delete what nothing refers to: old dataset versions, and prepared sources that none came from.
 
 Kept are the newest versions of every phase, every version that a checkpoint was trained on, each
-source's newest preparation, and every preparation that a kept version's manifest names. Command:
+source's newest preparation (and judging), and all that a kept version's manifest names. Command:
 ``python -m curriculum gc --dry-run``.
 """
 
@@ -20,6 +20,8 @@ from pipeline.errors import ManifestMismatch
 from pipeline.manifest import LATEST, MANIFEST
 from pipeline.store import exclusive_lock, explain_disk_errors, shared_lock
 
+ROOTS = ("datasets", "prepared", "judged")
+"""Folders of a run folder that hold versions; datasets are made of the others."""
 TRASH = ".trash-"
 UNFINISHED = (".work-", ".staging-", ".spool-", ".pull-", ".tmp-")
 """Beginnings of the names of what a killed run left and the next one goes on with."""
@@ -54,7 +56,8 @@ def collect_garbage(
     with ExitStack() as held:
         if out.is_dir():
             held.enter_context(shared_lock(use_lock(out), "this run folder", alone=True))
-        for lock in sorted([*out.glob("datasets/*/.lock-*"), *out.glob("prepared/*/.lock-*")]):
+        locks = (lock for root in ROOTS for lock in out.glob(f"{root}/*/.lock-*"))
+        for lock in sorted(locks):
             held.enter_context(exclusive_lock(lock, "this run folder"))
         found = [*_survey(out, keep)]
         if unfinished:
@@ -96,7 +99,8 @@ def _survey(out: Path, keep: int) -> Iterator[Found]:
         if keeps:
             texts.append((folder / MANIFEST).read_text(encoding="utf-8"))
         yield Found(folder, "dataset", _bytes(folder), keeps)
-    for path in sorted(out.glob(f"prepared/*/*/{MANIFEST}")):
+    made = [p for root in ROOTS[1:] for p in sorted(out.glob(f"{root}/*/*/{MANIFEST}"))]
+    for path in made:
         folder = path.parent
         if folder.name.startswith("."):
             continue
@@ -104,7 +108,8 @@ def _survey(out: Path, keep: int) -> Iterator[Found]:
         # Any mention counts as a reference.
         if any(folder.name in text for text in texts):
             keeps = "a kept dataset came from it"
-        yield Found(folder, "prepared source", _bytes(folder), keeps)
+        kind = "prepared source" if path.parents[2].name == ROOTS[1] else "judged source"
+        yield Found(folder, kind, _bytes(folder), keeps)
 
 
 def _reason_to_keep(folder: Path, keep: int, trained: dict[str, str]) -> str:
@@ -145,7 +150,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _leftovers(out: Path, starts: tuple[str, ...]) -> Iterator[Found]:
-    for root in ("datasets", "prepared"):
+    for root in ROOTS:
         for path in sorted(out.glob(f"{root}/*/.*")):
             if path.name.startswith(starts):
                 yield Found(path, "left over", _bytes(path), "")

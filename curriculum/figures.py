@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from curriculum.features import DOMAINS, Rows
 from curriculum.measure import HISTOGRAM_BINS
 from curriculum.planning import Plan
 from curriculum.prepared import PreparedSource
+from curriculum.reworded import RULE, JudgedPair
 from curriculum.selection import Selection
 from pipeline.student import TOKENIZER_SHA256
 
@@ -64,7 +66,12 @@ def _describe_sources(plan: Plan, selection: Selection) -> dict[str, Any]:
 def _count_refused(selection: Selection, source: PreparedSource, number: int) -> int:
     """Rows of a source that are not in the phase, for whatever reason."""
     of_row = selection.corpus.features.source
-    late = (selection.over, selection.duplicates.removed, selection.choice.refused)
+    late = (
+        selection.reworded.rows,
+        selection.over,
+        selection.duplicates.removed,
+        selection.choice.refused,
+    )
     return source.manifest.rows_rejected + sum(int((of_row[r] == number).sum()) for r in late)
 
 
@@ -84,18 +91,29 @@ def _quantiles(sizes: Rows) -> dict[str, int]:
     return {name: int(sizes[round(share * (len(sizes) - 1))]) for name, share in picks.items()}
 
 
+def _as_match(pair: JudgedPair) -> dict[str, Any]:
+    """What a teacher found, like what the rules find."""
+    stated = pair.model_dump(include={"row_id", "benchmark", "item_id", "span"})
+    return {**stated, "rule": RULE, "score": pair.cosine, "part": "question", "differs": ""}
+
+
 def _describe_decontamination(plan: Plan, selection: Selection) -> dict[str, Any]:
     """Per-benchmark counts, and the matched spans."""
     own = selection.corpus.sources[: len(plan.settings.sources)]
     extras = [source.manifest.extra for source in own]
     matches = [match for extra in extras for match in extra["matches"]]
+    judged = selection.reworded.pairs
+    matches += [_as_match(pair) for pair in judged]
+    reworded = Counter(pair.benchmark for pair in judged)
     items: dict[str, int] = extras[0]["benchmarks"] if extras else {}
     return {
         "enabled": plan.recipe.settings.curriculum.decontamination.enabled,
         "benchmarks": {
             name: {
                 "items": items[name],
-                "rows_flagged": sum(extra["contaminations"].get(name, 0) for extra in extras),
+                "rows_flagged": reworded[name]
+                + sum(extra["contaminations"].get(name, 0) for extra in extras),
+                "reworded": reworded[name],
                 "template_twins": sum(extra["twins"].get(name, 0) for extra in extras),
             }
             for name in sorted(items)

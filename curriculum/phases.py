@@ -20,6 +20,7 @@ from curriculum.planning import Plan, make_plan
 from curriculum.prepared import PreparedSource
 from curriculum.preparing import find_prepared, prepare_source, share_benchmarks
 from curriculum.refusals import count_refused
+from curriculum.reworded import JudgedPair, judge_source
 from curriculum.selection import Selection, select_rows
 from curriculum.writing import PhaseWriter
 from pipeline import console
@@ -53,7 +54,11 @@ def _find_or_build(plan: Plan) -> Version:
     if (final / MANIFEST).is_file():
         mark_latest(plan.stage.root, plan.stage.version)
         return Version(folder=final, manifest=load_version(final).manifest, reused=True)
-    return _build(plan, prepare_all(plan))
+    prepared = prepare_all(plan)
+    reworded = {
+        name: judge_source(judging, prepared[name]) for name, judging in plan.judgings.items()
+    }
+    return _build(plan, prepared, reworded)
 
 
 def prepare_all(plan: Plan) -> dict[str, PreparedSource]:
@@ -78,7 +83,9 @@ def prepare_all(plan: Plan) -> dict[str, PreparedSource]:
     return {name: source for name, source in found.items() if source is not None}
 
 
-def _build(plan: Plan, prepared: dict[str, PreparedSource]) -> Version:
+def _build(
+    plan: Plan, prepared: dict[str, PreparedSource], reworded: dict[str, list[JudgedPair]]
+) -> Version:
     settings = plan.recipe.settings.curriculum
     _require_rows(plan, prepared, None)
     # The pool of preparation has ended: its memory is free before the arrays are read.
@@ -88,6 +95,7 @@ def _build(plan: Plan, prepared: dict[str, PreparedSource]) -> Version:
         seed=plan.recipe.settings.seed,
         phase=plan.phase,
         variant=plan.variant,
+        reworded=reworded,
     )
     _require_rows(plan, prepared, selection)
     with open_executor(settings) as executor:

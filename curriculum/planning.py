@@ -8,6 +8,7 @@ from typing import Any
 
 import curriculum
 from curriculum.preparation import PACKAGES, Preparation, plan_preparation
+from curriculum.reworded import Judging, plan_judging
 from curriculum.selection import referred_phases, require_no_circle
 from curriculum.sources.catalog import CARDS, OpenedSource, open_source
 from pipeline.benchmarks import benchmark_inputs
@@ -36,6 +37,8 @@ class Plan:
     """The variant's changes are in it."""
     preparations: list[Preparation]
     """Of the phase's own sources, then of those that only phases it refers to have."""
+    judgings: dict[str, Judging]
+    """By source; empty unless a teacher is asked about rows."""
     stage: Stage
 
 
@@ -72,6 +75,12 @@ def make_plan(
     inputs += benchmark_inputs(recipe)
     inputs += _card_inputs(sources)
     inputs += [InputRef(name=f"prepared:{p.source.name}", version=p.version) for p in preparations]
+    planned = {p.source.name: plan_judging(p, out) for p in preparations}
+    judgings = {name: judging for name, judging in planned.items() if judging is not None}
+    inputs += [
+        InputRef(name=f"judged:{name}", version=judging.stage.version)
+        for name, judging in judgings.items()
+    ]
     stage = Stage(
         name=f"phase-{phase}",
         root=phase_root(out, phase, variant),
@@ -88,6 +97,7 @@ def make_plan(
         variant=variant,
         settings=settings,
         preparations=preparations,
+        judgings=judgings,
         stage=stage,
     )
 
@@ -152,6 +162,8 @@ def _determining_settings(
     """Everything in the recipe that changes this phase's bytes, and nothing of other phases."""
     values = determining(recipe.settings.curriculum)
     values.pop("phases")
+    if not recipe.settings.curriculum.decontamination.semantic.enabled:
+        values["decontamination"].pop("semantic")
     names = _needed_sources(recipe, settings)
     values["sources"] = [determining(by_name[name]) for name in names]
     values["benchmarks"] = [determining(entry) for entry in recipe.settings.benchmarks]

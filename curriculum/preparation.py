@@ -55,6 +55,8 @@ def plan_preparation(source: OpenedSource, out: Path) -> Preparation:
     """
     recipe = source.recipe
     curriculum = determining(recipe.settings.curriculum)
+    # What a teacher says of prepared rows is a stage of its own.
+    curriculum["decontamination"].pop("semantic")
     settings = {
         "source": determining(source.settings),
         **{name: curriculum[name] for name in ("validation", "decontamination", "batch_rows")},

@@ -18,7 +18,9 @@ from curriculum.mixing import IN_OTHER_PHASE, NEAR_IN_OTHER_PHASE, describe_refu
 from curriculum.mixing import REASONS as MIX_REASONS
 from curriculum.mixing import STAGE as MIX
 from curriculum.prepared import PreparedSource
+from curriculum.reworded import REASON as REWORDED
 from curriculum.selection import MEASURE, OVER_MAX_TOKENS, Selection
+from pipeline.contamination import STAGE as DECONTAMINATE
 from pipeline.records import Rejected, arrow_schema
 from pipeline.stages import Batch, Stage, WrittenBatch, staged_path
 from pipeline.store import write_table
@@ -65,7 +67,11 @@ class RefusalWriter:
         low, high = int(starts[work.start]), int(starts[work.end])
         parts = self._parts[work.start : work.end]
         duplicates = self._duplicates(low, high)
-        late = [self._over_limit(low, high), self._as_refusals(duplicates, low, high)]
+        late = [
+            self._reworded(low, high),
+            self._over_limit(low, high),
+            self._as_refusals(duplicates, low, high),
+        ]
         late.append(self._not_chosen(low, high))
         rows = np.concatenate([rows for rows, _ in late])
         refused = pa.concat_tables([table for _, table in late])
@@ -87,6 +93,18 @@ class RefusalWriter:
             num_out=0,
             rejected={name: dict(sorted(c.items())) for name, c in sorted(rejected.items())},
         )
+
+    def _reworded(self, low: int, high: int) -> Refused:
+        found = self._selection.reworded
+        span = slice(*np.searchsorted(found.rows, [low, high]).tolist())
+        details = [
+            " ".join(
+                f"{pair.benchmark}/{pair.item_id} by judge ({pair.verdict}) {pair.cosine:g} in the "
+                f"question: {pair.span}".split()
+            )[:300]
+            for pair in found.pairs[span]
+        ]
+        return self._table(found.rows[span], DECONTAMINATE, [REWORDED] * len(details), details)
 
     def _over_limit(self, low: int, high: int) -> Refused:
         rows = _within(self._selection.over, low, high)
@@ -141,7 +159,10 @@ class RefusalWriter:
 
 def count_refused(selection: Selection) -> dict[str, int]:
     """Prepared rows that a phase left out, by stage and reason."""
-    counts = {f"{MEASURE}: {OVER_MAX_TOKENS}": len(selection.over)}
+    counts = {
+        f"{DECONTAMINATE}: {REWORDED}": len(selection.reworded.rows),
+        f"{MEASURE}: {OVER_MAX_TOKENS}": len(selection.over),
+    }
     for stage, names, reasons in (
         (DEDUPE, DUPLICATE_REASONS, selection.duplicates.reasons),
         (MIX, MIX_REASONS, selection.choice.reasons),

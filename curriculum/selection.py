@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +16,21 @@ from curriculum.loading import Corpus, load_corpus
 from curriculum.mixing import Choice, Pool, choose
 from curriculum.near_questions import StoredQuestions, make_search
 from curriculum.prepared import PreparedSource
+from curriculum.reworded import JudgedPair
 from pipeline.errors import ConfigError
 from pipeline.settings.curriculum import CurriculumSettings
 from pipeline.settings.phases import PhaseSettings
 
 MEASURE = "measure"
 OVER_MAX_TOKENS = "over_max_tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class Reworded:
+    """Rows that a teacher took for a benchmark's item, ascending, and the item of each."""
+
+    rows: Rows
+    pairs: tuple[JudgedPair, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +42,8 @@ class Selection:
     """The rows of the phase's own sources, then of those that only phases it refers to have."""
     num_own: int
     """Rows of the phase's own sources: all before this number."""
+    reworded: Reworded
+    """Rows that a teacher took for a benchmark's item."""
     over: Rows
     """Ascending rows over the phase's length limit."""
     duplicates: Duplicates
@@ -53,6 +64,7 @@ def select_rows(
     seed: int,
     phase: str,
     variant: str | None = None,
+    reworded: Mapping[str, Sequence[JudgedPair]] | None = None,
 ) -> Selection:
     """Choose and order a phase's rows.
 
@@ -62,6 +74,7 @@ def select_rows(
         seed: The recipe's seed.
         phase: The phase to choose for.
         variant: An ablation of it.
+        reworded: By source, rows that a teacher took for a benchmark's item.
 
     Raises:
         LicenceRefused: A chosen row's licence is not among the phase's.
@@ -69,7 +82,7 @@ def select_rows(
     """
     settings = curriculum.phases[phase].resolve(variant)
     others = {
-        name: select_rows(curriculum, prepared, seed=seed, phase=name)
+        name: select_rows(curriculum, prepared, seed=seed, phase=name, reworded=reworded)
         for name in referred_phases(settings)
     }
     own = [prepared[entry.source] for entry in settings.sources]
@@ -78,8 +91,10 @@ def select_rows(
     chosen = {name: _translate(other, corpus) for name, other in others.items()}
     search = make_search(StoredQuestions(corpus), curriculum) if curriculum.deduplicate else None
     num_own = int(np.searchsorted(features.source, len(own)))
+    out = _find_reworded(corpus, num_own, reworded or {})
+    is_clean = ~np.isin(np.arange(num_own), out.rows)
     tokens = features.num_tokens[:num_own]
-    fitting = np.flatnonzero(tokens <= settings.max_tokens)
+    fitting = np.flatnonzero((tokens <= settings.max_tokens) & is_clean)
     duplicates = _deduplicate(curriculum, features, fitting, search)
     candidates = np.setdiff1d(fitting, duplicates.removed, assume_unique=True)
     distinct = [chosen[name] for name in settings.distinct_from]
@@ -97,11 +112,27 @@ def select_rows(
         settings=settings,
         corpus=corpus,
         num_own=num_own,
-        over=np.flatnonzero(tokens > settings.max_tokens),
+        reworded=out,
+        over=np.flatnonzero((tokens > settings.max_tokens) & is_clean),
         duplicates=duplicates,
         taken=taken,
         choice=choice,
     )
+
+
+def _find_reworded(
+    corpus: Corpus, num_own: int, reworded: Mapping[str, Sequence[JudgedPair]]
+) -> Reworded:
+    starts = {
+        (source.name, index): int(corpus.starts[number]) for number, source, index in corpus.parts()
+    }
+    numbered = [
+        (starts[source.name, pair.part] + pair.row, pair)
+        for source in corpus.sources
+        for pair in reworded.get(source.name, ())
+    ]
+    own = [entry for entry in numbered if entry[0] < num_own]
+    return Reworded(np.array([row for row, _ in own], np.int64), tuple(pair for _, pair in own))
 
 
 def referred_phases(settings: PhaseSettings) -> list[str]:

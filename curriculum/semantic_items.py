@@ -1,15 +1,17 @@
 """Benchmark items that share hardly a word with a text: nearest by embedding, then asked about.
 
 The rules of :mod:`pipeline.contamination` read words, numbers and formulas. Who fears more asks a
-model about each text's nearest items (``python -m curriculum decontaminate FILE --judge TEACHER``):
-a call a pair, so this is no part of a build. The encoder is ``synthesis.combinations.encoder``;
-answers are stored in the run folder, and nothing is asked twice.
+model about each text's nearest items: a call a pair, so that it is off by default. In a build it is
+``curriculum.decontamination.semantic`` (:mod:`curriculum.reworded`), for any file ``python -m
+curriculum decontaminate FILE --judge TEACHER``; both use that setting's encoder. Answers are stored
+in the run folder, and nothing is asked twice.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +28,7 @@ from pipeline.settings.recipe import Recipe
 from pipeline.settings.teacher import TeacherSettings
 from promptcot.encoders import embed_concepts
 from promptcot.engines.protocol import Answer, Request
-from promptcot.engines.teacher import open_teacher
+from promptcot.engines.teacher import Teacher, open_teacher
 from promptcot.near_concepts import Vectors
 from promptcot.portable import SCALE
 
@@ -85,19 +87,50 @@ class ItemJudge:
     out: Path
     """The run folder, which keeps vectors and answers."""
     nearest: int = 3
-    """Items that each text is compared with."""
+    """Items that each text is compared with at most."""
+    min_cosine: float = -1
+    """Likeness below which an item is not asked about."""
 
 
-Ask = Callable[[Sequence[tuple[str, str]]], list[SemanticMatch]]
-"""From ids and texts to what the teacher says of their nearest items."""
+class Asking:
+    """A teacher that is asked about some texts after others, from any threads.
+
+    What it says of a text depends on the texts it is called with only where the engine answers in
+    groups; the same calls give the same answers.
+    """
+
+    def __init__(self, engine: Teacher, items: Sequence[ItemText], judge: ItemJudge) -> None:
+        self._engine, self._items, self._judge = engine, items, judge
+        self._columns = _embed([item.question for item in items], judge).astype(np.float64).T
+        self._lock = threading.Lock()
+
+    def __call__(self, texts: Sequence[tuple[str, str]]) -> list[SemanticMatch]:
+        """What the teacher says of the nearest items of texts, given with their ids."""
+        items = self._items
+        # One model in memory, whatever the number of threads.
+        with self._lock:
+            pairs = list(_nearest_pairs([text for _, text in texts], self._columns, self._judge))
+        requests = [_ask(items[pair.item], texts[pair.text][1]) for pair in pairs]
+        answers = self._engine.answer_all(requests, "decontaminate") if requests else []
+        return [
+            SemanticMatch(
+                text_id=texts[pair.text][0],
+                benchmark=items[pair.item].benchmark,
+                item_id=items[pair.item].item_id,
+                cosine=round(pair.cosine, 3),
+                verdict=read_verdict(answer),
+            )
+            for pair, answer in zip(pairs, answers, strict=True)
+        ]
+
+    def cancel(self) -> None:
+        """End what waits for the teacher."""
+        self._engine.cancel()
 
 
 @contextmanager
-def open_item_judge(items: Sequence[ItemText], judge: ItemJudge) -> Iterator[Ask]:
-    """Yield a function to call with some texts after others, from any threads.
-
-    What it returns for a text depends on the texts it is called with only where the engine answers
-    in groups; the same calls give the same answers.
+def open_item_judge(items: Sequence[ItemText], judge: ItemJudge) -> Iterator[Asking]:
+    """Open the teacher and embed the items, once for all texts.
 
     Raises:
         ConfigError: The recipe has no such teacher, or the encoder cannot be used.
@@ -105,24 +138,7 @@ def open_item_judge(items: Sequence[ItemText], judge: ItemJudge) -> Iterator[Ask
     """
     settings = teacher_of(judge.recipe, judge.teacher)
     with open_teacher(settings, recipe=judge.recipe, out=judge.out, name=judge.teacher) as engine:
-        vectors = _embed([item.question for item in items], judge).astype(np.float64).T
-
-        def ask(texts: Sequence[tuple[str, str]]) -> list[SemanticMatch]:
-            pairs = list(_nearest_pairs([text for _, text in texts], vectors, judge))
-            requests = [_ask(items[pair.item], texts[pair.text][1]) for pair in pairs]
-            answers = engine.answer_all(requests, "decontaminate") if requests else []
-            return [
-                SemanticMatch(
-                    text_id=texts[pair.text][0],
-                    benchmark=items[pair.item].benchmark,
-                    item_id=items[pair.item].item_id,
-                    cosine=round(pair.cosine, 3),
-                    verdict=read_verdict(answer),
-                )
-                for pair, answer in zip(pairs, answers, strict=True)
-            ]
-
-        yield ask
+        yield Asking(engine, items, judge)
 
 
 def teacher_of(recipe: Recipe, name: str) -> TeacherSettings:
@@ -166,7 +182,7 @@ def read_verdict(answer: Answer) -> Verdict:
 
 
 def _embed(texts: Sequence[str], judge: ItemJudge) -> Vectors:
-    encoder = judge.recipe.settings.synthesis.combinations.encoder
+    encoder = judge.recipe.settings.curriculum.decontamination.semantic.encoder
     if not texts:
         return np.zeros((0, 1), np.int16)
     return embed_concepts(encoder, texts, cache=judge.out / "embeddings")
@@ -185,6 +201,8 @@ def _nearest_pairs(
         order = np.argsort(-cosines, axis=1, kind="stable")[:, : judge.nearest]
         for row, chosen in enumerate(order.tolist()):
             for item in chosen:
+                if cosines[row, item] < judge.min_cosine * SCALE**2:
+                    break
                 yield _Pair(start + row, item, float(cosines[row, item]) / SCALE**2)
 
 

@@ -5,6 +5,21 @@ from __future__ import annotations
 from pydantic import Field
 
 from pipeline.settings.base import Settings
+from pipeline.settings.concepts import EncoderSettings
+
+
+class SemanticSettings(Settings):
+    """Items told so differently that no rule sees them: nearest by embedding, then asked about."""
+
+    enabled: bool = False
+    teacher: str = "default"
+    """The recipe's teacher that says whether two problems are the same; only a clear no clears."""
+    encoder: EncoderSettings = EncoderSettings()
+    """What embeds questions and items; ``ngrams`` sees spelling alone."""
+    nearest: int = Field(3, ge=1)
+    """Items that a row's question is compared with at most."""
+    min_cosine: float = Field(0.5, ge=-1, le=1)
+    """Likeness below which nobody is asked; each encoder has a scale of its own."""
 
 
 class DecontaminationSettings(Settings):
@@ -24,3 +39,4 @@ class DecontaminationSettings(Settings):
     """Refuse template twins too: the item with other numbers or another final question."""
     thinking_chars: int = Field(2000, ge=0)
     """How much of the reasoning is searched too."""
+    semantic: SemanticSettings = SemanticSettings()

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from curriculum_rows import make_recipe, ot2_row, questions, write_lines
 
+from curriculum import checking
 from curriculum.__main__ import app
 from curriculum.checking import SLICE_ROWS, check_source_file
 from curriculum.decontaminating import decontaminate_file, read_texts
 from curriculum.row_diff import _find_reasons, read_keys
+from curriculum.sources import json_files
 from pipeline.cli import exit_code_of
 from pipeline.errors import SourceError
 from pipeline.settings import load_recipe
@@ -41,15 +43,17 @@ def peak_of(function: Callable[..., object], *arguments: object) -> int:
         tracemalloc.stop()
 
 
-def test_checking_a_file_holds_a_slice_of_its_texts(tmp_path: Path) -> None:
+def test_checking_a_file_holds_a_slice_of_its_texts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checking, "SLICE_ROWS", 32)
+    monkeypatch.setattr(json_files, "STREAMED_ROWS", 32)
     override = "curriculum.phases.1.max_tokens=9000"
     recipe = make_recipe(tmp_path / "r", ot2=questions(1), overrides=[override])
-    rows = long_rows(5 * SLICE_ROWS)
-    paths = [
-        write_lines(tmp_path / f"{count}.jsonl", rows[: count * SLICE_ROWS]) for count in (1, 2, 5)
-    ]
+    rows = long_rows(320)
+    paths = [write_lines(tmp_path / f"{count}.jsonl", rows[:count]) for count in (32, 64, 320)]
     small, large = [peak_of(check_source_file, recipe, "talk", path) for path in paths][1:]
-    # Three slices more are 1.6 MB of text, and each row is held several times over in a slice.
+    # Eight slices more are 1.1 MB of text, and each row is held several times over in a slice.
     assert large < small + 500_000
 
 
