@@ -64,8 +64,8 @@ class Corpus:
     def describe(self) -> dict[str, Any]:
         """What the bytes follow from, the code that makes them included."""
         code = hashlib.sha256()
-        for name in ("corpus.py", "corpus_rows.py", "corpus_texts.py"):
-            code.update((Path(__file__).parent / name).read_bytes())
+        for path in sorted(Path(__file__).parent.glob("corpus*.py")):
+            code.update(path.read_bytes())
         items = json.dumps([[item.benchmark, item.id, item.text] for item in self.items])
         return {
             "rows": self.num_rows,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+from corpus_breaks import break_response
 from corpus_texts import (
     CONTAMINATIONS,
     Random,
@@ -130,7 +131,7 @@ class Maker:
         else:
             response = f"<think>\n{thinking}\n</think>\n\n{answer}"
             if plan.kind == "broken":
-                response = _break(response, plan, rng, name)
+                response, plan.expected = break_response(response, name, rng)
             values, row_id = self._foreign_row(row, name, plan, response)
         label = {field: getattr(plan, field, None) for field in LABEL_SCHEMA.names}
         return name, values, label | {"row": row, "row_id": row_id}
@@ -259,49 +260,3 @@ class Maker:
         values |= {"num_samples": 4, "method": "majority" if plan.is_math else "tests", "tests": []}
         response = assistant_turn(thinking, answer)
         return values, make_row_id("synthesized", plan.question, response)
-
-
-_BREAKS: dict[str, tuple[str, ...]] = {
-    _SPLIT_0: ("fence_in_thinking", "code_does_not_parse", "cut_off_answer", "no_code"),
-    _SPLIT_1: ("question_not_joined",),
-    _TALK: ("no_question",),
-}
-_ANYWHERE = (
-    "think_not_closed",
-    "repeated_think_tags",
-    "no_thinking",
-    "empty_answer",
-    "degenerate_repetition",
-    "no_response",
-    "foreign_language",
-)
-
-
-def _break(response: str, plan: Plan, rng: Random, name: str) -> str:
-    """A response with one defect; says by which reason it must fall."""
-    kinds = (*_BREAKS[name], *_ANYWHERE)
-    kind = plan.expected = kinds[int(rng.integers(0, len(kinds)))]
-    thinking, _, answer = response.partition("\n</think>\n\n")
-    if kind == "think_not_closed":
-        return thinking
-    if kind == "repeated_think_tags":
-        return f"{response}\n<think>\n</think>"
-    if kind == "no_thinking":
-        return answer
-    if kind == "empty_answer":
-        return f"{thinking}\n</think>\n"
-    if kind == "degenerate_repetition":
-        return f"{thinking}{' and so we are back at the start again' * 100}\n</think>\n\n{answer}"
-    if kind == "no_response":
-        return ""
-    if kind == "foreign_language":
-        return f"<think>\n{'Итак, найдём все корни этого уравнения. ' * 80}\n</think>\n\n{answer}"
-    if kind == "fence_in_thinking":
-        return f"{thinking}\n```python\nx = 1\n```\n</think>\n\n{answer}"
-    if kind == "code_does_not_parse":
-        return response.replace("def main():", "def main(:")
-    if kind == "cut_off_answer":
-        return response.removesuffix("```")
-    if kind == "no_code":
-        return response.replace("```python", "```")
-    return response
