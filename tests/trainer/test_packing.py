@@ -87,8 +87,6 @@ def test_steps_have_the_same_documents_for_any_number_of_processes(
     case: tuple[np.ndarray, DataSettings], num_processes: int
 ) -> None:
     lengths, alone = case
-    if alone.packing == "best_fit":
-        return  # Its rows per step are a multiple of the processes.
     together = DataSettings(**{**_fields(alone), "num_processes": num_processes})
     one, many = lay_out(lengths, alone), lay_out(lengths, together)
     assert one.num_steps == many.num_steps

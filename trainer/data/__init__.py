@@ -8,7 +8,6 @@ Tokens are made once and kept by content (:mod:`trainer.data.tokens`); packing l
 
 from trainer.data.collator import IGNORED, Collator
 from trainer.data.dataset import PackedRows
-from trainer.data.legacy_to_remove import plan_examples, write_examples
 from trainer.data.prepare import PhaseData, plan_data, prepare_data, prepare_rows
 from trainer.data.report import Counts
 from trainer.data.settings import DataSettings, data_settings
@@ -24,8 +23,6 @@ __all__ = [
     "data_settings",
     "open_dataset",
     "plan_data",
-    "plan_examples",
     "prepare_data",
     "prepare_rows",
-    "write_examples",
 ]

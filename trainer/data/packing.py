@@ -46,24 +46,20 @@ def balance_steps(lengths: Int64s, step_documents: int, num_rows: int) -> Int64s
     return rows
 
 
-def count_rows_needed(
-    lengths: Int64s, step_documents: int, *, max_tokens: int, unit: int = 1
-) -> int:
-    """Fewest rows, a multiple of ``unit``, in which every step balances to short enough rows.
+def count_rows_needed(lengths: Int64s, step_documents: int, *, max_tokens: int) -> int:
+    """Fewest rows in which every step balances to short enough ones.
 
     Args:
         lengths: Tokens of each document, none over ``max_tokens``: a row for each is then enough.
         step_documents: Documents of a step; the last may have fewer.
         max_tokens: Longest row.
-        unit: What the number of rows has to be a multiple of.
     """
-    needed = unit
+    needed = 1
     for start in range(0, len(lengths), step_documents):
         own = lengths[start : start + step_documents].tolist()
-        least = -(-sum(own) // max_tokens)
-        needed = max(needed, -(-least // unit) * unit)
+        needed = max(needed, -(-sum(own) // max_tokens))
         while balance(own, needed)[1] > max_tokens:
-            needed += unit
+            needed += 1
     return needed
 
 

@@ -87,12 +87,13 @@ def make_schedule(lengths: Int64s, names: Int64s, settings: DataSettings) -> Sch
         settings: What decides the rows.
     """
     orders = _Orders(names, settings)
-    rows_per_step = _choose_rows_per_step(lengths, orders, settings)
+    shape = _choose_shape(lengths, orders, settings)
+    rows_per_step = shape.rows
     epochs: list[Epoch] = []
     while not _are_enough(epochs, rows_per_step, settings):
         order = orders.of_epoch(len(epochs))
         is_same = bool(epochs) and orders.are_equal
-        epochs.append(epochs[0] if is_same else _lay_out(order, lengths, rows_per_step, settings))
+        epochs.append(epochs[0] if is_same else _lay_out(order, lengths, shape, settings))
     sizes = np.array([epoch.num_rows for epoch in epochs], np.int64)
     return Schedule(
         epochs=epochs,
@@ -143,18 +144,38 @@ def _draw_lots(names: Int64s, seed: int) -> npt.NDArray[np.uint64]:
     return lots
 
 
-def _choose_rows_per_step(lengths: Int64s, orders: _Orders, settings: DataSettings) -> int:
-    """As few rows as hold every step (``exact``), or the wanted documents on average.
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """Rows of every step."""
+
+    used: int
+    """Rows that hold documents; decided by lengths alone, so that steps have the same documents for
+    any number of processes."""
+    rows: int
+    """With those that make it a whole number of forward passes of all processes."""
+
+
+def _choose_shape(lengths: Int64s, orders: _Orders, settings: DataSettings) -> _Shape:
+    """As few rows as hold every step (``exact``), or the wanted documents on average."""
+    unit, wanted = settings.row_unit, settings.documents_per_step
+    if settings.packing == "off":
+        used = wanted
+    elif settings.packing == "exact":
+        used = _count_rows_for_all(lengths, orders, settings)
+    else:
+        own = lengths[orders.of_epoch(0)]
+        num_rows = fill_rows(own, settings.window, settings.max_row_tokens)[1]
+        used = max(1, round(wanted * num_rows / len(lengths)))
+    return _Shape(used, -(-used // unit) * unit)
+
+
+def _count_rows_for_all(lengths: Int64s, orders: _Orders, settings: DataSettings) -> int:
+    """Rows in which every step of every epoch balances.
 
     More rows never make the fullest of a step fuller (longest first into the emptiest row), so the
     number that one step needs holds every step that needs fewer.
     """
-    unit, wanted = settings.row_unit, settings.documents_per_step
-    if settings.packing == "off":
-        return -(-wanted // unit) * unit
-    if settings.packing == "best_fit":
-        num_rows = _place(lengths[orders.of_epoch(0)], 0, settings)[1]
-        return max(1, round(wanted * num_rows / len(lengths) / unit)) * unit
+    wanted = settings.documents_per_step
     num_epochs = 1
     if not orders.are_equal and settings.max_steps > 0:
         num_epochs = math.ceil(settings.max_steps / math.ceil(len(lengths) / wanted))
@@ -162,37 +183,37 @@ def _choose_rows_per_step(lengths: Int64s, orders: _Orders, settings: DataSettin
         num_epochs = math.ceil(settings.epochs)
     return max(
         count_rows_needed(
-            lengths[orders.of_epoch(epoch)],
-            wanted,
-            max_tokens=settings.max_row_tokens,
-            unit=unit,
+            lengths[orders.of_epoch(epoch)], wanted, max_tokens=settings.max_row_tokens
         )
         for epoch in range(num_epochs)
     )
 
 
-def _place(lengths: Int64s, rows_per_step: int, settings: DataSettings) -> tuple[Int64s, int]:
-    """The row of each document, and how many rows there are."""
+def _place(lengths: Int64s, shape: _Shape, settings: DataSettings) -> tuple[Int64s, int]:
+    """The row of each document, and how many steps there are."""
     wanted = settings.documents_per_step
     num_steps = -(-len(lengths) // wanted)
-    if settings.packing == "best_fit":
-        return fill_rows(lengths, settings.window, settings.max_row_tokens)
     if settings.packing == "exact":
-        return balance_steps(lengths, wanted, rows_per_step), num_steps * rows_per_step
-    steps, places = np.divmod(np.arange(len(lengths), dtype=np.int64), wanted)
-    return steps * rows_per_step + places, num_steps * rows_per_step
+        return balance_steps(lengths, wanted, shape.rows), num_steps
+    if settings.packing == "off":
+        rows = np.arange(len(lengths), dtype=np.int64)
+    else:
+        rows, num_rows = fill_rows(lengths, settings.window, settings.max_row_tokens)
+        num_steps = -(-num_rows // shape.used)
+    steps, places = np.divmod(rows, shape.used)
+    return steps * shape.rows + places, num_steps
 
 
-def _lay_out(order: Int64s, lengths: Int64s, rows_per_step: int, settings: DataSettings) -> Epoch:
+def _lay_out(order: Int64s, lengths: Int64s, shape: _Shape, settings: DataSettings) -> Epoch:
     """Rows of an epoch; within a step the longest first.
 
     The longest first meets a lack of memory at the first forward pass, gives the processes rows of
-    like length at the same time, and puts the empty rows of a last step at its end. It changes no
-    gradient: the loss is averaged over the tokens of the whole step.
+    like length at the same time, and puts empty rows at the end. It changes no gradient: the loss
+    is averaged over the tokens of the whole step.
     """
     ordered = lengths[order]
-    rows, num_rows = _place(ordered, rows_per_step, settings)
-    num_steps = -(-num_rows // rows_per_step)
+    rows, num_steps = _place(ordered, shape, settings)
+    rows_per_step = shape.rows
     # Sums of whole numbers below 2**53 are exact in float64.
     loads = np.bincount(rows, weights=ordered, minlength=num_steps * rows_per_step).astype(np.int64)
     by_step = loads.reshape(num_steps, rows_per_step)
