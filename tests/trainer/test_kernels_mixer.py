@@ -11,12 +11,15 @@ import torch
 from kernel_references import DEVICE, convolve_documents, label_documents, norm_gated, worst_error
 
 pytest.importorskip("triton", reason="Triton has no build for this platform")
+from pipeline.errors import ConfigError
 from trainer.kernels import availability, convolution
 from trainer.kernels.mixer import MixerShape, MixerWeights, ScanOptions, mix
 from trainer.model.scan import ScanInputs, scan
 
-if DEVICE == "cuda":
-    pytest.importorskip("mamba_ssm", reason="the scan's kernels are not installed")
+try:
+    availability.require("triton")
+except ConfigError as missing:
+    pytest.skip(str(missing), allow_module_level=True)
 pytestmark = [
     pytest.mark.filterwarnings("ignore::RuntimeWarning:triton"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:triton"),
@@ -105,8 +108,6 @@ def test_the_triton_backend_computes_the_torch_backend_s_gradients(activation: s
 
 
 def test_require_names_what_is_missing_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.errors import ConfigError
-
     availability.require("torch")
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     if not torch.cuda.is_available():

@@ -93,6 +93,8 @@ def load_mamba() -> ModuleType:
             f"mamba-ssm {found} is installed, and its steps are called as in {MAMBA_VERSION}",
             hint=_INSTALL_MAMBA,
         )
+    # Read while the kernels are defined: fastest tiles are kept beside the compiled kernels.
+    os.environ.setdefault("TRITON_CACHE_AUTOTUNING", "1")
     stands_in = _EXTENSION not in sys.modules and importlib.util.find_spec(_EXTENSION) is None
     if stands_in:
         sys.modules[_EXTENSION] = ModuleType(_EXTENSION)
