@@ -147,11 +147,11 @@ def list_remedies(shape: Shape, available_gib: float) -> list[str]:
     helping = [
         (text, estimate(changed).device)
         for text, changed in changes
-        if changed != shape and estimate(changed).device < now - 0.05
+        if changed != shape and estimate(changed).device < now
     ]
     enough = [change for change in helping if change[1] <= available_gib]
     chosen = enough[:3] or sorted(helping, key=lambda change: change[1])[:3]
-    return [f"{text}: {now:.1f} → {needed:.1f} GiB" for text, needed in chosen]
+    return [f"{text}: {now:.2f} → {needed:.2f} GiB" for text, needed in chosen]
 
 
 def _sharded(shape: Shape, world_size: int) -> Shape:

@@ -56,6 +56,9 @@ def _save_model(job: Any, trainer: Any, target: Path, weights: dict[str, Any]) -
 
     with torch.device("meta"):
         model = StudentModel(build_config(job.recipe.settings.model))
+    if model.config.tie_word_embeddings:
+        # One tensor under two names; gathered from shards it has become two.
+        weights.pop("lm_head.weight", None)
     # A dtype in the configuration is what loaders start from.
     model.config.dtype = next(iter(weights.values())).dtype
     model.config.use_cache = True

@@ -117,7 +117,7 @@ def build_sft_config(
         lr_scheduler_type=training.schedule,
         # Autocast is the trainer's own context, recomputation the model's own.
         bf16=False,
-        gradient_checkpointing=False,
+        activation_checkpointing=False,
         seed=training.seed,
         use_cpu=not has_gpu,
         dataloader_pin_memory=has_gpu,

@@ -323,6 +323,8 @@ def quiet_libraries(num_threads: int) -> Iterator[None]:
     logging.disable_progress_bar()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"(trl|transformers)\b")
+        # Nothing here changes a block's output in place.
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module", category=UserWarning)
         try:
             yield
         finally:

@@ -22,9 +22,12 @@ def check_leak(trainer: Any) -> dict[str, float]:
     Raises:
         StateLeak: Documents influence each other, or the probe cannot tell.
     """
+    import torch
+
     from trainer.probe import probe_leak
 
-    training = trainer.parts.training
+    parts = trainer.parts
+    exact = parts.training.precision == "float32"
 
     def compute_loss(model: Any, inputs: dict[str, Any]) -> Any:
         with trainer.compute_loss_context_manager():
@@ -32,9 +35,10 @@ def check_leak(trainer: Any) -> dict[str, float]:
 
     result = probe_leak(
         trainer.model,
-        compute_loss=compute_loss,
+        loss_fn=compute_loss,
         device=trainer.args.device,
-        precision=training.precision,
+        dtype=torch.float32 if exact else torch.bfloat16,
+        pad_multiple=parts.data.collate.pad_multiple,
     )
     console.say(f"leak probe: {result}")
-    return {"error": 0.0}
+    return {"error": result.error, "control": result.control}

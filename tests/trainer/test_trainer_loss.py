@@ -1,4 +1,4 @@
-"""The loss counts completion tokens and nothing else, whichever way it is computed."""
+"""The loss counts completion tokens and nothing else, on the path that the trainer takes."""
 
 from __future__ import annotations
 
@@ -7,37 +7,35 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
 from tiny_experiment import load_tiny, make_dataset, make_row
-from trl import SFTTrainer
 
-from trainer.data import IGNORED, write_examples
-from trainer.model import load_model, resolve_init
-from trainer.recipe import build_sft_config, phase_settings
-from trainer.run import quiet_libraries
-from trainer.student_trainer import StudentTrainer, list_decayed
-from trainer.tokenizer import build_tokenizer
+from pipeline.errors import ConfigError
+from trainer.data import IGNORED
+from trainer.optim import list_decayed
+from trainer.refusals import CONSTRUCTOR, REFUSED
+from trainer.run import build_trainer, open_job, prepare_job_data, quiet_libraries
+from trainer.run_log import RunLog
 
 
 @pytest.fixture(scope="module")
 def trainer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder: Path = tmp_path_factory.mktemp("loss")
-    recipe = load_tiny(folder)
-    version = make_dataset(folder, [make_row(n, 1 + n % 2) for n in range(4)])
-    write_examples(version, folder / "a.arrow", max_length=500, documents_per_step=4)
+    overrides = ("training.packing=exact", "training.documents_per_step=5")
+    recipe = load_tiny(folder, *overrides, "training.micro_batch=1")
+    make_dataset(folder, [make_row(n, 1 + n % 2) for n in range(5)])
+    job = open_job(recipe, "1", folder, None)
     with quiet_libraries(1):
-        yield StudentTrainer(
-            model=load_model(recipe.settings.model, resolve_init(recipe, "1", folder), 0),
-            args=build_sft_config(recipe.settings.training, phase_settings(recipe, "1"), folder),
-            train_dataset=Dataset.from_file(str(folder / "a.arrow")),
-            processing_class=build_tokenizer(),
-        )
+        from trainer.processes import find_processes
+
+        data = prepare_job_data(job, find_processes(), "torch")
+        yield build_trainer(job, data, "torch", RunLog(folder))
 
 
 @pytest.fixture
 def batch(trainer: Any) -> dict[str, torch.Tensor]:
-    inputs: dict[str, torch.Tensor] = trainer.data_collator(list(trainer.train_dataset))
-    assert inputs["attention_mask"].min() == 0, "rows of different length, so some padding"
+    """The first row: several documents, and padding."""
+    inputs: dict[str, torch.Tensor] = next(iter(trainer.get_train_dataloader()))
+    assert int(inputs["seq_idx"].max()) >= 2
     return inputs
 
 
@@ -54,18 +52,19 @@ def assert_close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor])
 
 
 def hand_loss(trainer: Any, batch: dict[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
-    """Mean of -log p(token) over labelled tokens, row by row, without padding."""
+    """Mean of -log p(token) over labelled tokens, document by document, without padding."""
     terms = []
-    for ids, mask, label in zip(batch["input_ids"], batch["attention_mask"], labels, strict=True):
-        length = int(mask.sum())
-        logits = trainer.model(input_ids=ids[None, :length], use_cache=False).logits[0]
-        for position in range(1, length):
-            if label[position] != IGNORED:
-                terms.append(-logits[position - 1].log_softmax(-1)[ids[position]])
+    ids, documents = batch["input_ids"][0], batch["seq_idx"][0]
+    for number in documents.unique():
+        own = documents == number
+        logits = trainer.model(input_ids=ids[own][None]).logits[0]
+        for place, label in enumerate(labels[0][own].tolist()):
+            if place and label != IGNORED:
+                terms.append(-logits[place - 1].log_softmax(-1)[label])
     return torch.stack(terms).mean()
 
 
-def test_loss_and_gradient_are_those_of_the_completion_by_hand(
+def test_loss_and_gradient_are_those_of_each_completion_by_hand(
     trainer: Any, batch: dict[str, torch.Tensor]
 ) -> None:
     loss = trainer.compute_loss(trainer.model, dict(batch))
@@ -77,48 +76,18 @@ def test_loss_and_gradient_are_those_of_the_completion_by_hand(
 def test_training_on_the_prompt_would_be_noticed(
     trainer: Any, batch: dict[str, torch.Tensor]
 ) -> None:
-    loss = trainer.compute_loss(trainer.model, dict(batch))
-    whole = torch.where(batch["attention_mask"] == 1, batch["input_ids"], IGNORED)
-    ours = gradients(trainer, loss)
-    prompts_too = gradients(trainer, hand_loss(trainer, batch, whole))
+    ours = gradients(trainer, trainer.compute_loss(trainer.model, dict(batch)))
+    prompts_too = gradients(trainer, hand_loss(trainer, batch, batch["input_ids"]))
     with pytest.raises(AssertionError):
         assert_close(ours, prompts_too)
 
 
-def test_no_prediction_of_a_prompt_token_gets_a_gradient(
-    trainer: Any, batch: dict[str, torch.Tensor]
-) -> None:
-    kept: list[torch.Tensor] = []
-
-    def keep(module: Any, arguments: Any, logits: torch.Tensor) -> None:
-        logits.retain_grad()
-        kept.append(logits)
-
-    handle = trainer.model.lm_head.register_forward_hook(keep)
-    try:
-        trainer.compute_loss(trainer.model, dict(batch)).backward()
-    finally:
-        handle.remove()
-    gradient = kept[0].grad
-    assert gradient is not None
-    # Logits at position i predict token i + 1; only the last ones were computed at all.
-    labels = batch["labels"][:, -gradient.shape[1] + 1 :]
-    touched = gradient[:, :-1].abs().sum(-1) > 0
-    assert torch.equal(touched, labels != IGNORED)
-
-
-def test_the_quick_loss_equals_trls_own(trainer: Any, batch: dict[str, torch.Tensor]) -> None:
-    ours = trainer.compute_loss(trainer.model, dict(batch))
-    ours_gradients = gradients(trainer, ours)
-    trls = SFTTrainer.compute_loss(trainer, trainer.model, dict(batch))
-    torch.testing.assert_close(ours, trls, rtol=1e-6, atol=1e-6)
-    assert_close(ours_gradients, gradients(trainer, trls))
-
-
-def test_micro_batches_add_up_to_the_step(trainer: Any) -> None:
-    rows = list(trainer.train_dataset)
+def test_forward_passes_add_up_to_the_step(trainer: Any) -> None:
+    rows = [trainer.train_dataset[number] for number in range(trainer.parts.data.rows_per_step)]
+    rows = [row for row in rows if len(row["input_ids"])]
+    assert len(rows) > 1
     whole = trainer.data_collator(rows)
-    num_items = (whole["labels"][:, 1:] != IGNORED).sum()
+    num_items = (whole["labels"] != IGNORED).sum()
     at_once = gradients(trainer, trainer.compute_loss(trainer.model, whole))
     trainer.model.zero_grad()
     for row in rows:
@@ -126,6 +95,59 @@ def test_micro_batches_add_up_to_the_step(trainer: Any) -> None:
         trainer.compute_loss(trainer.model, single, num_items_in_batch=num_items).backward()
     one_by_one = {name: p.grad.clone() for name, p in trainer.model.named_parameters()}
     assert_close(one_by_one, at_once)
+
+
+def test_trls_own_output_head_is_not_on_the_path(trainer: Any) -> None:
+    assert "forward" not in vars(trainer.model)
+    with pytest.raises(TypeError, match="fused_lm_head"):
+        trainer.model(input_ids=torch.ones(1, 4, dtype=torch.long), fused_lm_head=True)
+
+
+@pytest.mark.parametrize("name", sorted(CONSTRUCTOR))
+def test_arguments_that_lead_around_the_path_are_refused_by_name(trainer: Any, name: str) -> None:
+    from trainer.student_trainer import StudentTrainer
+
+    with pytest.raises(ConfigError, match=f"{name} is refused"):
+        StudentTrainer(None, None, trainer.parts, processing_class=None, **{name: object()})
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("packing=true", "packing is refused: TRL's own packing lets the state run across"),
+        ("label_smoothing_factor=0.1", "needs the public forward with all logits"),
+        ("use_liger_kernel=true", "Liger replaces the model's forward"),
+        ("learning_rate=1e-3", "would overrule this project's own setting"),
+        ("learing_rate=1e-3", "SFTConfig has no such option"),
+    ],
+)
+def test_trl_options_are_refused_with_the_reason(tmp_path: Path, option: str, message: str) -> None:
+    from trainer.recipe import refuse_unsupported
+
+    recipe = load_tiny(tmp_path, f"training.trl.{option}")
+    with pytest.raises(ConfigError, match=message):
+        refuse_unsupported(recipe.settings.training)
+
+
+def test_every_refused_option_exists_in_trl() -> None:
+    from dataclasses import fields
+
+    from trl import SFTConfig
+
+    assert set(REFUSED) <= {field.name for field in fields(SFTConfig)}
+
+
+def test_harmless_trl_options_are_passed_on(tmp_path: Path) -> None:
+    from trainer.recipe import build_sft_config, phase_settings
+
+    recipe = load_tiny(tmp_path, "training.trl.log_level=error", "training.schedule=cosine")
+    config = build_sft_config(
+        recipe.settings.training, phase_settings(recipe, "1"), tmp_path, num_steps=7, accumulation=3
+    )
+    assert (config.log_level, config.max_steps) == ("error", 7)
+    assert (config.gradient_accumulation_steps, config.lr_scheduler_type) == (3, "cosine")
+    assert not (config.bf16 or config.fp16 or config.packing)
+    assert config.max_length is None
 
 
 def test_only_matrices_and_convolutions_decay(trainer: Any) -> None:

@@ -13,12 +13,13 @@ from tiny_experiment import Experiment, make_dataset, make_row
 from pipeline.cli import exit_code_of
 from pipeline.errors import (
     ConfigError,
-    GateRefused,
     ManifestMismatch,
     SourceError,
+    StateLeak,
     StoreError,
 )
 from trainer import checkpoints
+from trainer.failures import explain_save_errors
 from trainer.sft import app, train_phase
 
 
@@ -109,17 +110,43 @@ def test_phase_two_without_phase_one_names_the_command(experiment: Experiment) -
     assert "trainer.sft --phase 1" in caught.value.hint
 
 
-def test_packing_is_refused_with_the_reason(experiment: Experiment) -> None:
-    with pytest.raises(ConfigError, match="leak into each other"):
-        train_phase(experiment.recipe("training.packing=bfd"), "1", experiment.out)
-
-
-def test_several_processes_are_refused(
-    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+def test_packed_training_has_exactly_the_documents_of_a_step(
+    shared_experiment: Experiment,
 ) -> None:
+    recipe = shared_experiment.recipe("training.packing=exact", "training.micro_batch=1")
+    result = train_phase(recipe, "1", shared_experiment.out)
+    log = read_log(result.checkpoint)
+    assert [line["num_documents"] for line in log] == [4, 4, 4, 2] * 2
+    values = json.loads((result.checkpoint / "training.json").read_text(encoding="utf-8"))
+    assert values["data"]["rows_per_step"] < 4
+    assert values["probe"]["error"] < 1e-4 < 0.05 < values["probe"]["control"]
+
+
+def test_packing_changes_no_loss(shared_experiment: Experiment) -> None:
+    logs = []
+    for packing in ("off", "exact"):
+        overrides = (f"training.packing={packing}", "training.micro_batch=1")
+        result = train_phase(shared_experiment.recipe(*overrides), "1", shared_experiment.out)
+        logs.append([line["loss"] for line in read_log(result.checkpoint)])
+    assert logs[0] == pytest.approx(logs[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["host_master", "stochastic"])
+def test_bf16_weights_do_not_go_with_several_processes(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    from trainer.recipe import refuse_unsupported
+
     monkeypatch.setenv("WORLD_SIZE", "2")
+    recipe = experiment.recipe(f"training.precision={precision}")
     with pytest.raises(ConfigError, match="one of 2 processes"):
-        train_phase(experiment.recipe(), "1", experiment.out)
+        refuse_unsupported(recipe.settings.training)
+
+
+def test_a_tracker_that_is_not_installed_is_named(experiment: Experiment) -> None:
+    recipe = experiment.recipe('training.report_to=["wandb"]')
+    with pytest.raises(ConfigError, match="wandb is not installed"):
+        train_phase(recipe, "1", experiment.out)
 
 
 def test_an_unknown_phase_is_refused(experiment: Experiment) -> None:
@@ -127,10 +154,22 @@ def test_an_unknown_phase_is_refused(experiment: Experiment) -> None:
         train_phase(experiment.recipe(), "3", experiment.out)
 
 
-def test_a_loss_that_is_no_number_stops_the_run(experiment: Experiment) -> None:
-    with pytest.raises(GateRefused, match="the loss is nan"):
-        train_phase(experiment.recipe("training.learning_rate=1e30"), "1", experiment.out)
-    assert not (experiment.out / "checkpoints" / "phase-1").exists()
+def test_a_leak_on_the_path_stops_the_run_before_the_first_step(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainer.student_trainer import StudentTrainer
+
+    original = StudentTrainer.compute_loss
+
+    def forget(self: Any, model: Any, inputs: Any, *rest: Any, **kwargs: Any) -> Any:
+        inputs = {name: value for name, value in inputs.items() if name != "seq_idx"}
+        return original(self, model, inputs, *rest, **kwargs)
+
+    monkeypatch.setattr(StudentTrainer, "compute_loss", forget)
+    with pytest.raises(StateLeak, match="packed documents influence each other") as caught:
+        train_phase(experiment.recipe(), "1", experiment.out)
+    assert caught.value.exit_code == 3
+    assert not list(experiment.out.rglob("checkpoint-*"))
 
 
 def test_two_trainings_of_one_phase_exclude_each_other(experiment: Experiment) -> None:
@@ -158,14 +197,14 @@ def test_a_full_disk_is_explained(tmp_path: Path, error: Any) -> None:
         error = SafetensorError("I/O error: No space left on device (os error 28)")
     with (
         pytest.raises(StoreError, match="cannot write") as caught,
-        checkpoints.explain_save_errors(tmp_path),
+        explain_save_errors(tmp_path),
     ):
         raise error
     assert "free some disk space" in caught.value.hint
 
 
 def test_other_runtime_errors_are_not_called_a_full_disk(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="shape"), checkpoints.explain_save_errors(tmp_path):
+    with pytest.raises(RuntimeError, match="shape"), explain_save_errors(tmp_path):
         raise RuntimeError("shape mismatch")
 
 
@@ -188,7 +227,9 @@ def test_dry_run_plans_and_writes_nothing(
         (["--phase", "7"], 2, "training.phases.7"),
         (["--phase", "1", "--dataset", "nowhere"], 2, "not a finished version"),
         (["--phase", "1", "--set", "training.phases.1.max_length=33"], 3, "no row of dataset"),
-        (["--phase", "1", "--set", "training.packing=bfd"], 2, "leak into each other"),
+        (["--phase", "1", "--set", "training.trl.packing=true"], 2, "trl.packing is refused"),
+        (["--phase", "1", "--set", "training.precision=bf16"], 2, "lose 97 % of the update"),
+        (["--phase", "1", "--set", "training.backend=split"], 2, "split backend needs"),
         (["--phase", "1", "--set", "training.micro_batch=3"], 2, "no multiple"),
     ],
 )
@@ -217,18 +258,43 @@ def test_json_output_is_one_object(
 
 
 @pytest.mark.slow
-def test_bf16_and_gradient_checkpointing_train_too(experiment: Experiment) -> None:
+@pytest.mark.parametrize(
+    ("precision", "stored"),
+    [
+        ("bf16_autocast", torch.float32),
+        ("host_master", torch.float32),
+        ("stochastic", torch.bfloat16),
+    ],
+)
+def test_every_precision_and_recomputation_trains(
+    experiment: Experiment, precision: str, stored: torch.dtype
+) -> None:
     recipe = experiment.recipe(
-        "training.precision=bf16",
-        "training.gradient_checkpointing=true",
+        f"training.precision={precision}",
+        "training.activation=every_second",
         "training.phases.1.max_steps=3",
     )
     result = train_phase(recipe, "1", experiment.out)
     assert abs(result.first_loss - 10.6) < 0.3
+    assert result.last_loss < result.first_loss
     from safetensors.torch import load_file
 
     weights = load_file(result.checkpoint / "model.safetensors")
-    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+    assert {tensor.dtype for tensor in weights.values()} == {stored}
+
+
+@pytest.mark.slow
+def test_phase_two_can_go_on_with_the_moments_of_phase_one(experiment: Experiment) -> None:
+    carry = experiment.recipe("training.carry_optimizer=true", "training.warmup_steps=0")
+    fresh = experiment.recipe("training.warmup_steps=0")
+    train_phase(fresh, "1", experiment.out)
+    with pytest.raises(SourceError, match="holds no moments"):
+        train_phase(carry, "2", experiment.out)
+    train_phase(carry, "1", experiment.out)
+    going_on = train_phase(carry, "2", experiment.out)
+    started_again = train_phase(fresh, "2", experiment.out)
+    assert going_on.first_loss == started_again.first_loss
+    assert going_on.last_loss != started_again.last_loss
 
 
 def test_a_named_dataset_changes_the_key(experiment: Experiment) -> None:
