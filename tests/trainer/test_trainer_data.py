@@ -118,6 +118,22 @@ def test_an_empty_shard_is_refused(tmp_path: Path) -> None:
     assert "build it again" in caught.value.hint
 
 
+@pytest.mark.parametrize("kind", ["columns", "format"])
+def test_a_shard_of_another_form_is_refused(tmp_path: Path, kind: str) -> None:
+    version = make_dataset(tmp_path, ROWS)
+    path = version.shard_paths()[0]
+    if kind == "columns":
+        pq.write_table(pq.read_table(path).drop_columns(["num_prompt_tokens"]), path)
+    else:
+        path.write_text("{}")
+    manifest = version.manifest.model_dump()
+    manifest["shards"][0]["sha256"] = file_sha256(path)
+    write_json(version.folder / "manifest.json", manifest)
+    wanted = {"columns": "missing column.* num_prompt_tokens", "format": "not a readable Parquet"}
+    with pytest.raises(SourceError, match=wanted[kind]):
+        open_dataset(tmp_path, "1", None)
+
+
 def test_a_wrong_number_of_rows_is_refused(tmp_path: Path) -> None:
     version = make_dataset(tmp_path, ROWS)
     manifest = version.manifest.model_dump()

@@ -12,6 +12,7 @@ import torch
 from tiny_experiment import make_dataset, make_row
 
 from pipeline.manifest import Version
+from pipeline.store import read_rows
 from pipeline.student import EOS_ID, decode, encode_example, render_completion
 from trainer.data import IGNORED, Collator, DataSettings, PhaseData, plan_data, prepare_rows
 
@@ -115,6 +116,17 @@ def test_padding_is_a_document_of_its_own_without_loss(version: Version, cache: 
     assert batch["seq_idx"].tolist() == [[0, 0, 1, 2], [0] * 4]
     kinds = [batch[name].dtype for name in ("input_ids", "labels", "seq_idx")]
     assert kinds == [torch.int64, torch.int64, torch.int32]
+
+
+def test_documents_are_traced_to_their_rows(tmp_path: Path) -> None:
+    rows = [make_row(n, 1 + n % 2) for n in range(120)]
+    version = make_dataset(tmp_path, rows)
+    values = {"order": "shuffled", "max_length": max(row.num_tokens for row in rows) - 1}
+    dataset = prepare(version, tmp_path / "c", **values).dataset
+    numbers = dataset.kept[dataset.schedule.step(3)]
+    ids = [list(version.rows(["id"]))[number]["id"] for number in numbers]
+    shards = [[row["id"] for row in read_rows(path, ["id"])] for path in version.shard_paths()]
+    assert [shards[shard][row] for shard, row in dataset.files.places(numbers.tolist())] == ids
 
 
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 65])

@@ -23,6 +23,8 @@ class TokenFiles:
         self._paths = list(paths)
         self._columns: list[tuple[UInt16s, Int64s]] = []
         """Ids and offsets of each record batch."""
+        self._origins: list[tuple[int, npt.NDArray[np.int32]]] = []
+        """Shard of each record batch, and the rows there of its documents."""
         self._open()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -37,30 +39,33 @@ class TokenFiles:
 
     def document(self, number: int) -> tuple[UInt16s, int]:
         """Ids of a document and how many of its first carry no loss."""
-        batch = int(np.searchsorted(self._firsts, number, side="right")) - 1
+        batch = self._batch_of(number)
         values, offsets = self._columns[batch]
         place = number - int(self._firsts[batch])
         return values[offsets[place] : offsets[place + 1]], int(self.num_prompt[number])
 
     def places(self, numbers: Sequence[int]) -> list[tuple[int, int]]:
         """The shard of each document, counted from 0, and its row there."""
-        rows = [
-            (shard, int(row))
-            for shard, path in enumerate(self._paths)
-            for batch in _map_batches(path)
-            for row in batch.column(2).to_numpy()
-        ]
-        return [rows[number] for number in numbers]
+        places = []
+        for number in numbers:
+            batch = self._batch_of(number)
+            shard, rows = self._origins[batch]
+            places.append((shard, int(rows[number - int(self._firsts[batch])])))
+        return places
+
+    def _batch_of(self, number: int) -> int:
+        return int(np.searchsorted(self._firsts, number, side="right")) - 1
 
     def _open(self) -> None:
         """Map the files; sets ``lengths`` and ``num_prompt``, both int64 (documents)."""
         lengths, prompts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         firsts = [0]
-        for path in self._paths:
+        for shard, path in enumerate(self._paths):
             for batch in _map_batches(path):
-                ids, num_prompt = batch.column(0), batch.column(1)
+                ids, num_prompt, rows = batch.columns
                 offsets = ids.offsets.to_numpy()
                 self._columns.append((ids.values.to_numpy(), offsets))
+                self._origins.append((shard, rows.to_numpy()))
                 lengths.append(np.diff(offsets))
                 prompts.append(num_prompt.to_numpy())
                 firsts.append(firsts[-1] + len(ids))

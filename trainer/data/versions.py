@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import ManifestMismatch, SourceError
 from pipeline.manifest import LATEST, MANIFEST, Version, load_version, resolve_version
 from pipeline.manifest import verify_version as verify_shards
 from pipeline.student import TOKENIZER_SHA256, VOCAB_SIZE
+from trainer.data.encoding import COLUMNS
 
 
 def open_dataset(out: Path, phase: str, dataset: Path | None) -> Version:
@@ -48,7 +50,7 @@ def check_contents(version: Version) -> None:
     """Hold what can be told from manifest and file footers against what training needs.
 
     Raises:
-        SourceError: An empty shard, or counts made with another tokenizer.
+        SourceError: An empty shard, one of another schema, or counts made with another tokenizer.
         ManifestMismatch: A shard holds another number of rows than its manifest says.
     """
     told = version.manifest.extra.get("tokenizer")
@@ -60,7 +62,7 @@ def check_contents(version: Version) -> None:
         )
     for shard in version.manifest.shards:
         path = version.folder / shard.path
-        found = pq.read_metadata(path).num_rows
+        found = _read_footer(path)
         if found != shard.rows:
             raise ManifestMismatch(
                 f"{path} holds {found} rows, its manifest says {shard.rows}",
@@ -72,3 +74,26 @@ def check_contents(version: Version) -> None:
                 hint=f"delete {version.folder} and build it again; a finished build has no empty "
                 "shard",
             )
+
+
+def _read_footer(path: Path) -> int:
+    """Number of rows of a shard that has the columns of training.
+
+    Raises:
+        SourceError: It has not, or it is not Parquet.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            names, num_rows = file.schema_arrow.names, file.metadata.num_rows
+    except (pa.ArrowInvalid, pa.ArrowIOError) as exc:
+        raise SourceError(
+            f"{path}: not a readable Parquet file ({str(exc).splitlines()[0]})",
+            hint="build the dataset with curriculum.build",
+        ) from exc
+    missing = sorted(set(COLUMNS) - set(names))
+    if missing:
+        raise SourceError(
+            f"{path}: missing column(s) {', '.join(missing)}; it has {', '.join(names)}",
+            hint="build the dataset with curriculum.build",
+        )
+    return int(num_rows)
