@@ -19,11 +19,13 @@ from curriculum.difficulty import rank_row
 from curriculum.features import Features
 from curriculum.gold import check_answers
 from curriculum.measure import STAGE as MEASURE
-from curriculum.measure import Measured, make_training_row, measure_rows
+from curriculum.measure import Measured, measure_rows
 from curriculum.normalize import normalize_row
 from curriculum.prepared import TABLE_SCHEMA, Finding, Slice, decode_features, make_column
 from curriculum.question_hashes import hash_questions
+from curriculum.quick_looks import look_at
 from curriculum.sources.catalog import Parser, RawRow
+from curriculum.stored_rows import StoredRow, render_fields
 from curriculum.validate import validate_row
 from pipeline.benchmarks import load_benchmark_index
 from pipeline.contamination import STAGE as DECONTAMINATE
@@ -59,8 +61,7 @@ class Judge:
 
     def judge(self, rows: Sequence[RawRow]) -> list[Judged]:
         """The outcome of every row, in order."""
-        alone = [self._admit(raw) for raw in rows]
-        admitted = check_answers(alone, self.settings.validation)
+        admitted = check_answers(self._admit(rows), self.settings.validation)
         well_formed = [row for row in admitted if isinstance(row, PreparedRow)]
         searched = self._search_benchmarks(well_formed)
         drop_twins = self.settings.decontamination.drop_twins
@@ -88,20 +89,28 @@ class Judge:
         pairs = zip(accepted, columns["licence"], strict=True)
         return Slice(
             num_in=len(rows),
-            rows=[make_training_row(one, licence) for one, licence in pairs],
+            rows=[make_stored_row(one, licence) for one, licence in pairs],
             columns=columns,
             rejected=[one.outcome for one in judged if isinstance(one.outcome, Rejected)],
             findings=[(one.row_id, finding) for one in judged for finding in one.findings],
         )
 
-    def _admit(self, raw: RawRow) -> PreparedRow | Rejected:
+    def _admit(self, rows: Sequence[RawRow]) -> list[PreparedRow | Rejected]:
+        """Rows understood, levelled and held against the rules."""
+        levelled = [self._level(raw) for raw in rows]
+        validation = self.settings.validation
+        formed = [row for row in levelled if isinstance(row, PreparedRow)]
+        looks = iter(look_at(formed, validation.min_distinct_ngrams))
+        return [
+            row if isinstance(row, Rejected) else validate_row(row, validation, next(looks)) or row
+            for row in levelled
+        ]
+
+    def _level(self, raw: RawRow) -> PreparedRow | Rejected:
         candidate = self.parser.parse(raw)
         if isinstance(candidate, Rejected):
             return candidate
-        row = normalize_row(candidate, self.settings.validation.max_chars)
-        if isinstance(row, Rejected):
-            return row
-        return validate_row(row, self.settings.validation) or row
+        return normalize_row(candidate, self.settings.validation.max_chars)
 
     def _search_benchmarks(self, rows: Sequence[PreparedRow]) -> list[tuple[Finding, ...]]:
         if not self.settings.decontamination.enabled:
@@ -146,6 +155,29 @@ def open_judge(recipe: Recipe, parser: Parser, benchmarks: BenchmarkIndex | None
         parser=parser,
         settings=recipe.settings.curriculum,
         benchmarks=load_benchmark_index(recipe) if benchmarks is None else benchmarks,
+    )
+
+
+def make_stored_row(measured: Measured, licence: str) -> StoredRow:
+    """The row as it is stored, to be published."""
+    candidate, size = measured.row.candidate, measured.size
+    values = {
+        "id": candidate.row_id,
+        "source": candidate.source,
+        "source_revision": candidate.source_revision,
+        "source_id": candidate.source_id,
+        "licence": licence,
+        "domain": candidate.domain,
+        "difficulty": candidate.difficulty,
+        "num_prompt_tokens": size.num_prompt_tokens,
+        "num_completion_tokens": size.num_completion_tokens,
+        "num_tokens": size.num_tokens,
+    }
+    return StoredRow(
+        fields=render_fields(values, candidate.provenance),
+        prompt=measured.prompt,
+        completion=measured.completion,
+        question=measured.row.question.encode(),
     )
 
 

@@ -27,12 +27,12 @@ nicht
 ein eine von den mit wie het een van zijn jest oraz nie jakie ile bir ve için olan kaç yang dan
 dengan adalah của và là các
 """
-_ENGLISH = frozenset(_ENGLISH_WORDS.split())
+ENGLISH = frozenset(_ENGLISH_WORDS.split())
 _LATIN = frozenset(_OTHER_WORDS.split())
 """Words that English texts do not hold, or hold by chance only."""
-_ENOUGH_ENGLISH = 4
+ENOUGH_ENGLISH = 4
 _LEAST_LATIN, _LATIN_SHARE = 3, 0.12
-_WORD_CHARS = 800
+WORD_CHARS = 800
 """Characters of a beginning whose words tell its language."""
 
 
@@ -52,8 +52,8 @@ def find_foreign_language(text: str, max_share: float) -> str | None:
         letters = sum(map(str.isalpha, sample)) if foreign else 0
         if foreign > max_share * letters:
             return f"{foreign} of {letters} letters"
-    words = text[:_WORD_CHARS].lower().split()
-    if len(words) < _LEAST_WORDS or len(_ENGLISH.intersection(words)) >= _ENOUGH_ENGLISH:
+    words = text[:WORD_CHARS].lower().split()
+    if len(words) < _LEAST_WORDS or len(ENGLISH.intersection(words)) >= ENOUGH_ENGLISH:
         return None
     latin = sum(word in _LATIN for word in words)
     if latin >= _LEAST_LATIN and latin / len(words) > _LATIN_SHARE:

@@ -13,6 +13,7 @@ import unicodedata
 import numpy as np
 
 from curriculum.candidates import Candidate, PreparedRow, refuse
+from curriculum.text_kernels import has_blank_ends
 from pipeline.records import Rejected
 from pipeline.student import THINK_CLOSE, THINK_OPEN
 
@@ -35,7 +36,6 @@ _ANSWER_TAGS = (
 )
 _INVISIBLE = "\x00\u00ad\u200b\u2060\ufeff"
 _BLANKS_AT_LINE_END = re.compile(r"(?<![ \t])[ \t]+\n")
-_LINE_END, _SPACE = b"\n "
 _CHAT_MARKS = (
     "<|im_start|>",
     "<|im_end|>",
@@ -72,10 +72,7 @@ def normalize_text(text: str) -> str:
 
 def _strip_lines(text: str) -> str:
     """ASCII text without blanks at the ends of lines; most texts have none."""
-    codes = np.frombuffer(text.encode("ascii"), np.uint8)
-    # Several times faster than looking for " \n".
-    has_spaces = bool(((codes[1:] == _LINE_END) & (codes[:-1] == _SPACE)).any())
-    if not has_spaces and ("\t" not in text or "\t\n" not in text):
+    if not has_blank_ends(np.frombuffer(text.encode("ascii"), np.uint8)):
         return text
     for _ in range(2):
         text = text.replace(" \n", "\n")

@@ -10,24 +10,21 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from curriculum.candidates import PreparedRow, refuse
 from curriculum.languages import find_foreign_language
+from curriculum.quick_looks import LEAST_WORDS, NGRAM, SUSPECT, TAIL_CHARS, TAIL_WORDS, Look
 from pipeline.records import Rejected
 from pipeline.settings.validation import ValidationSettings
 
 STAGE = "validate"
 
-_FENCE = re.compile(r"^[ \t]*```([^\n`]*)$", re.MULTILINE)
 _LANGUAGE_NAMES = {
     "python": frozenset({"python", "python3", "py"}),
     "cpp": frozenset({"cpp", "c++", "cc", "cxx"}),
 }
 _LINK = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
-_TAIL_WORDS, _TAIL_CHARS = 400, 2800
-_MIN_WORDS_FOR_REPETITION = 60
-_NGRAM = 4
 _PIECE_CHARS, _SPAN_CHARS, _MAX_PIECES = 120, 12_000, 4
 """A reasoning whose last 120 characters stand four times in its last 12,000 runs in a circle."""
 
@@ -35,9 +32,21 @@ Check = Callable[[PreparedRow, ValidationSettings], tuple[str, str] | None]
 """Returns (reason, detail) of a refusal, or ``None``."""
 
 
-def validate_row(row: PreparedRow, settings: ValidationSettings) -> Rejected | None:
-    """The first rule that a row breaks, or ``None``."""
+def validate_row(
+    row: PreparedRow, settings: ValidationSettings, look: Look = SUSPECT
+) -> Rejected | None:
+    """The first rule that a row breaks, or ``None``.
+
+    Args:
+        row: The row.
+        settings: Limits.
+        look: What the row may break, see :func:`curriculum.quick_looks.look_at`.
+    """
     for check in _CHECKS:
+        if check is check_language and not look.may_be_foreign:
+            continue
+        if check is check_repetition and not look.may_repeat and not ends_in_circle(row):
+            continue
         found = check(row, settings)
         if found is not None:
             return refuse(row.candidate.row_id, STAGE, *found)
@@ -78,18 +87,25 @@ def check_spam(row: PreparedRow, settings: ValidationSettings) -> tuple[str, str
 def check_repetition(row: PreparedRow, settings: ValidationSettings) -> tuple[str, str] | None:
     """A text that ends in a loop: few distinct word 4-grams at its end, or its end many times."""
     for name, text in (("thinking", row.thinking), ("answer", row.answer)):
-        words = text[-_TAIL_CHARS:].split()[-_TAIL_WORDS:]
-        if len(words) >= _MIN_WORDS_FOR_REPETITION:
+        words = text[-TAIL_CHARS:].split()[-TAIL_WORDS:]
+        if len(words) >= LEAST_WORDS:
             share = distinct_share(words, settings.min_distinct_ngrams)
             if share < settings.min_distinct_ngrams:
                 detail = f"{share:.0%} distinct 4-grams at the {name}'s end"
                 return "degenerate_repetition", detail
-    piece = row.thinking[-_PIECE_CHARS:]
-    if len(piece) == _PIECE_CHARS:
-        times = row.thinking[-_SPAN_CHARS:].count(piece)
-        if times >= _MAX_PIECES:
-            return "degenerate_repetition", f"the thinking's end stands there {times} times"
+    times = ends_in_circle(row)
+    if times:
+        return "degenerate_repetition", f"the thinking's end stands there {times} times"
     return None
+
+
+def ends_in_circle(row: PreparedRow) -> int:
+    """How often a reasoning's end stands near its end, or 0 if not too often."""
+    piece = row.thinking[-_PIECE_CHARS:]
+    if len(piece) < _PIECE_CHARS:
+        return 0
+    times = row.thinking[-_SPAN_CHARS:].count(piece)
+    return times if times >= _MAX_PIECES else 0
 
 
 def distinct_share(words: list[str], enough: float) -> float:
@@ -98,8 +114,8 @@ def distinct_share(words: list[str], enough: float) -> float:
     Every distinct word but three begins a 4-gram that no other word begins, so that many different
     words settle it without making the 4-grams.
     """
-    num_grams = len(words) - _NGRAM + 1
-    at_least = (len(set(words)) - _NGRAM + 1) / num_grams
+    num_grams = len(words) - NGRAM + 1
+    at_least = (len(set(words)) - NGRAM + 1) / num_grams
     if at_least > enough:
         return at_least
     grams = zip(words, words[1:], words[2:], words[3:], strict=False)
@@ -136,13 +152,25 @@ def read_blocks(text: str) -> list[tuple[str, str]] | None:
     """(label, text) of the fenced blocks, or ``None`` when one is not closed."""
     if "```" not in text:
         return []
-    marks = list(_FENCE.finditer(text))
+    marks = list(_find_fences(text))
     if len(marks) % 2:
         return None
     return [
-        (start.group(1).strip().lower(), text[start.end() : end.start()])
+        (start[2].strip().lower(), text[start[1] : end[0]])
         for start, end in zip(marks[::2], marks[1::2], strict=True)
     ]
+
+
+def _find_fences(text: str) -> Iterator[tuple[int, int, str]]:
+    """Lines that open or close a block: where each begins and ends, and the label."""
+    at = text.find("```")
+    while at >= 0:
+        start, end = text.rfind("\n", 0, at) + 1, text.find("\n", at)
+        end = len(text) if end < 0 else end
+        label = text[at + 3 : end]
+        if "`" not in label and not text[start:at].strip(" \t"):
+            yield start, end, label
+        at = text.find("```", end)
 
 
 def find_syntax_error(program: str) -> str | None:

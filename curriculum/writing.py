@@ -20,9 +20,10 @@ import pyarrow as pa
 from curriculum.executors import Executor
 from curriculum.features import Rows
 from curriculum.mixing import make_copy_id
-from curriculum.prepared import ROW_SCHEMA, Places, gather_rows
+from curriculum.prepared import Places, gather_rows
 from curriculum.refusals import RefusalWriter
 from curriculum.selection import Selection
+from curriculum.stored_rows import ROW_SCHEMA
 from pipeline.errors import ManifestMismatch
 from pipeline.hashing import content_hash
 from pipeline.stages import Batch, Stage, WrittenBatch, staged_path

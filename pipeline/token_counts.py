@@ -67,7 +67,7 @@ class TokenCounter:
             np.zeros(2, np.int64),
         )
 
-    def count(self, texts: Sequence[str]) -> Int64s:
+    def count(self, texts: Sequence[str | bytes]) -> Int64s:
         """Number of ids of each text: ``len(processor().encode(text))``.
 
         Raises:
@@ -75,24 +75,31 @@ class TokenCounter:
         """
         return self._count(texts, is_start=True)
 
-    def count_after_cut(self, texts: Sequence[str]) -> Int64s:
+    def count_after_cut(self, texts: Sequence[str | bytes]) -> Int64s:
         """Number of ids that each text adds to one that ends with a line break."""
         return self._count(texts, is_start=False)
 
-    def count_examples(self, prompts: Sequence[str], completions: Sequence[str]) -> ExampleCounts:
-        """Counts of rendered prompts and completions, each pair encoded as one text."""
+    def count_examples(
+        self, prompts: Sequence[str], completions: Sequence[str | bytes]
+    ) -> ExampleCounts:
+        """Counts of rendered prompts and completions, each pair encoded as one text.
+
+        Args:
+            prompts: Rendered prompts.
+            completions: Rendered completions, or their UTF-8.
+        """
         num_prompt = self.count(prompts)
         num_completion = self.count_after_cut(completions)
         is_ambiguous = np.zeros(len(prompts), bool)
         for row, prompt in enumerate(prompts):
             if not prompt.endswith(_CUT):
-                counts = _count_jointly(prompt, completions[row])
+                counts = _count_jointly(prompt, _decoded(completions[row]))
                 is_ambiguous[row] = counts is None
                 num_prompt[row], num_completion[row] = counts or (0, 0)
         # <s> and </s>.
         return ExampleCounts(num_prompt + 1, num_completion + 1, is_ambiguous)
 
-    def _count(self, texts: Sequence[str], *, is_start: bool) -> Int64s:
+    def _count(self, texts: Sequence[str | bytes], *, is_start: bool) -> Int64s:
         from pipeline.kernels.pieces import TOO_LONG, count_ids
 
         counts = np.empty(len(texts), np.int64)
@@ -106,9 +113,10 @@ class TokenCounter:
             group = counts[first:last]
             count_ids(np.frombuffer(data, np.uint8), spans, self._vocabulary, self._kept, group)
             if _SPECIAL.encode() in data:
-                group[np.array([_SPECIAL in text for text in texts[first:last]])] = TOO_LONG
+                has_special = [_SPECIAL in _decoded(text) for text in texts[first:last]]
+                group[np.array(has_special)] = TOO_LONG
             for row in np.flatnonzero(group == TOO_LONG).tolist():
-                group[row] = _count_slowly(texts[first + row], is_start=is_start)
+                group[row] = _count_slowly(_decoded(texts[first + row]), is_start=is_start)
         return counts
 
 
@@ -129,11 +137,15 @@ def _count_jointly(prompt: str, completion: str) -> tuple[int, int] | None:
     return (len(own), len(joint) - len(own)) if joint[: len(own)] == own else None
 
 
-def _encoded(texts: Sequence[str]) -> Iterator[tuple[int, int, bytes, list[int]]]:
+def _decoded(text: str | bytes) -> str:
+    return text if isinstance(text, str) else text.decode()
+
+
+def _encoded(texts: Sequence[str | bytes]) -> Iterator[tuple[int, int, bytes, list[int]]]:
     """Groups of texts: first, last, their bytes with a blank before each, and their sizes."""
     first, pieces, total = 0, [b""], 0
     for row, text in enumerate(texts):
-        pieces.append(text.encode())
+        pieces.append(text if isinstance(text, bytes) else text.encode())
         total += len(pieces[-1])
         if total >= _GROUP_BYTES or row + 1 == len(texts):
             yield (

@@ -41,8 +41,8 @@ symbol (lower merges first), -1 for one that is no piece; whether two bytes are 
 :func:`find_cuts`. The alphabet's characters are the first symbols, in their order."""
 
 Kept = tuple[UInt64s, UInt64s, Int64s]
-"""Chunks by hash, each with its count in the sixteenth byte; longer ones, each with its count in the
-thirty-second byte; and how many there are of both."""
+"""Chunks by hash, each with its count in the sixteenth byte; longer ones, each with its count in
+the thirty-second byte; and how many there are of both."""
 
 
 @compiled

@@ -10,8 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curriculum.candidates import Candidate, PreparedRow
 from curriculum.sources.open_code_reasoning import REQUIRED
 from pipeline.manifest import Version
+from pipeline.records import Provenance
 from pipeline.settings import Recipe, load_recipe
 
 OCR = pa.schema([pa.field(name, pa.string()) for name in (*REQUIRED, "index")])
@@ -39,6 +41,29 @@ def ocr_row(question: str | None, output: str | None = GOOD_CODE, **changes: Any
 def ot2_row(question: str | None, answer: str | None = GOOD_MATH, **changes: Any) -> dict[str, Any]:
     turns = [{"from": "user", "value": question}, {"from": "assistant", "value": answer}]
     return {"conversations": turns, "question": question, "source": None, "id": 1, **changes}
+
+
+def prepared_row(*, question: str, thinking: str, answer: str) -> PreparedRow:
+    candidate = Candidate(
+        row_id="0" * 32,
+        source="s",
+        source_revision="r",
+        source_id="1",
+        question=question,
+        user_text=question,
+        response=None,
+        licence="mit",
+        domain="other",
+        difficulty=None,
+        provenance=Provenance(),
+    )
+    return PreparedRow(
+        candidate=candidate,
+        question=question,
+        user_text=question,
+        thinking=thinking,
+        answer=answer,
+    )
 
 
 def write(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> Path:

@@ -1,0 +1,138 @@
+"""What the rules of :mod:`curriculum.quick_looks` count in many texts at once, compiled."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.kernels.compiling import compiled
+
+UInt8s = npt.NDArray[np.uint8]
+UInt64s = npt.NDArray[np.uint64]
+Int64s = npt.NDArray[np.int64]
+
+_BASIS = np.uint64(0xCBF29CE484222325)
+_PRIME = np.uint64(0x100000001B3)
+_SLOTS = 1024
+
+
+@compiled
+def _is_blank(byte: int) -> bool:
+    """What ``str.split`` splits ASCII text at."""
+    return byte == 32 or 9 <= byte <= 13 or 28 <= byte <= 31
+
+
+@compiled
+def has_blank_ends(data: UInt8s) -> bool:
+    """Whether a blank or a tab stands before a line's end; without a branch, so many at a time."""
+    found = False
+    for place in range(1, len(data)):
+        before = data[place - 1]
+        found |= (data[place] == 10) & ((before == 32) | (before == 9))
+    return found
+
+
+@compiled
+def _slot(value: np.uint64, size: int) -> np.int64:
+    """Where a hash is looked for first: FNV mixes its low bits least."""
+    return np.int64((value ^ (value >> np.uint64(32))) & np.uint64(size - 1))
+
+
+@compiled
+def hash_word(text: UInt8s) -> np.uint64:
+    """Hash of a word, lower-cased."""
+    value = _BASIS
+    for byte in text:
+        value = (value ^ np.uint64(byte + 32 if 65 <= byte <= 90 else byte)) * _PRIME
+    return value
+
+
+@compiled
+def fill_words(table: UInt64s, words: UInt64s) -> None:
+    """Put hashes into a table that is at least twice as large; 0 is a free slot."""
+    for word in words:
+        slot = _slot(word, len(table))
+        while table[slot] != np.uint64(0) and table[slot] != word:
+            slot = np.int64((slot + 1) % len(table))
+        table[slot] = word
+
+
+@compiled
+def count_tail_words(data: UInt8s, spans: Int64s, most: int, counts: Int64s) -> None:
+    """Words at the end of every ASCII text, and how many of them differ.
+
+    Args:
+        data: All texts.
+        spans: Where each begins and ends.
+        most: Words that are counted, fewer than half of :data:`_SLOTS`.
+        counts: Written: (words, different words) of each.
+    """
+    seen, stamps = np.zeros(_SLOTS, np.uint64), np.zeros(_SLOTS, np.int64)
+    for row in range(len(spans)):
+        start, place = spans[row, 0], spans[row, 1]
+        num, distinct = 0, 0
+        while num < most and place > start:
+            while place > start and _is_blank(data[place - 1]):
+                place -= 1
+            if place == start:
+                break
+            value = _BASIS
+            while place > start and not _is_blank(data[place - 1]):
+                place -= 1
+                value = (value ^ np.uint64(data[place])) * _PRIME
+            num += 1
+            slot = _slot(value, _SLOTS)
+            while stamps[slot] == row + 1 and seen[slot] != value:
+                slot = np.int64((slot + 1) % _SLOTS)
+            if stamps[slot] != row + 1:
+                stamps[slot], seen[slot] = row + 1, value
+                distinct += 1
+        counts[row, 0], counts[row, 1] = num, distinct
+
+
+@compiled
+def count_known_words(data: UInt8s, spans: Int64s, table: UInt64s, counts: Int64s) -> None:
+    """Different words of every ASCII text that a table of at most 64 words holds."""
+    found = np.zeros(len(table), np.int64)
+    for row in range(len(spans)):
+        place, end, num = spans[row, 0], spans[row, 1], 0
+        while place < end:
+            if _is_blank(data[place]):
+                place += 1
+                continue
+            value = _BASIS
+            while place < end and not _is_blank(data[place]):
+                byte = data[place]
+                value = (value ^ np.uint64(byte + 32 if 65 <= byte <= 90 else byte)) * _PRIME
+                place += 1
+            slot = _slot(value, len(table))
+            while table[slot] != np.uint64(0):
+                if table[slot] == value:
+                    num += found[slot] != row + 1
+                    found[slot] = row + 1
+                    break
+                slot = np.int64((slot + 1) % len(table))
+        counts[row] = num
+
+
+@compiled
+def find_foreign(data: UInt8s, spans: Int64s, flags: UInt8s) -> None:
+    """Flag every text that may hold a letter of another script than Latin and Greek.
+
+    Looks at the leading bytes of UTF-8: 2 bytes from U+0400 on, 3 bytes but for U+2000 to U+2BFF
+    and U+3000 to U+303F, 4 bytes but for mathematical alphabets and pictures.
+    """
+    for row in range(len(spans)):
+        flags[row] = 0
+        for place in range(spans[row, 0], spans[row, 1]):
+            lead = data[place]
+            if lead < 0xD0:
+                continue
+            if lead == 0xE2 and data[place + 1] < 0xB0:
+                continue
+            if lead == 0xE3 and data[place + 1] == 0x80:
+                continue
+            if lead == 0xF0 and (data[place + 1] == 0x9D or data[place + 1] == 0x9F):
+                continue
+            flags[row] = 1
+            break
