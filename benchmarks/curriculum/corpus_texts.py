@@ -2,7 +2,7 @@
 
 Every text follows from (seed, kind, row), so that a row can repeat any other without memory of it.
 Reasoning is cut in runs of 22 words out of one long stream, which costs a fifth of drawing its
-words; a run's formula has numbers of its own, so no two texts share more than a run.
+words; the formula after each is one of 65,536, so no two texts share much more than a run.
 Words are the word pieces of the student's vocabulary in the order in which it learned them, which
 is that of their frequency, drawn by Zipf's law; a long tail of compounds keeps caches honest.
 Measured on these texts, a token has 3.5 characters or so, as in the reasoning of real models.
@@ -11,6 +11,7 @@ Measured on these texts, a token has 3.5 characters or so, as in the reasoning o
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
 from textwrap import fill
 
@@ -28,6 +29,8 @@ _COMPOUNDS = 30_000
 _DRAWS = 1 << 22
 """Words of the stream: 34 MB of text in each process that writes."""
 _RUN = 22
+_BANK = 1 << 16
+"""Statements and formulas with their numbers, made once."""
 _STATEMENTS = (
     ". Wait, let me check that again. If $x_{%d} = %d$ then $\\frac{%d}{x + %d}$ is too large, so",
     ". So the number of ways is $\\binom{%d}{%d} = %d$ and we need to subtract %d.\n",
@@ -36,8 +39,7 @@ _STATEMENTS = (
     ". For n = %d, the sum is %d + %d = %d. That matches the third example.\n",
     ". dp[i][j] = max(dp[i-%d][j], dp[i-1][j-%d] + v[i]) for j >= %d, which is O(n * %d).\n",
 )
-_PLAIN_STATEMENTS = tuple(text.replace("…", "...") for text in _STATEMENTS)
-_FORMULAS = ("$x^2 + {a}x = {b}$", "$\\frac{{{a}}}{{{b}}}$", "{a}", "{b}", "$n \\le {a}$", "{a},")
+_FORMULAS = ("$x^2 + %dx = %d$", "$\\frac{%d}{%d}$", "%d", "$n \\le %d$", "%d,", "$%d^{%d}$")
 _PROGRAM = (
     "import sys\n\n\ndef solve(values):\n    total = {a}\n    for i, value in enumerate(values):\n"
     "        if value % {b} == i % {c}:\n            total += value * {d}\n"
@@ -67,6 +69,11 @@ class Texts:
         sizes = np.array([len(word) + 1 for word in self._words], np.int32)
         self._ends = np.concatenate([[0], np.cumsum(sizes[self._draws])]).astype(np.int32)
         self._stream = " ".join(map(self._words.__getitem__, self._draws.tolist()))
+        most = 10 ** (1 + rng.random((_BANK, 1)) * 3)
+        numbers = (1 + rng.random((_BANK, 4)) * most).astype(np.int64).tolist()
+        self._statements = fill_in(_STATEMENTS, numbers)
+        self._plain_statements = [text.replace("…", "...") for text in self._statements]
+        self._formulas = fill_in(_FORMULAS, numbers)
 
     def random(self, kind: str, row: int) -> Random:
         """The numbers behind one text."""
@@ -93,9 +100,10 @@ class Texts:
         rng = self.random(kind, row)
         num = int(low + rng.random() * (high - low)) // 7
         items = self.words(rng, num)
-        numbers = iter(draw_numbers(rng, 2, 5000, num // 9 * 2 + 2).tolist())
-        for place, a, b in zip(range(5, num, 9), numbers, numbers, strict=False):
-            items[place] = _FORMULAS[(a + b) % len(_FORMULAS)].format(a=a, b=b)
+        places = range(5, num, 9)
+        picks = draw_numbers(rng, 0, _BANK, len(places)).tolist()
+        for place, pick in zip(places, picks, strict=True):
+            items[place] = self._formulas[pick]
         for place in range(13, num, 17):
             items[place] += "."
         return items
@@ -103,14 +111,10 @@ class Texts:
     def trace(self, rng: Random, size: int) -> str:
         """Reasoning of about ``size`` characters: prose, formulas, recurrences."""
         num = max(round(size / 9 / _RUN), 1)
-        numbers = draw_numbers(rng, 1, 10 ** int(1 + rng.random() * 4), num * 4).tolist()
-        statements = _STATEMENTS if rng.random() < 1 / 3 else _PLAIN_STATEMENTS
-        pieces = [
-            run + statements[(values[0] + values[2]) % len(statements)] % values
-            for run, values in zip(
-                self.runs(rng, num), zip(*[iter(numbers)] * 4, strict=True), strict=True
-            )
-        ]
+        statements = self._statements if rng.random() < 1 / 3 else self._plain_statements
+        picks = draw_numbers(rng, 0, _BANK, num).tolist()
+        runs = zip(self.runs(rng, num), picks, strict=True)
+        pieces = [run + statements[pick] for run, pick in runs]
         return " ".join(pieces)
 
     def program(self, rng: Random) -> str:
@@ -123,6 +127,15 @@ class Texts:
 def make_texts(seed: int) -> Texts:
     """This process's texts: making the stream takes over a second."""
     return Texts(seed)
+
+
+def fill_in(templates: Sequence[str], numbers: list[list[int]]) -> list[str]:
+    """The templates in turn, each with as many numbers as it has places for."""
+    places = [template.count("%d") for template in templates]
+    return [
+        templates[row % len(templates)] % tuple(values[: places[row % len(templates)]])
+        for row, values in enumerate(numbers)
+    ]
 
 
 def draw_numbers(rng: Random, low: int, high: int, num: int) -> npt.NDArray[np.int64]:
