@@ -45,7 +45,12 @@ def follow_rows(labels: Path, version: Path) -> pl.DataFrame:
         .with_columns(
             is_kept=pl.col("copies").is_not_null(),
             times=pl.col("copies").fill_null(0) + pl.col("refusals").fill_null(0),
-            root=pl.when(is_same).then("of_row").otherwise("row"),
+            # Two renumberings of one problem are the same.
+            root=pl.when(is_same)
+            .then("of_row")
+            .when(pl.col("kind") == "renumbered")
+            .then(-1 - pl.col("of_row"))
+            .otherwise("row"),
             kind=pl.when(pl.col("kind").str.starts_with("alike-"))
             .then(pl.format("alike {}", bucket))
             .otherwise("kind"),
