@@ -200,7 +200,7 @@ def test_workers_make_the_same_files_as_one_process(
     tokenise(version, tmp_path / "one", num_workers=1, encoded_rows=64)
     monkeypatch.setattr(tokens, "MIN_ROWS_A_WORKER", 1)
     monkeypatch.setattr(tokens, "MIN_ROWS_TO_COMPILE", 1)
-    tokenise(version, tmp_path / "two", num_workers=2, encoded_rows=64)
+    tokenise(version, tmp_path / "two", num_workers=2, encoded_rows=7)
     assert len(read_tokens(tmp_path / "one")) == 8
     assert read_tokens(tmp_path / "one") == read_tokens(tmp_path / "two")
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -24,10 +24,7 @@ import pyarrow as pa
 import xxhash
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-import pipeline.records
 import pipeline.student
-import trainer.data.chunk_encoder
-import trainer.data.encoding
 from pipeline import console
 from pipeline.hashing import content_hash, file_sha256
 from pipeline.manifest import Version
@@ -50,6 +47,10 @@ SCHEMA = pa.schema(
     ]
 )
 """A document: its ids, how many of them carry no loss, and its row's place in the shard."""
+CODE = ("tokens.py", "encoding.py", "chunk_encoder.py", "chunk_kernels.py")
+"""Files of this package that decide the token files' bytes, beside the chat format."""
+BATCH_ROWS = 500
+"""Rows of a record batch, however many are encoded together: 6 MB of long documents."""
 MIN_ROWS_A_WORKER = 2000
 """Starting a process takes as long as tokenising some hundred long rows."""
 MIN_ROWS_TO_COMPILE = 1000
@@ -115,12 +116,12 @@ def tokenise(version: Version, cache: Path, *, num_workers: int, encoded_rows: i
         )
         for shard in version.manifest.shards
     ]
-    with _wait_for_lock(folder / ".lock"):
-        # Equal shards of a version have one token file.
-        distinct = {task.target: task for task in tasks}
-        missing = [task for task in distinct.values() if _read_receipt(task.target) is None]
-        if missing:
-            _run_tasks(missing, num_workers)
+    # Equal shards of a version have one token file.
+    missing = _list_missing({task.target: task for task in tasks}.values())
+    if missing:
+        with _wait_for_lock(folder / ".lock"):
+            # Whoever had the lock before may have made them.
+            _run_tasks(_list_missing(missing), num_workers)
     receipts = [Receipt.model_validate_json(_receipt_path(t.target).read_bytes()) for t in tasks]
     rejected: dict[str, int] = {}
     for receipt in receipts:
@@ -131,20 +132,20 @@ def tokenise(version: Version, cache: Path, *, num_workers: int, encoded_rows: i
 
 def format_key() -> str:
     """Hash of everything but the rows that decides the token files' bytes."""
-    modules = (
-        pipeline.records,
-        pipeline.student,
-        trainer.data.encoding,
-        trainer.data.chunk_encoder,
-    )
-    sources = {m.__name__: file_sha256(Path(str(m.__file__))) for m in modules}
-    sources[__name__] = file_sha256(Path(__file__))
-    return content_hash({"tokenizer": TOKENIZER_SHA256, "code": sources})
+    files = [Path(__file__).with_name(name) for name in CODE]
+    code = [file_sha256(path) for path in [Path(pipeline.student.__file__), *files]]
+    return content_hash({"tokenizer": TOKENIZER_SHA256, "code": code})
+
+
+def _list_missing(tasks: Iterable[ShardTask]) -> list[ShardTask]:
+    return [task for task in tasks if _read_receipt(task.target) is None]
 
 
 def _run_tasks(missing: Sequence[ShardTask], num_workers: int) -> None:
     from curriculum.executors import PoolExecutor, SerialExecutor
 
+    if not missing:
+        return
     num_rows = sum(task.num_rows for task in missing)
     processes = min(num_workers, len(missing), 1 + num_rows // MIN_ROWS_A_WORKER)
     pool = PoolExecutor(processes, REMEDY) if processes > 1 else None
@@ -162,31 +163,39 @@ def _run_tasks(missing: Sequence[ShardTask], num_workers: int) -> None:
 
 def tokenise_shard(task: ShardTask) -> None:
     """Write one shard's token file and receipt; what a worker does."""
-    counts = {"rows": 0, "documents": 0, "tokens": 0}
+    num_rows = num_documents = num_tokens = 0
     with (
         atomic_path(task.target) as temporary,
         pa.OSFile(str(temporary), "wb") as sink,
         pa.ipc.new_file(sink, SCHEMA) as writer,
     ):
-        rows = read_rows(task.shard, COLUMNS, batch_rows=task.encoded_rows)
-        while piece := list(islice(rows, task.encoded_rows)):
-            documents = encode_rows(
-                piece, counts["rows"], source=str(task.shard), encode=task.encode
-            )
-            kept = [document for document in documents if document is not None]
+        documents = _encode_shard(task)
+        while piece := list(islice(documents, BATCH_ROWS)):
+            kept = [document for document in piece if document is not None]
             if kept:
                 writer.write_batch(_to_batch(kept))
-            counts["rows"] += len(piece)
-            counts["documents"] += len(kept)
-            counts["tokens"] += sum(len(document.input_ids) for document in kept)
-    lost = counts["rows"] - counts["documents"]
+            num_rows += len(piece)
+            num_documents += len(kept)
+            num_tokens += sum(len(document.input_ids) for document in kept)
+    lost = num_rows - num_documents
     receipt = Receipt(
-        **counts,
+        rows=num_rows,
+        documents=num_documents,
+        tokens=num_tokens,
         rejected={NOT_ENCODABLE: lost} if lost else {},
         bytes=task.target.stat().st_size,
         xxh3=_hash(task.target),
     )
     write_json(_receipt_path(task.target), receipt.model_dump())
+
+
+def _encode_shard(task: ShardTask) -> Iterator[Document | None]:
+    """A shard's documents, a few rows in memory as text at a time."""
+    rows = read_rows(task.shard, COLUMNS, batch_rows=task.encoded_rows)
+    first = 0
+    while piece := list(islice(rows, task.encoded_rows)):
+        yield from encode_rows(piece, first, source=str(task.shard), encode=task.encode)
+        first += len(piece)
 
 
 def _to_batch(documents: Sequence[Document]) -> pa.RecordBatch:
