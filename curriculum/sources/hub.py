@@ -21,7 +21,7 @@ from typing import Any
 from curriculum.sources.parts import SourceFile, SourcePart, StoredFiles, stored_parts
 from curriculum.sources.reading import Schema, split_file
 from pipeline import console
-from pipeline.errors import SourceError
+from pipeline.errors import ConfigError, SourceError
 from pipeline.hashing import file_sha256
 from pipeline.settings.sources import SourceSettings
 from pipeline.store import explain_disk_errors, write_json
@@ -40,6 +40,24 @@ class HubFile:
     size: int
     sha256: str | None
     """``None`` where the hub keeps it in git itself, as it does with small files."""
+
+
+UNPINNED = "unpinned"
+"""What bundled recipes say instead of a commit: which one is the user's to choose."""
+
+
+def _require_pinned(settings: SourceSettings) -> None:
+    """Stop before anything is fetched at a revision that nobody chose.
+
+    Raises:
+        ConfigError: The recipe's placeholder is still there.
+    """
+    if settings.revision == UNPINNED:
+        raise ConfigError(
+            f"source {settings.name}: the recipe leaves the revision of {settings.hub_id} to you",
+            hint="take a commit from the dataset's page and pass --set "
+            "curriculum.sources.N.revision=COMMIT (N counts from 0), or write it into the recipe",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +120,7 @@ class HubSource:
 
     def _list_files(self, spool: Path) -> list[HubFile]:
         """The dataset's files that the source names, sorted; asked once."""
+        _require_pinned(self.settings)
         known = spool / _LISTING
         if known.is_file():
             return [HubFile(**entry) for entry in json.loads(known.read_text(encoding="utf-8"))]
