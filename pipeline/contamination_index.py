@@ -23,13 +23,15 @@ from pipeline.word_forms import VARIABLE, content_form, gram_form, spellings, st
 from pipeline.word_hashes import WordHashes, hash_tokens, hash_words
 
 if TYPE_CHECKING:
-    from pipeline.kernels.benchmark_items import Lists, Table
+    from pipeline.kernels.problem_words import Table
 
 UInt8s = npt.NDArray[np.uint8]
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
 Float32s = npt.NDArray[np.float32]
+Postings = tuple[Int64s, Int32s]
+"""Where each list begins, and all of them."""
 
 _COVERAGE_SLACK = 0.75
 """Candidates have this part of what the rule asks for: the exact reading sets more notation
@@ -59,8 +61,7 @@ def make_tables(entries: Sequence[Entry], settings: DecontaminationSettings) -> 
     ngram = settings.ngram
     hashes = hash_words([open_fractions(entry.reading.text) for entry in entries])
     vocabulary = _Vocabulary(entries)
-    words = vocabulary.words()
-    triples = _make_table(*vocabulary.triple_keys())
+    words = (*vocabulary.words(), *_make_table(*vocabulary.triple_keys()))
     grams, gram_lists, sizes = _index_grams(hashes, words, ngram)
     starts, nexts = _index_short(entries, hashes)
     features = [vocabulary.compared(entry) for entry in entries]
@@ -89,7 +90,7 @@ def make_tables(entries: Sequence[Entry], settings: DecontaminationSettings) -> 
         sizes,
         least_rare,
     )
-    return Tables(words, (*triples, *grams, *starts), lists, rules)
+    return Tables(words, (*grams, *starts), lists, rules)
 
 
 def read_tables(path: Path) -> Tables:
@@ -123,17 +124,21 @@ class Scanner:
 
     def scan(self, texts: Sequence[str]) -> list[list[int]]:
         """Numbers of the entries that each text may hold."""
-        from pipeline.kernels.benchmark_items import scan
+        from pipeline.kernels import benchmark_items as items
+        from pipeline.kernels.problem_words import Words, level
 
-        words = hash_words([open_fractions(text) for text in texts])
-        places, entries = scan(
-            (words.hashes, words.kinds, words.offsets),
-            self._tables.words,
-            self._tables.tables,
-            self._tables.lists,
-            self._tables.rules,
-        )
         found: list[list[int]] = [[] for _ in texts]
+        words, tables = hash_words([open_fractions(text) for text in texts]), self._tables
+        rules = items.Rules(*tables.rules)
+        known = Words(*tables.words)
+        levelled = level(words.hashes, words.kinds, words.offsets, known, rules.ngram)
+        places, entries = items.scan(
+            (words.hashes, words.offsets),
+            levelled,
+            items.Tables(*tables.tables),
+            items.Lists(*tables.lists),
+            rules,
+        )
         for place, entry in zip(places.tolist(), entries.tolist(), strict=True):
             found[place].append(entry)
         return found
@@ -180,21 +185,14 @@ def _least_shared(weight: float, marks: Sequence[tuple[float, float]]) -> float:
 
 def _index_grams(
     hashes: WordHashes, known: tuple[Any, ...], ngram: int
-) -> tuple[tuple[Any, ...], Lists, Int32s]:
-    from pipeline.kernels.benchmark_items import MOST_VARIABLES, level_one, write_grams
+) -> tuple[tuple[Any, ...], Postings, Int32s]:
+    from pipeline.kernels.problem_words import Words, level
 
     numbers: dict[int, int] = {}
     by_entry: list[list[int]] = []
-    no_triples = _make_table(np.empty(0, np.uint64), np.empty(0, np.int32))
-    for place in range(len(hashes)):
-        words = hashes.of(place)
-        size = len(words)
-        kinds = hashes.kinds[hashes.offsets[place] : hashes.offsets[place + 1]]
-        forms = np.empty(MOST_VARIABLES * size, np.uint64)
-        room = np.empty(len(forms), np.int32)
-        size = level_one(words, kinds, known, no_triples, (forms, room, room.copy()))
-        grams = np.empty(max(0, size - ngram + 1), np.uint64)
-        write_grams(forms[:size], ngram, grams)
+    levelled = level(hashes.hashes, hashes.kinds, hashes.offsets, Words(*known), ngram)
+    for start, end in pairwise(levelled.offsets.tolist()):
+        grams = levelled.grams[start : max(start, end - ngram + 1)]
         distinct = dict.fromkeys(grams.tolist())
         by_entry.append([numbers.setdefault(gram, len(numbers)) for gram in distinct])
     keys = np.array(list(numbers), np.uint64)
@@ -238,7 +236,7 @@ class _Vocabulary:
 
     def words(self) -> tuple[UInt64s, Int32s, UInt64s, Int32s, UInt8s]:
         """Table from a word's hash to an entry, and the entries' forms, features and parts."""
-        from pipeline.kernels.benchmark_items import SAYS, WEIGHTLESS
+        from pipeline.kernels.problem_words import SAYS, WEIGHTLESS
 
         tokens = dict.fromkeys([*stop_words(), *variables(), *self._tokens])
         for feature in self._numbers:
@@ -262,7 +260,7 @@ class _Vocabulary:
 
     def triple_keys(self) -> tuple[UInt64s, Int32s]:
         """Hashes of the triples, and their numbers."""
-        from pipeline.kernels.benchmark_items import write_grams
+        from pipeline.kernels.problem_words import write_grams
 
         triples = [feature for feature in self._numbers if " " in feature]
         keys = np.empty(len(triples), np.uint64)
@@ -292,7 +290,7 @@ def _part_code(part: str) -> int:
 
 
 def _make_table(keys: UInt64s, values: Int32s) -> Table:
-    from pipeline.kernels.benchmark_items import fill
+    from pipeline.kernels.problem_words import fill
 
     size = 1 << max(4, int(2 * len(keys)).bit_length())
     table = (np.zeros(size, np.uint64), np.full(size, -1, np.int32))
@@ -309,7 +307,7 @@ def _make_filter(keys: UInt64s) -> UInt64s:
     return bits
 
 
-def _invert(lists: Sequence[Sequence[int]], size: int) -> Lists:
+def _invert(lists: Sequence[Sequence[int]], size: int) -> Postings:
     """For each number, the places of the lists that hold it."""
     places: list[list[int]] = [[] for _ in range(size)]
     for place, numbers in enumerate(lists):
@@ -318,7 +316,7 @@ def _invert(lists: Sequence[Sequence[int]], size: int) -> Lists:
     return _concatenate(places)
 
 
-def _concatenate(lists: Sequence[Sequence[int]]) -> Lists:
+def _concatenate(lists: Sequence[Sequence[int]]) -> Postings:
     offsets = np.zeros(len(lists) + 1, np.int64)
     np.cumsum([len(numbers) for numbers in lists], out=offsets[1:])
     return offsets, np.array([number for numbers in lists for number in numbers], np.int32)

@@ -257,9 +257,10 @@ def _key_of(data: UInt8s, start: int, end: int) -> tuple[np.uint64, np.uint64]:
 
 @compiled
 def _count_long(
-    data: UInt8s, start: int, end: int, vocabulary: Vocabulary, kept: Kept, work: Int32s
+    data: UInt8s, span: tuple[int, int], vocabulary: Vocabulary, kept: Kept, work: Int32s
 ) -> int:
     """Number of ids of a chunk of 16 bytes or more, kept if it has a key."""
+    start, end = span
     if end - start > LONG_KEY_BYTES or data[start] == 0:
         return _merge_chunk(data, start, end, vocabulary, work)
     keys, used = kept[1], kept[2]
@@ -287,9 +288,10 @@ def _count_long(
 
 @compiled
 def _count_short(
-    data: UInt8s, start: int, end: int, vocabulary: Vocabulary, kept: Kept, work: Int32s
+    data: UInt8s, span: tuple[int, int], vocabulary: Vocabulary, kept: Kept, work: Int32s
 ) -> int:
     """Number of ids of a chunk of at most 15 bytes that was not kept; it is now."""
+    start, end = span
     count = _merge_chunk(data, start, end, vocabulary, work)
     if data[start] != 0:
         keys, used = kept[0], kept[2]
@@ -336,9 +338,9 @@ def count_ids(
                 # 0 where there is none: that is what a free slot holds.
                 count = int(keys[slot, 1] >> np.uint64(56))
                 if count == 0:
-                    count = _count_short(data, start, stop, vocabulary, kept, work)
+                    count = _count_short(data, (start, stop), vocabulary, kept, work)
             else:
-                count = _count_long(data, start, stop, vocabulary, kept, work)
+                count = _count_long(data, (start, stop), vocabulary, kept, work)
                 if count < 0:
                     total = TOO_LONG
                     break

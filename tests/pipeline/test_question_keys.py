@@ -7,11 +7,14 @@ from hypothesis import strategies as st
 
 from pipeline.questions import question_key, question_keys
 
+_MACROS = (
+    r"\dfrac \tfrac \frac \left \right \big \bigl \bigr \bigx \displaystyle \( \) \[ \] \dots \cdots "
+    r"\ldots \dotsx \le \leq \ge \geq \neq \ne \leqslant \, \; \: \! \quad \quads ~ \text \mathrm "
+    r"\textrm \mbox \textbf $ _ ^ { } {a} _{1} ^{n} {12} 1 2 3 . ? x Y \ # é ﬁ"
+)
 _PIECES = st.sampled_from(
     [
-        *r"\dfrac \tfrac \frac \left \right \big \bigl \bigr \bigx \displaystyle \( \) \[ \] \dots \cdots "
-        r"\ldots \dotsx \le \leq \ge \geq \neq \ne \leqslant \, \; \: \! \quad \quads ~ \text \mathrm "
-        r"\textrm \mbox \textbf $ _ ^ { } {a} _{1} ^{n} {12} 1 2 3 . ? x Y \ # é ﬁ".split(),
+        *_MACROS.split(),
         " ",
         "\n",
         "\t",

@@ -1,0 +1,197 @@
+"""What every word of a problem means: its form, its feature, and what it is in a formula.
+
+A text comes as word hashes. Each word is looked up once: its *form* is what n-grams see, its
+*feature* what likens rewordings. :mod:`pipeline.kernels.benchmark_items` searches the result.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.kernels.compiling import compiled
+
+UInt8s = npt.NDArray[np.uint8]
+Int32s = npt.NDArray[np.int32]
+Int64s = npt.NDArray[np.int64]
+UInt64s = npt.NDArray[np.uint64]
+
+WEIGHTLESS, UNKNOWN = -1, -2
+"""Features of stop words, and of words that neither the items nor ordinary problems hold."""
+SAYS = 2
+"""Part of a word that says something in a formula; more: so many variables besides."""
+MOST_VARIABLES = 3
+_WORD, _NUMBER, _SIGN = 0, 1, 2
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+_FRONT = 1 << 12
+
+Table = tuple[UInt64s, Int32s]
+"""Open addressing: keys (0 where free) and values; a power of two long."""
+Front = tuple[UInt64s, UInt64s, Int32s, UInt8s]
+"""Words met last: hash, form, feature and part. Texts say the same few thousand words again and
+again, and these arrays stay in the processor's cache, which the table of a million does not."""
+
+
+class Words(NamedTuple):
+    """All words that mean something."""
+
+    keys: UInt64s
+    """Table from a word's hash to its entry."""
+    entries: Int32s
+    forms: UInt64s
+    """Of each entry."""
+    features: Int32s
+    parts: UInt8s
+    """Whether it may stand in a formula (1), says something there (2), or is so many variables
+    written together."""
+    triple_keys: UInt64s
+    """Table from three forms to a feature."""
+    triples: Int32s
+
+
+class Levelled(NamedTuple):
+    """Words of many texts, one text after another."""
+
+    forms: UInt64s
+    features: Int32s
+    ends: Int32s
+    """The triple, as a feature, that ends at a place."""
+    grams: UInt64s
+    """Hash of the n-gram that begins at a place; nothing where none fits."""
+    offsets: Int64s
+    """Where each text begins, and where the last ends."""
+
+
+@compiled
+def mix(value: np.uint64) -> np.uint64:
+    """The finaliser of splitmix64."""
+    value += np.uint64(0x9E3779B97F4A7C15)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
+@compiled
+def fill(table: Table, keys: UInt64s, values: Int32s) -> None:
+    """Put hashes into an empty table; the first of equal ones stays."""
+    mask = np.uint64(len(table[0]) - 1)
+    for index in range(len(keys)):
+        key = keys[index] | np.uint64(1)
+        place = (key >> np.uint64(1)) & mask
+        while table[0][place] != np.uint64(0) and table[0][place] != key:
+            place = (place + np.uint64(1)) & mask
+        if table[0][place] == np.uint64(0):
+            table[0][place] = key
+            table[1][place] = values[index]
+
+
+@compiled
+def _look_up(table: Table, key: np.uint64) -> int:
+    """The value of a hash, or -1."""
+    mask = np.uint64(len(table[0]) - 1)
+    key |= np.uint64(1)
+    place = (key >> np.uint64(1)) & mask
+    while table[0][place] != np.uint64(0):
+        if table[0][place] == key:
+            return int(table[1][place])
+        place = (place + np.uint64(1)) & mask
+    return -1
+
+
+@compiled
+def join(forms: UInt64s, start: int, n: int) -> np.uint64:
+    """Hash of the n forms from a place: a polynomial of them, so that it can roll, then mixed."""
+    value = np.uint64(0)
+    for index in range(start, start + n):
+        value = value * _MULTIPLIER + forms[index]
+    return mix(value)
+
+
+@compiled
+def write_grams(forms: UInt64s, n: int, out: UInt64s) -> None:
+    """Hashes of all n-grams of a text: :func:`join` of each place."""
+    value, leaving = np.uint64(0), np.uint64(1)
+    for index in range(min(n, len(forms) + 1) - 1):
+        value = value * _MULTIPLIER + forms[index]
+        leaving *= _MULTIPLIER
+    for index in range(len(forms) - n + 1):
+        value = value * _MULTIPLIER + forms[index + n - 1]
+        out[index] = mix(value)
+        value -= forms[index] * leaving
+
+
+@compiled
+def _fetch(word: np.uint64, kind: int, words: Words, front: Front) -> int:
+    """Place in the front of what a word means, read from the table if it is not there."""
+    place = int(word >> np.uint64(52))
+    # A number and a word of equal hash mean different things when they are unknown.
+    key = word ^ np.uint64(kind)
+    if front[0][place] == key:
+        return place
+    entry = _look_up((words.keys, words.entries), word)
+    if entry < 0:
+        front[1][place] = word
+        front[2][place] = WEIGHTLESS if kind == _SIGN else UNKNOWN
+        front[3][place] = 0 if kind == _WORD else SAYS
+    else:
+        front[1][place] = words.forms[entry]
+        front[2][place] = words.features[entry]
+        front[3][place] = words.parts[entry]
+    front[0][place] = key
+    return place
+
+
+@compiled
+def _level_text(
+    hashes: UInt64s, kinds: UInt8s, words: Words, front: Front, out: tuple[UInt64s, Int32s, Int32s]
+) -> int:
+    """Forms, features and triples of one text; how many."""
+    forms, features, ends = out
+    count, run, says = 0, 0, -3
+    for index in range(len(hashes)):
+        place = _fetch(hashes[index], kinds[index], words, front)
+        form, feature, part = front[1][place], front[2][place], int(front[3][place])
+        repeats = part - SAYS if part > SAYS else 1
+        for _ in range(repeats):
+            forms[count], features[count], ends[count] = form, feature, WEIGHTLESS
+            run = run + 1 if part else 0
+            if part == SAYS:
+                says = count
+            if run >= 3 and says > count - 3:
+                triple = join(forms, count - 2, 3)
+                found = _look_up((words.triple_keys, words.triples), triple)
+                ends[count] = found if found >= 0 else UNKNOWN
+            count += 1
+    return count
+
+
+@compiled
+def level(hashes: UInt64s, kinds: UInt8s, offsets: Int64s, words: Words, n: int) -> Levelled:
+    """What all words of all texts mean.
+
+    Args:
+        hashes: Of all words.
+        kinds: Word, number or operator.
+        offsets: Where each text begins, and where the last ends.
+        words: What is known.
+        n: Words of an n-gram.
+    """
+    front = (
+        np.zeros(_FRONT, np.uint64),
+        np.zeros(_FRONT, np.uint64),
+        np.zeros(_FRONT, np.int32),
+        np.zeros(_FRONT, np.uint8),
+    )
+    room = MOST_VARIABLES * len(hashes)
+    forms, grams = np.empty(room, np.uint64), np.empty(room, np.uint64)
+    features, ends = np.empty(room, np.int32), np.empty(room, np.int32)
+    starts = np.zeros(len(offsets), np.int64)
+    for text in range(len(offsets) - 1):
+        first, last, start = offsets[text], offsets[text + 1], starts[text]
+        out = (forms[start:], features[start:], ends[start:])
+        size = _level_text(hashes[first:last], kinds[first:last], words, front, out)
+        starts[text + 1] = start + size
+        write_grams(forms[start : start + size], n, grams[start:])
+    return Levelled(forms, features, ends, grams, starts)
