@@ -8,11 +8,11 @@ from typing import Any
 from pipeline import console
 from pipeline.settings.recipe import Recipe
 from trainer.checkpoints import read_key
-from trainer.data import data_settings, plan_data
+from trainer.data import plan_data
 from trainer.memory import available_gib, estimate, host_gib, list_remedies
 from trainer.processes import device_name, find_processes
 from trainer.recipe import choose_backend, phase_settings
-from trainer.run import Job, open_job
+from trainer.run import Job, job_data_settings, open_job
 from trainer.run_log import read_lines
 from trainer.speed import format_duration
 
@@ -25,10 +25,8 @@ def plan_phase(recipe: Recipe, phase: str, out: Path, dataset: Path | None) -> d
     """
     job = open_job(recipe, phase, out, dataset)
     training, settings = recipe.settings.training, phase_settings(recipe, phase)
-    counts = plan_data(
-        job.dataset,
-        data_settings(settings, training, num_processes=find_processes().world_size),
-    )
+    backend = choose_backend(training)
+    counts = plan_data(job.dataset, job_data_settings(job, find_processes(), backend))
     return {
         "phase": phase,
         "key": job.key,
@@ -41,6 +39,7 @@ def plan_phase(recipe: Recipe, phase: str, out: Path, dataset: Path | None) -> d
         "num_steps": counts.num_steps,
         "rows_per_step": counts.rows_per_step,
         "padding_share": round(counts.padding_share, 4),
+        "data": counts.describe(),
         "finished": read_key(job.root / f"phase-{phase}") == job.key,
         **_plan_memory(job),
         **_plan_time(job, out, sum(counts.step_tokens)),

@@ -18,7 +18,7 @@ from pipeline.run_folder import append_log, prepare_run_folder
 from pipeline.settings.recipe import Recipe
 from pipeline.store import exclusive_lock, read_rows
 from trainer import checkpoints
-from trainer.data import PhaseData, data_settings, open_dataset, prepare_rows
+from trainer.data import DataSettings, PhaseData, data_settings, open_dataset, prepare_rows
 from trainer.failures import explain_memory, explain_save_errors
 from trainer.memory import Shape, make_shape
 from trainer.model import Init, count_parameters, load_model, resolve_init
@@ -169,16 +169,22 @@ def _say_how(job: Job, backend: str, processes: Processes) -> None:
 
 def prepare_job_data(job: Job, processes: Processes, backend: str) -> PhaseData:
     """Rows of a phase for this number of processes."""
+    training = job.recipe.settings.training
+    workers = training.tokenise_workers or min(8, os.cpu_count() or 1)
+    settings = job_data_settings(job, processes, backend)
+    return prepare_rows(job.dataset, settings, cache=job.tokens, num_workers=workers)
+
+
+def job_data_settings(job: Job, processes: Processes, backend: str) -> DataSettings:
+    """What decides the rows; a plan and the training that it tells of share it."""
     training, phase = job.recipe.settings.training, phase_settings(job.recipe, job.phase)
     chunk = job.recipe.settings.model.chunk_size
-    settings = data_settings(
+    return data_settings(
         phase,
         training,
         num_processes=processes.world_size,
         pad_multiple=chunk if backend == "torch" else max(MIN_PAD_MULTIPLE, chunk),
     )
-    workers = training.tokenise_workers or min(8, os.cpu_count() or 1)
-    return prepare_rows(job.dataset, settings, cache=job.tokens, num_workers=workers)
 
 
 def build_trainer(job: Job, data: PhaseData, backend: str, log: RunLog) -> Any:
