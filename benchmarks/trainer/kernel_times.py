@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from gpu_models import SIZES
 
-from trainer.kernels import convolution, mamba_scan, norms
+from trainer.kernels import convolution, mamba_scan, norms, score_gradients
 from trainer.kernels.mamba_scan import Kept, ScanGradients, ScanOptions, ScanTensors
 from trainer.kernels.mixer import MixerShape
+from trainer.kernels.score_gradients import differentiate_scores
+from trainer.kernels.state_gradients import differentiate_keys, differentiate_queries
 from trainer.kernels.tiles import pin_tiles, read_tiles
 
 EPS = 1e-5
@@ -147,7 +149,8 @@ def _list_scan_steps(layer: Layer, kept: Kept, dy: torch.Tensor) -> Iterator[Tim
     steps = (kept.dt, kept.decay)
     dstates, _, states = mamba_scan._differentiate_states(dy, s, kept, layer.seq_idx)
     flat, end = kept.states.flatten(-2), kept.decay[..., -1]
-    dscores = mamba._chunk_scan_bwd_dcb(s.x, *steps, dy, **shared)
+    dscores, _ = differentiate_scores(s.x, dy, kept.scores, steps, layer.seq_idx)
+    short = kept.scores.to(torch.bfloat16)
     calls: dict[str, Callable[[], Any]] = {
         "cumsum": lambda: mamba._chunk_cumsum_fwd(
             s.dt, s.A, q, dt_bias=s.dt_bias, dt_softplus=True
@@ -162,11 +165,26 @@ def _list_scan_steps(layer: Layer, kept: Kept, dy: torch.Tensor) -> Iterator[Tim
         "dx": lambda: mamba._chunk_scan_chunk_state_bwd_dx(
             s.x, *steps, s.B, kept.scores, dy, dstates, D=s.D, **seq
         ),
-        "dB": lambda: mamba._chunk_state_bwd_db(s.x, *steps, dstates, B=s.B, **shared),
-        "dC": lambda: mamba._chunk_scan_bwd_dC(states, kept.decay, dy, C=s.C, **shared),
-        "dscores": lambda: mamba._chunk_scan_bwd_dcb(s.x, *steps, dy, **shared),
-        "scores to dC": lambda: mamba._bmm_chunk_bwd(s.C, dscores),
-        "ddecay": lambda: mamba._chunk_scan_bwd_ddAcs_stable(s.x, *steps, dy, kept.scores),
+        "dB": lambda: differentiate_keys(s.x, dstates, s.B, steps, layer.seq_idx),
+        "dB of mamba-ssm": lambda: mamba._chunk_state_bwd_db(s.x, *steps, dstates, B=s.B, **shared),
+        "dC": lambda: differentiate_queries(dy, states, s.C, kept.decay, layer.seq_idx),
+        "dC of mamba-ssm": lambda: mamba._chunk_scan_bwd_dC(
+            states, kept.decay, dy, C=s.C, **shared
+        ),
+        "dscores and ddecay": lambda: differentiate_scores(
+            s.x, dy, kept.scores, steps, layer.seq_idx
+        ),
+        "dscores of mamba-ssm": lambda: mamba._chunk_scan_bwd_dcb(s.x, *steps, dy, **shared),
+        "ddecay of mamba-ssm": lambda: mamba._chunk_scan_bwd_ddAcs_stable(
+            s.x, *steps, dy, kept.scores
+        ),
+        "outputs, scores in bf16": lambda: mamba._chunk_scan_fwd(
+            short, s.x, *steps, s.C, kept.states, D=s.D, **seq
+        ),
+        "dx, scores in bf16": lambda: mamba._chunk_scan_chunk_state_bwd_dx(
+            s.x, *steps, s.B, short, dy, dstates, D=s.D, **seq
+        ),
+        "dscores to dC": lambda: mamba._bmm_chunk_bwd(s.C, dscores),
     }
     yield from (Timed(f"scan step {name}", call, 0) for name, call in calls.items())
 
@@ -188,6 +206,53 @@ def time_kernels(size: str, length: int) -> dict[str, Any]:
             bound = timed.num_bytes / bytes_per_ms
             rows[timed.name] |= {"bound_ms": round(bound, 4), "of_bound": round(bound / ms, 3)}
     return {"size": size, "length": length, "copy_tb_s": bytes_per_ms / 1e9, "kernels": rows}
+
+
+_VARIANTS: dict[str, tuple[Any, tuple[str, ...], tuple[tuple[int, ...], ...]]] = {
+    "convolution forward": (
+        convolution,
+        ("TIME_TILE", "CHANNEL_TILE", "TILE_WARPS"),
+        ((32, 128, 4), (16, 128, 4), (16, 256, 4), (8, 256, 4), (16, 128, 2), (32, 256, 8)),
+    ),
+    "convolution backward": (
+        convolution,
+        ("SEGMENT", "CHANNEL_VECTOR", "VECTOR_WARPS"),
+        ((128, 256, 2), (64, 256, 2), (256, 256, 2), (128, 128, 1), (128, 512, 4), (128, 512, 2)),
+    ),
+    "gated norm forward": (norms, ("_TILE",), ((2048,), (1024,), (4096,))),
+    "gated norm backward": (
+        norms,
+        ("_TILE", "_PROGRAMS"),
+        ((2048, 2048), (1024, 2048), (512, 4096), (1024, 4096), (2048, 4096)),
+    ),
+    "add + norm backward": (norms, ("_MAX_PARTIALS",), ((512,), (1024,), (2048,))),
+    "scan step dscores and ddecay": (
+        score_gradients,
+        ("_BLOCK", "_WARPS", "_STAGES"),
+        ((64, 4, 3), (64, 4, 2), (64, 4, 1), (64, 8, 2), (128, 8, 2), (32, 2, 3)),
+    ),
+}
+"""Kernel → the module and names of its settings, and values to try; the first are the project's."""
+
+
+def sweep_tiles(size: str, length: int) -> dict[str, Any]:
+    """Milliseconds of our kernels with other tiles."""
+    from triton.testing import do_bench
+
+    calls = {timed.name: timed.call for timed in list_kernels(Layer(size, length))}
+    found: dict[str, dict[str, float | str]] = {}
+    for name, (module, settings, variants) in _VARIANTS.items():
+        rows = found.setdefault(name, {})
+        for values in variants:
+            for setting, value in zip(settings, values, strict=True):
+                setattr(module, setting, value)
+            try:
+                rows[str(values)] = round(do_bench(calls[name], 10, 40, return_mode="median"), 4)
+            except Exception as exc:
+                rows[str(values)] = f"{type(exc).__name__}: {str(exc)[:100]}"
+        for setting, value in zip(settings, variants[0], strict=True):
+            setattr(module, setting, value)
+    return {"size": size, "length": length, "ms": found}
 
 
 def check_kernels() -> dict[str, float]:

@@ -39,7 +39,7 @@ from gpu_models import (
     make_transformers,
     stand_in_for_convolution,
 )
-from kernel_times import check_kernels, time_kernels
+from kernel_times import check_kernels, sweep_tiles, time_kernels
 
 from pipeline.student import VOCAB_SIZE
 from trainer.flops import flops_per_token, peak_flops
@@ -208,6 +208,7 @@ def list_cases() -> dict[str, Callable[[int], Result]]:
         "packed": run_packed,
         "1.3b-every-second": partial(ours, "1.3b", "every_second"),
         "2.7b-every-second": partial(ours, "2.7b", "every_second"),
+        "more-tiles": lambda _: sweep_tiles("1.3b", LENGTH),
         "more-2.7b-transformers": partial(hf, "2.7b", autocast=True),
         "more-1.3b-transformers-bf16": partial(hf, "1.3b", autocast=False),
         "more-370m": partial(ours, "370m", "all"),

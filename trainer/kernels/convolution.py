@@ -21,10 +21,12 @@ import triton.language as tl
 MAX_WIDTH = 4
 TIME_TILE = 32
 CHANNEL_TILE = 128
+TILE_WARPS = 4
 """Forward tile: with 128 threads each holds four rows of 8 neighbouring channels (16 bytes)."""
 SEGMENT = 128
 """Rows a program of backward owns: 5 % halo, and partial sums of 1/13 of x's size."""
 CHANNEL_VECTOR = 256
+VECTOR_WARPS = 2
 """Channels a program of backward owns: 4 a thread, which keeps the walk within 128 registers."""
 
 
@@ -267,7 +269,7 @@ def convolve(
             x, weight, bias, documents, y, length, channels,
             x.stride(0), x.stride(1), y.stride(0), y.stride(1), _batch_stride(documents),
             WIDTH=weight.shape[1], HAS_BIAS=bias is not None, HAS_DOCUMENTS=documents is not None,
-            TIME=TIME_TILE, CHANNELS=CHANNEL_TILE, num_warps=4, num_stages=1,
+            TIME=TIME_TILE, CHANNELS=CHANNEL_TILE, num_warps=TILE_WARPS, num_stages=1,
         )  # fmt: skip
     return y
 
@@ -299,7 +301,7 @@ def differentiate(
             x.stride(0), x.stride(1), dy.stride(0), dy.stride(1), dx.stride(0), dx.stride(1),
             _batch_stride(documents),
             WIDTH=width, HAS_BIAS=bias is not None, HAS_DOCUMENTS=documents is not None,
-            ROWS=SEGMENT, CHANNELS=CHANNEL_VECTOR, num_warps=2, num_stages=1,
+            ROWS=SEGMENT, CHANNELS=CHANNEL_VECTOR, num_warps=VECTOR_WARPS, num_stages=1,
         )  # fmt: skip
     total = partial.sum(0)
     return total[:width].t().contiguous(), total[width]

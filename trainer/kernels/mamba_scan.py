@@ -132,23 +132,24 @@ def scan_backward(
     gradients, kept = out
     if is_interpreted():
         return _differentiate_in_torch(dy, inputs, options, seq_idx, gradients)
+    from trainer.kernels.score_gradients import differentiate_scores
+    from trainer.kernels.state_gradients import differentiate_keys, differentiate_queries
+
     kept = kept or prepare_chunks(inputs, options, seq_idx)
-    groups = inputs.B.shape[2]
-    mamba = load_mamba()
-    x, steps, shared = inputs.x, (kept.dt, kept.decay), {"seq_idx": seq_idx, "ngroups": groups}
+    mamba, x, steps = load_mamba(), inputs.x, (kept.dt, kept.decay)
     dstates, dchunk, states = _differentiate_states(dy, inputs, kept, seq_idx)
     _, ddt, dD = mamba._chunk_scan_chunk_state_bwd_dx(
         x, *steps, inputs.B, kept.scores, dy, dstates, D=inputs.D, seq_idx=seq_idx, dx=gradients.x
     )
-    dB, ddecay = mamba._chunk_state_bwd_db(x, *steps, dstates, B=inputs.B, **shared)
-    dC, ddecay_before = mamba._chunk_scan_bwd_dC(states, kept.decay, dy, C=inputs.C, **shared)
-    dscores = mamba._chunk_scan_bwd_dcb(x, *steps, dy, **shared)
+    dscores, dsums = differentiate_scores(x, dy, kept.scores, steps, seq_idx)
+    dB, ddecay = differentiate_keys(x, dstates, inputs.B, steps, seq_idx)
     mamba._bmm_chunk_bwd(inputs.C, dscores, residual=dB, out=gradients.B)
+    dC, from_start = differentiate_queries(dy, states, inputs.C, kept.decay, seq_idx)
     mamba._bmm_chunk_bwd(inputs.B, dscores.transpose(-1, -2), residual=dC, out=gradients.C)
-    # Row t's decay counts in all later rows of its chunk: sums from the end.
-    ddecay_before[..., -1] += dchunk
-    ddecay += ddecay_before.flip(-1).cumsum(-1).flip(-1)
-    ddecay += mamba._chunk_scan_bwd_ddAcs_stable(x, *steps, dy, kept.scores)
+    dsums += from_start
+    dsums[..., -1] += dchunk
+    # A row's decay is part of the running sums of all later rows of its chunk: add up from the end.
+    ddecay = ddecay + dsums.flip(-1).cumsum(-1).flip(-1)
     _, dA, ddt_bias = mamba._chunk_cumsum_bwd(
         ddecay, ddt, inputs.dt, inputs.A, dt_bias=inputs.dt_bias, dt_softplus=True,
         dt_limit=options.dt_limit, ddt=gradients.dt,
