@@ -111,7 +111,7 @@ def probe_leak(
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         torch.manual_seed(0)
         small = build_small(model, where, weights.dtype)
-        rows = draw_rows(small.config.chunk_size)
+        rows = draw_rows(small.config.chunk_size, small.config.vocab_size)
     compute = DocumentGradients(small, loss_fn or own_loss(dtype), pad_multiple)
     separate = compute.one_by_one(rows)
     packed, leaking = compute.packed(rows), compute.packed(rows, with_labels=False)

@@ -46,11 +46,11 @@ def build_small(model: StudentModel, device: torch.device, dtype: torch.dtype) -
     return prepared
 
 
-def draw_rows(chunk: int) -> Rows:
+def draw_rows(chunk: int, vocabulary: int) -> Rows:
     """Two rows of documents: boundaries within, at and next to a chunk's, short ones in between."""
     lengths = [[37, 2, 5, max(3, chunk - 44), chunk // 2 + 3], [chunk + 1, 1, 3, chunk // 4 + 2]]
     return [
-        [torch.randint(3, 200, (length,), device="cpu").tolist() for length in row]
+        [torch.randint(3, vocabulary, (length,), device="cpu").tolist() for length in row]
         for row in lengths
     ]
 

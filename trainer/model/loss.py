@@ -15,9 +15,9 @@ from torch import Tensor
 from trainer.model.documents import mask_first_labels
 
 IGNORED = -100
-_TILE_ENTRIES = {"cpu": 1 << 22, "cuda": 1 << 26}
-"""Logits of a tile. On a CPU a tile should stay in its cache; on a GPU 2^26 are 256 MiB in float32,
-and 2,048 tokens of a vocabulary of 32,768 keep the matrix units busy."""
+_TILE_ENTRIES = {"cpu": 1 << 22, "cuda": 1 << 27}
+"""Logits of a tile. On a CPU a tile should stay in its cache; on a GPU 2^27 are 256 MiB in bfloat16,
+and 4,096 tokens of a vocabulary of 32,768 keep the matrix units busy."""
 
 
 class TokenLoss(NamedTuple):
@@ -77,12 +77,9 @@ class _TiledLoss(torch.autograd.Function):
         size = max(1, _TILE_ENTRIES.get(states.device.type, 1 << 26) // weight.shape[0])
         for start in range(0, states.shape[0], size):
             tile = slice(start, start + size)
-            logits = (states[tile] @ weight.t()).to(exact)
-            loss, correct = _score(logits, targets[tile])
+            loss, correct, slope = _score_tile(states[tile] @ weight.t(), targets[tile])
             total += loss
             num_correct += correct
-            # From here on ``logits`` holds the gradient of the tile's loss.
-            slope = logits.to(states.dtype)
             if dstates is not None:
                 torch.mm(slope, weight, out=dstates[tile])
             if dweight is not None:
@@ -100,6 +97,21 @@ class _TiledLoss(torch.autograd.Function):
             None if dweight is None else (dweight * scale).to(ctx.weight_dtype),
             None,
         )
+
+
+def _score_tile(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss, number of correct tokens, and the loss's gradient by the logits, in their dtype.
+
+    On a GPU a kernel does it in one pass; float64, which only checks use, stays with PyTorch.
+    """
+    if logits.device.type == "cuda" and logits.dtype != torch.float64:
+        from trainer.kernels.token_loss import MAX_VOCABULARY, score_tile
+
+        if logits.shape[1] <= MAX_VOCABULARY:
+            return *score_tile(logits, targets, IGNORED), logits
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    loss, correct = _score(wide, targets)
+    return loss, correct, wide.to(logits.dtype)
 
 
 def _add_product(total: Tensor, slope: Tensor, states: Tensor) -> None:

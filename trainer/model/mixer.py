@@ -39,7 +39,6 @@ class Mixer(nn.Module):
         channels = inner + 2 * config.n_groups * config.state_size
         self.splits = [inner, channels, config.num_heads]
         self.dt_limit = (float(config.time_step_limit[0]), float(config.time_step_limit[1]))
-        self.in_proj = nn.Linear(config.hidden_size, sum(self.splits), bias=config.use_bias)
         self.conv1d = nn.Conv1d(
             channels,
             channels,
@@ -48,6 +47,7 @@ class Mixer(nn.Module):
             groups=channels,
             padding=config.conv_kernel - 1,
         )
+        self.in_proj = nn.Linear(config.hidden_size, sum(self.splits), bias=config.use_bias)
         self.dt_bias = nn.Parameter(torch.empty(config.num_heads))
         self.A_log = nn.Parameter(torch.empty(config.num_heads))
         self.D = nn.Parameter(torch.empty(config.num_heads))
