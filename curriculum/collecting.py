@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from curriculum.preparation import use_lock
 from pipeline import console
 from pipeline.errors import ManifestMismatch
 from pipeline.manifest import LATEST, MANIFEST
@@ -69,11 +70,6 @@ def collect_garbage(
                 if not one.keeps:
                     _delete(one.path)
     return found
-
-
-def use_lock(out: Path) -> Path:
-    """The lock that builds share from before they look for preparations until they published."""
-    return out / "prepared" / ".lock-use"
 
 
 def show_collection(found: list[Found], *, dry_run: bool) -> None:

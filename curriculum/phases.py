@@ -13,10 +13,10 @@ from collections import Counter
 from pathlib import Path
 
 from curriculum.cards import write_documents
-from curriculum.collecting import use_lock
 from curriculum.executors import Executor, open_executor
 from curriculum.figures import describe_phase
 from curriculum.planning import Plan, make_plan
+from curriculum.preparation import use_lock
 from curriculum.prepared import PreparedSource
 from curriculum.preparing import find_prepared, prepare_source, share_benchmarks
 from curriculum.refusals import count_refused
@@ -90,9 +90,8 @@ def _build(
     _require_rows(plan, prepared, None)
     # The pool of preparation has ended: its memory is free before the arrays are read.
     selection = select_rows(
-        settings,
+        plan.recipe.settings,
         prepared,
-        seed=plan.recipe.settings.seed,
         phase=plan.phase,
         variant=plan.variant,
         reworded=reworded,

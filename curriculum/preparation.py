@@ -85,3 +85,8 @@ def _name(settings: dict[str, Any], inputs: Iterable[InputRef]) -> str:
             "code": code_version(*PACKAGES),
         }
     )
+
+
+def use_lock(out: Path) -> Path:
+    """The lock that builds share from before they look for preparations until they published."""
+    return out / "prepared" / ".lock-use"

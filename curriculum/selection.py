@@ -20,6 +20,7 @@ from curriculum.reworded import JudgedPair
 from pipeline.errors import ConfigError
 from pipeline.settings.curriculum import CurriculumSettings
 from pipeline.settings.phases import PhaseSettings
+from pipeline.settings.recipe import RecipeSettings
 
 MEASURE = "measure"
 OVER_MAX_TOKENS = "over_max_tokens"
@@ -58,10 +59,9 @@ class Selection:
 
 
 def select_rows(
-    curriculum: CurriculumSettings,
+    recipe: RecipeSettings,
     prepared: dict[str, PreparedSource],
     *,
-    seed: int,
     phase: str,
     variant: str | None = None,
     reworded: Mapping[str, Sequence[JudgedPair]] | None = None,
@@ -69,9 +69,8 @@ def select_rows(
     """Choose and order a phase's rows.
 
     Args:
-        curriculum: Phases and limits.
+        recipe: Phases, limits and seed.
         prepared: By name, the sources of this phase and of those it refers to.
-        seed: The recipe's seed.
         phase: The phase to choose for.
         variant: An ablation of it.
         reworded: By source, rows that a teacher took for a benchmark's item.
@@ -80,9 +79,10 @@ def select_rows(
         LicenceRefused: A chosen row's licence is not among the phase's.
         ConfigError: A share or weight leaves nothing or has no effect.
     """
+    curriculum = recipe.curriculum
     settings = curriculum.phases[phase].resolve(variant)
     others = {
-        name: select_rows(curriculum, prepared, seed=seed, phase=name, reworded=reworded)
+        name: select_rows(recipe, prepared, phase=name, reworded=reworded)
         for name in referred_phases(settings)
     }
     own = [prepared[entry.source] for entry in settings.sources]
@@ -106,7 +106,7 @@ def select_rows(
         taken=taken,
         find_near=search,
     )
-    choice = choose(pool, settings, seed=seed, phase=phase)
+    choice = choose(pool, settings, seed=recipe.seed, phase=phase)
     check_licences(features, choice.rows, settings, phase=phase)
     return Selection(
         settings=settings,

@@ -28,7 +28,6 @@ PRESENTATION = frozenset(
         "curriculum/inspect_plots.py",
         "curriculum/locate.py",
         "curriculum/row_diff.py",
-        "curriculum/semantic_items.py",
         "curriculum/showing.py",
         "curriculum/templates/inspect.html.j2",
         # Moving and deleting finished versions.

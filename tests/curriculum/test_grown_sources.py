@@ -22,8 +22,9 @@ from curriculum_rows import (
 
 from curriculum import phases, preparing
 from curriculum.build import build_phase
-from curriculum.collecting import collect_garbage, use_lock
+from curriculum.collecting import collect_garbage
 from curriculum.earlier_parts import find_earlier_parts
+from curriculum.preparation import use_lock
 from curriculum.preparing import PartTask
 from curriculum.selection import select_rows
 from pipeline.errors import ManifestMismatch, StoreError
