@@ -121,6 +121,7 @@ def record_launches(workload: Workload) -> list[Launch]:
     """What one layer's forward and backward pass would launch, with every proposed tile."""
     from trainer.kernels.mixer import mix
     from trainer.kernels.norms import add_norm
+    from trainer.kernels.token_loss import score_tile
 
     config, dtype = workload.config, workload.dtype
     shape, weights, norm = _make_layer(workload)
@@ -135,6 +136,8 @@ def record_launches(workload: Workload) -> list[Launch]:
         documents = torch.zeros(*rows, dtype=torch.int32, device="cuda")
         mixed = mix(projected, weights, shape, documents if workload.has_documents else None)
         torch.autograd.backward([normed, total, mixed], [normed, total, mixed])
+        logits = torch.zeros(16, config.vocab_size, device="cuda", dtype=dtype)
+        score_tile(logits, torch.zeros(16, dtype=torch.int64, device="cuda"), -100)
     return launches
 
 
