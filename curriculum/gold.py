@@ -28,6 +28,9 @@ _MAX_GOLD_CHARS = 300
 """A longer gold text without a box is a solution, not an answer."""
 _HASHES = re.compile(r"####\s*(.+)\s*$")
 
+_NUMBER_IN_BOLD = re.compile(r"\\(?:textbf|mathbf)\{\s*\(?(\d+)\)?[\s.]*\}")
+"""How forums set a contest's numeric answer: ``\\textbf{(051) }`` is 51."""
+
 Outcome = PreparedRow | Rejected
 
 
@@ -113,7 +116,9 @@ def read_gold(text: str) -> str | None:
     from promptcot.verification.math_answers import extract_boxed
 
     if "\\boxed" in text:
-        return extract_boxed(text)
+        boxed = extract_boxed(text)
+        numbered = _NUMBER_IN_BOLD.fullmatch(boxed or "")
+        return numbered[1] if numbered else boxed
     marked = _HASHES.search(text)
     if marked:
         return marked.group(1).strip()

@@ -22,7 +22,7 @@ from curriculum.measure import STAGE as MEASURE
 from curriculum.measure import Measured, measure_rows
 from curriculum.normalize import normalize_row
 from curriculum.prepared import TABLE_SCHEMA, Finding, Slice, decode_features, make_column
-from curriculum.question_hashes import hash_questions
+from curriculum.question_hashes import hash_answers, hash_questions
 from curriculum.quick_looks import look_at
 from curriculum.sources.catalog import Parser, RawRow
 from curriculum.stored_rows import StoredRow, render_fields
@@ -198,6 +198,7 @@ def make_columns(accepted: Sequence[Measured]) -> dict[str, Any]:
         "source_position": [candidate.provenance.source_position for candidate in candidates],
         "question": hashes.keys,
         "numbers": hashes.numbers,
+        "answer": hash_answers([row.answer for row in rows]),
         "trace": [int(trace_key(row.thinking, row.answer), 16) for row in rows],
         "num_prompt_tokens": [one.size.num_prompt_tokens for one in accepted],
         "num_completion_tokens": [one.size.num_completion_tokens for one in accepted],

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from curriculum.candidates import PreparedRow, refuse
-from pipeline.records import Message, Rejected
+from pipeline.records import Domain, Message, Rejected
 from pipeline.student import THINK_OPEN, assistant_turn, render_prompt, user_turn
 from pipeline.token_counts import token_counter
 
 STAGE = "measure"
+_PYTHON = re.compile(r"^[ \t]*```(?:python3?|py)\s*$", re.IGNORECASE | re.MULTILINE)
 HISTOGRAM_BINS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16_384, 20_480, 32_768)
 """Upper bounds of the token histogram; the last bin is open."""
 
@@ -42,7 +44,7 @@ class Measured:
 
 def measure_rows(rows: Sequence[PreparedRow]) -> list[Measured | Rejected]:
     """Count the tokens of many rows together, which is several times faster than one by one."""
-    turns = [user_turn(row.user_text, row.candidate.domain) for row in rows]
+    turns = [user_turn(row.user_text, _domain_asked(row)) for row in rows]
     completions = [assistant_turn(row.thinking, row.answer).encode() for row in rows]
     # What follows the prompt, which ends with the opening tag: see student.render_completion.
     opening = len(THINK_OPEN) + 1
@@ -61,3 +63,12 @@ def measure_rows(rows: Sequence[PreparedRow]) -> list[Measured | Rejected]:
         )
         measured.append(Measured(row, turn.encode(), completion, size))
     return measured
+
+
+def _domain_asked(row: PreparedRow) -> Domain:
+    """The domain whose form of an answer the user's turn asks for.
+
+    Code in another language than Python, or none, is not what "one ```python code block" asks for.
+    """
+    is_other_code = row.candidate.code_rule == "lenient" and not _PYTHON.search(row.answer)
+    return "other" if is_other_code else row.candidate.domain

@@ -1,12 +1,13 @@
 """Questions in nearly the same words: what the search reads, and which pairs it may find.
 
 Two questions that differ in a number are two questions, however alike their words are ("5 balls in
-3 boxes", "5 balls in 2 boxes"), unless the recipe says otherwise.
+3 boxes", "5 balls in 2 boxes"), and so are two whose traces box different answers ("find x", "find
+y"), unless the recipe says otherwise.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -31,7 +32,7 @@ class Questions(Protocol):
         """Some columns of all rows' keys."""
 
     def read_grams(self, rows: Rows) -> GramSets:
-        """The n-grams of some rows, ascending."""
+        """The n-grams of some rows, ascending, labelled by their answers."""
 
     def read_numbers(self) -> npt.NDArray[np.uint64]:
         """A hash of each row's numbers."""
@@ -47,11 +48,15 @@ def make_search(questions: Questions, settings: CurriculumSettings) -> NearSearc
         bands = questions.read_bands(first, last)
         return bands if numbers is None else mark_bands(bands, numbers)
 
+    def read_grams(rows: Rows) -> GramSets:
+        grams = questions.read_grams(rows)
+        return grams if settings.near_duplicates_share_answers else replace(grams, labels=None)
+
     def search(rows: Rows) -> NearRows:
         return find_near_rows(
             rows,
             read_bands,
-            questions.read_grams,
+            read_grams,
             threshold=settings.near_duplicate_jaccard,
             memory=settings.dedupe_memory_mb << 20,
         )
@@ -77,16 +82,19 @@ class StoredQuestions:
     def read_grams(self, rows: Rows) -> GramSets:
         """See :class:`Questions`."""
         pieces, sizes = [np.zeros(0, np.uint32)], [np.zeros(0, np.int64)]
+        answers = [np.zeros(0, np.uint32)]
         for number, source, index in self.corpus.parts():
             start, end = self.corpus.starts[number : number + 2]
             low, high = np.searchsorted(rows, [start, end])
             if low == high:
                 continue
-            column = source.read_table(index, ["grams"])["grams"].combine_chunks()
-            chosen = column.take(rows[low:high] - start)
+            table = source.read_table(index, ["grams", "answer"])
+            chosen = table["grams"].combine_chunks().take(rows[low:high] - start)
+            answers.append(table["answer"].to_numpy()[rows[low:high] - start])
             pieces.append(chosen.values.to_numpy())
             sizes.append(np.diff(chosen.offsets.to_numpy()).astype(np.int64))
-        return GramSets(np.concatenate(pieces), offsets_of(np.concatenate(sizes)))
+        offsets = offsets_of(np.concatenate(sizes))
+        return GramSets(np.concatenate(pieces), offsets, np.concatenate(answers))
 
     def read_numbers(self) -> npt.NDArray[np.uint64]:
         """See :class:`Questions`."""

@@ -60,6 +60,7 @@ TABLE_SCHEMA = pa.schema(
         pa.field("question", pa.uint64(), nullable=False),
         pa.field("trace", pa.uint64(), nullable=False),
         pa.field("numbers", pa.uint64(), nullable=False),
+        pa.field("answer", pa.uint32(), nullable=False),
         pa.field("num_prompt_tokens", pa.uint32(), nullable=False),
         pa.field("num_completion_tokens", pa.uint32(), nullable=False),
         pa.field("num_chars", pa.uint32(), nullable=False),
@@ -71,7 +72,8 @@ TABLE_SCHEMA = pa.schema(
         pa.field("grams", pa.list_(pa.uint32()), nullable=False),
     ]
 )
-"""What a phase needs to know of an accepted row; ``bands`` are 32-bit keys, one after another."""
+"""What a phase needs to know of an accepted row; ``answer`` is a hash of its boxed answer, 0 for
+none, and ``bands`` are 32-bit keys, one after another."""
 
 
 _NUMBERS = (

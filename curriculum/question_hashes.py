@@ -1,4 +1,4 @@
-"""Hashes of questions, by which the same ones and nearly the same ones are found."""
+"""Hashes of questions and answers, by which the same and nearly the same questions are found."""
 
 from __future__ import annotations
 
@@ -33,6 +33,33 @@ def hash_questions(texts: Sequence[str]) -> QuestionHashes:
     words = hash_words(texts)
     keys = np.array([int(key[:16], 16) for key in question_keys(texts)], dtype=np.uint64)
     return QuestionHashes(keys, _hash_numbers(words), sketch_words(words))
+
+
+def hash_answers(answers: Sequence[str]) -> npt.NDArray[np.uint32]:
+    """Hashes of the boxed answers in what follows the reasonings; 0 where there is none."""
+    contents = [find_boxed(answer) or "" for answer in answers]
+    keys = [int(key[:8], 16) or 1 for key in question_keys(contents)]
+    is_there = np.array([bool(content) for content in contents], bool)
+    return np.where(is_there, np.array(keys, np.uint32), np.uint32(0))
+
+
+def find_boxed(answer: str) -> str | None:
+    """Content of the last box, if its braces close."""
+    start = answer.rfind("\\boxed{")
+    return braced(answer, start + len("\\boxed")) if start >= 0 else None
+
+
+def braced(text: str, start: int) -> str | None:
+    """Content of the brace group that opens at ``start``, or ``None`` when it never closes."""
+    depth = 0
+    for position in range(start, len(text)):
+        if text[position] == "{":
+            depth += 1
+        elif text[position] == "}":
+            depth -= 1
+            if depth == 0:
+                return text[start + 1 : position]
+    return None
 
 
 def _hash_numbers(words: WordHashes) -> UInt64s:

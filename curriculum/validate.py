@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 
 from curriculum.candidates import PreparedRow, refuse
 from curriculum.languages import find_foreign_language
+from curriculum.question_hashes import braced
 from curriculum.quick_looks import LEAST_WORDS, NGRAM, SUSPECT, TAIL_CHARS, TAIL_WORDS, Look
 from pipeline.records import Rejected
 from pipeline.settings.validation import ValidationSettings
@@ -122,7 +123,7 @@ def distinct_share(words: list[str], enough: float) -> float:
     return len(set(grams)) / num_grams
 
 
-def check_code(row: PreparedRow, _: ValidationSettings) -> tuple[str, str] | None:
+def check_code(row: PreparedRow, settings: ValidationSettings) -> tuple[str, str] | None:
     """Fences: closed, outside the reasoning, and Python that parses."""
     rule = row.candidate.code_rule
     if rule == "none":
@@ -140,7 +141,7 @@ def check_code(row: PreparedRow, _: ValidationSettings) -> tuple[str, str] | Non
     programs = [text for label, text in blocks if label in names]
     if not programs:
         return "no_code", f"no ```{language} block in the answer"
-    if language == "python":
+    if language == "python" and settings.check_syntax:
         for program in programs:
             error = find_syntax_error(program)
             if error:
@@ -193,24 +194,11 @@ def check_math(row: PreparedRow, _: ValidationSettings) -> tuple[str, str] | Non
     start = row.answer.rfind("\\boxed{")
     if start < 0:
         return "no_boxed_answer", row.answer[-80:]
-    content = _braced(row.answer, start + len("\\boxed"))
+    content = braced(row.answer, start + len("\\boxed"))
     if content is None:
         return "cut_off_answer", "\\boxed{ is not closed"
     if not content.strip():
         return "empty_answer", "\\boxed{} holds nothing"
-    return None
-
-
-def _braced(text: str, start: int) -> str | None:
-    """Content of the brace group that opens at ``start``, or ``None`` when it never closes."""
-    depth = 0
-    for position in range(start, len(text)):
-        if text[position] == "{":
-            depth += 1
-        elif text[position] == "}":
-            depth -= 1
-            if depth == 0:
-                return text[start + 1 : position]
     return None
 
 

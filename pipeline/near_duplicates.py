@@ -72,6 +72,8 @@ class GramSets:
     values: UInt32s
     offsets: Int64s
     """Text ``i`` has ``values[offsets[i] : offsets[i + 1]]``."""
+    labels: UInt32s | None = None
+    """Sets of different labels are never alike; 0, or no labels at all, is alike with any."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -195,7 +197,7 @@ def _sort_sets(sets: GramSets) -> GramSets:
     if len(keys):
         keys = keys[np.concatenate([[True], keys[1:] != keys[:-1]])]
     sizes = np.bincount((keys >> np.uint64(32)).astype(np.int64), minlength=len(sets))
-    return GramSets(keys.astype(np.uint32), offsets_of(sizes))
+    return GramSets(keys.astype(np.uint32), offsets_of(sizes), sets.labels)
 
 
 def _band_keys(grams: GramSets, num_bands: int, size: int) -> UInt32s:
@@ -294,7 +296,8 @@ class _Search:
             needed = np.unique([now[:, 0], np.where(standing >= 0, standing, now[:, 1])])
             grams = _sort_sets(self._read_grams(needed))
             self._slots[needed] = np.arange(len(needed))
-            sets = (grams.values, grams.offsets, self._slots)
+            labels = np.zeros(len(needed), np.uint32) if grams.labels is None else grams.labels
+            sets = (grams.values, grams.offsets, self._slots, labels)
             decide(now, sets, self._kept_of, self._jaccards, self._threshold)
             start = end
 
@@ -325,4 +328,5 @@ def _reorder(sets: GramSets, places: Int64s) -> GramSets:
     sizes = np.diff(sets.offsets)[places]
     offsets = offsets_of(sizes)
     shift = np.repeat(sets.offsets[:-1][places] - offsets[:-1], sizes)
-    return GramSets(sets.values[np.arange(offsets[-1]) + shift], offsets)
+    labels = None if sets.labels is None else sets.labels[places]
+    return GramSets(sets.values[np.arange(offsets[-1]) + shift], offsets, labels)

@@ -56,6 +56,7 @@ EQUAL = (
     "curriculum.decontamination.thinking_chars=0",
     "curriculum.decontamination.find_rewordings=false",
     "curriculum.validation.check_gold=false",
+    "curriculum.validation.check_syntax=false",
     "curriculum.validation.max_foreign_share=1",
     "curriculum.validation.max_link_share=1",
     "curriculum.validation.min_distinct_ngrams=0",

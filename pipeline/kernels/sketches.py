@@ -114,7 +114,7 @@ def _sort_standing(kept_of: Int64s, candidates: Int64s, standing: Int64s) -> int
 @compiled
 def decide(
     pairs: Int64s,
-    grams: tuple[UInt32s, Int64s, Int64s],
+    grams: tuple[UInt32s, Int64s, Int64s, UInt32s],
     kept_of: Int64s,
     jaccards: Float32s,
     threshold: float,
@@ -123,12 +123,13 @@ def decide(
 
     Args:
         pairs: Rows of (later, earlier), ascending.
-        grams: Sorted sets one after another; where each begins; the set of each row.
+        grams: Sorted sets one after another; where each begins; the set of each row; the label of
+            each set: sets of two labels that are not 0 are never alike.
         kept_of: The earlier row that each row repeats, or -1; written.
         jaccards: Likeness to it; written.
         threshold: Likeness from which a row repeats another.
     """
-    values, offsets, slots = grams
+    values, offsets, slots, labels = grams
     start = 0
     standing = np.empty(1, np.int64)
     while start < len(pairs):
@@ -142,6 +143,9 @@ def decide(
         for index in range(count):
             row = standing[index]
             other = values[offsets[slots[row]] : offsets[slots[row] + 1]]
+            label = labels[slots[row]]
+            if label != 0 and labels[slots[later]] != 0 and label != labels[slots[later]]:
+                continue
             # No likeness is greater than the ratio of the sizes.
             if min(len(own), len(other)) < threshold * max(len(own), len(other)):
                 continue

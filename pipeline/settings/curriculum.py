@@ -29,6 +29,8 @@ class CurriculumSettings(Settings):
     """Likeness of two questions' word 3-grams from which they are one."""
     near_duplicates_share_numbers: bool = True
     """Whether questions with other numbers stay two questions, however alike their words are."""
+    near_duplicates_share_answers: bool = True
+    """Whether questions with other boxed answers stay two questions ("find x", "find y")."""
     batch_rows: int = Field(1000, ge=1)
     """Rows read, checked and written together: bounds memory."""
     shard_rows: int = Field(5000, ge=1)

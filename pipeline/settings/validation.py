@@ -20,6 +20,8 @@ class ValidationSettings(Settings):
     """Share of a question's or an answer's characters above which links make it spam."""
     min_distinct_ngrams: float = Field(0.3, ge=0, le=1)
     """Distinct share of the word 4-grams at a text's end; a loop has fewer."""
+    check_syntax: bool = True
+    """Refuse Python programs that do not parse, where the source promises programs."""
     check_gold: bool = True
     """Hold maths answers against the source's own, where it has one; wrong ones are refused."""
     run_tests: bool = False
