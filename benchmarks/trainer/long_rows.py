@@ -1,8 +1,8 @@
 """A phase version of long made-up rows, written by the project's own stage.
 
-Made-up working with numbers, mixed with passages of Python's standard library (code and English, which every
-machine has); log-normal lengths with a mean of 6,000 tokens and a median of 4,700, as in the
-reasoning corpora, at most 16,384.
+Made-up working with numbers, mixed with passages of Python's standard library (code and English,
+which every machine has); log-normal lengths with a mean of 6,000 tokens and a median of 4,700, as
+in the reasoning corpora, at most 16,384.
 """
 
 from __future__ import annotations
