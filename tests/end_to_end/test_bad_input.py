@@ -38,7 +38,7 @@ def run(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         (["--recipe", "nothing"], 2, "no recipe named 'nothing'", "demo"),
         (["--set", "benchmarks.0.path=none.jsonl"], 2, "none.jsonl", "path"),
         (["--set", "synthesis.bank=none.jsonl"], 2, "none.jsonl", "paths"),
-        (["--set", "training.packing=bfd"], 2, "packing", "packing"),
+        (["--set", "training.trl.packing=true"], 2, "trl.packing is refused", "remove"),
         ([*NOBODY, "--set", "teachers.default.outage_s=0"], 2, "127.0.0.1:9", "start"),
     ],
 )

@@ -92,7 +92,7 @@ def test_commands_lead_back_to_the_settings_of_the_run(tmp_path: Path) -> None:
         "seed=7",
         "synthesis.judging.judges.0.votes=3",
         "evaluation.checkpoints=['phase-2']",
-        "training.packing=bfd",
+        "training.packing=best_fit",
     ]
     recipe = load_recipe(str(path), changes)
     options = find_overrides(recipe)

@@ -45,6 +45,7 @@ def read_log(checkpoint: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_two_processes_give_the_loss_curve_and_weights_of_one(
     experiment: Experiment, tmp_path: Path
 ) -> None:
@@ -52,7 +53,7 @@ def test_two_processes_give_the_loss_curve_and_weights_of_one(
     alone = make_experiment(tmp_path / "one")
     one = train_phase(alone.recipe(*OVERRIDES), "1", alone.out).checkpoint
     process = launch(experiment, *OVERRIDES)
-    output, _ = process.communicate(timeout=110)
+    output, _ = process.communicate(timeout=250)
     assert process.returncode == 0, output
     two = experiment.out / "checkpoints" / "phase-1"
     ours, theirs = read_log(two), read_log(one)
@@ -71,6 +72,7 @@ def test_two_processes_give_the_loss_curve_and_weights_of_one(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_a_sharded_run_resumes_from_its_checkpoint(experiment: Experiment, tmp_path: Path) -> None:
     import time
 
@@ -85,7 +87,7 @@ def test_a_sharded_run_resumes_from_its_checkpoint(experiment: Experiment, tmp_p
     process.kill()
     process.wait()
     again = launch(experiment, *OVERRIDES)
-    output, _ = again.communicate(timeout=110)
+    output, _ = again.communicate(timeout=250)
     assert again.returncode == 0, output
     assert "resuming phase 1 from checkpoint-" in output
     (tmp_path / "one").mkdir()

@@ -101,6 +101,8 @@ def test_the_next_plan_knows_the_measured_speed(
     options = ["--recipe", str(shared_experiment.folder / "tiny.toml")]
     options += ["--out", str(shared_experiment.out), "--phase", "2", "--dry-run"]
     capsys.readouterr()
+    assert exit_code_of(app, "python -m trainer.sft", options) == 0
+    assert "a device at the longest row" in capsys.readouterr().out
     assert exit_code_of(app, "python -m trainer.sft", [*options, "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["tokens_per_second"] > 0
@@ -109,8 +111,6 @@ def test_the_next_plan_knows_the_measured_speed(
         plan["tokens"] / plan["tokens_per_second"] / 3600, abs=1e-3
     )
     assert plan["fits"]
-    assert exit_code_of(app, "python -m trainer.sft", options) == 0
-    assert "a device at the longest row" in capsys.readouterr().out
 
 
 def test_a_plan_that_does_not_fit_says_what_to_change(
