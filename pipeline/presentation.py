@@ -40,7 +40,6 @@ PRESENTATION = frozenset(
         "promptcot/extrapolate.py",
         "promptcot/pilot.py",
         # Reports.
-        "pipeline/pages.py",
         "promptcot/report.py",
         "promptcot/report_data.py",
         "promptcot/report_samples.py",

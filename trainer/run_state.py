@@ -120,20 +120,20 @@ def full_weights(model: Any, optimizer: Any) -> dict[str, Any]:
 
 
 def _save_sharded(model: Any, optimizer: Any, folder: Path, *, with_model: bool = True) -> None:
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict_saver import save
 
-    dcp.save(_sharded_state(model, optimizer, with_model=with_model), checkpoint_id=str(folder))
+    save(_sharded_state(model, optimizer, with_model=with_model), checkpoint_id=str(folder))
 
 
 def _load_sharded(model: Any, optimizer: Any, folder: Path, *, with_model: bool = True) -> None:
-    import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint.state_dict import (
         set_model_state_dict,
         set_optimizer_state_dict,
     )
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     state = _sharded_state(model, optimizer, with_model=with_model)
-    dcp.load(state, checkpoint_id=str(folder))
+    load(state, checkpoint_id=str(folder))
     if with_model:
         set_model_state_dict(model, state["model"])
     set_optimizer_state_dict(model, optimizer, state["optimizer"])

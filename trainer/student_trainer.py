@@ -84,6 +84,8 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc]
     """
 
     loss_is_scaled_for_ga = True
+    optimizer: Any
+    lr_scheduler: Any
 
     def __init__(
         self, model: Any, args: Any, parts: RunParts, *, processing_class: Any, **others: Any
