@@ -23,7 +23,7 @@ from pipeline.errors import StateLeak
 if TYPE_CHECKING:
     from pipeline.settings.recipe import Recipe
     from trainer.model.student import StudentModel
-    from trainer.probe_gradients import LossFunction
+    from trainer.probe_gradients import LossFunction, Rows
 
 CONTROL_MINIMUM = 0.1
 """What leaks must differ by so much, or the probe proves nothing."""
@@ -95,43 +95,47 @@ def probe_leak(
     """
     import torch
 
-    from trainer.probe_gradients import (
-        DocumentGradients,
-        build_small,
-        draw_rows,
-        find_worst,
-        own_loss,
-        relative_error,
-    )
+    from trainer.probe_gradients import build_small, draw_rows, own_loss
 
     started = time.perf_counter()
     weights = next(model.parameters())
-    where = torch.device(device or weights.device)
-    dtype = dtype or weights.dtype
+    where, dtype = torch.device(device or weights.device), dtype or weights.dtype
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         torch.manual_seed(0)
         small = build_small(model, where, weights.dtype)
         rows = draw_rows(small.config.chunk_size, small.config.vocab_size)
-    compute = DocumentGradients(small, loss_fn or own_loss(dtype), pad_multiple)
-    separate = compute.one_by_one(rows)
-    packed, leaking = compute.packed(rows), compute.packed(rows, with_labels=False)
-    worst_name, worst = find_worst(packed, separate)
+    kind = str(dtype).removeprefix("torch.")
     result = ProbeResult(
-        error=relative_error(packed, separate),
-        worst=worst,
-        worst_name=worst_name,
-        tolerance=TOLERANCES[where.type, str(dtype).removeprefix("torch.")],
-        control=relative_error(leaking, separate),
+        **_compare(small, loss_fn or own_loss(dtype), rows, pad_multiple),
+        tolerance=TOLERANCES[where.type, kind],
         num_documents=sum(len(row) for row in rows),
         num_tokens=sum(len(document) for row in rows for document in row),
         backend=model.backend,
         device=where.type,
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=kind,
         activation=model.activation,
         seconds=round(time.perf_counter() - started, 3),
     )
     check(result)
     return result
+
+
+def _compare(
+    model: StudentModel, loss_fn: LossFunction, rows: Rows, pad_multiple: int
+) -> dict[str, Any]:
+    """The errors of a :class:`ProbeResult`."""
+    from trainer.probe_gradients import DocumentGradients, find_worst, relative_error
+
+    compute = DocumentGradients(model, loss_fn, pad_multiple)
+    separate = compute.one_by_one(rows)
+    packed, leaking = compute.packed(rows), compute.packed(rows, with_labels=False)
+    worst_name, worst = find_worst(packed, separate)
+    return {
+        "error": relative_error(packed, separate),
+        "worst": worst,
+        "worst_name": worst_name,
+        "control": relative_error(leaking, separate),
+    }
 
 
 def check(result: ProbeResult) -> None:
