@@ -150,3 +150,57 @@ def test_a_second_moment_never_becomes_zero() -> None:
     values[0] = 1.0
     read = decode(*encode(values, torch.full((256,), 0.99), SECOND_MOMENT), SECOND_MOMENT)
     assert float(read.min()) > 0
+
+
+ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.gpu
+@ON_GPU
+def test_on_a_gpu_host_masters_are_those_of_adamw_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Several pieces a parameter and more of them than buffers.
+    monkeypatch.setattr("trainer.optim.host_master.PIECE", 10_000)
+    training = TrainingSettings(precision="host_master", learning_rate=LOW_RATE)
+    model = Weights(torch.bfloat16).cuda()
+    optimizer = build_optimizer(training, model)
+    exact = Weights(torch.float32)
+    reference = torch.optim.AdamW(
+        exact.parameters(), lr=LOW_RATE, betas=(0.9, 0.95), weight_decay=0.01
+    )
+    for step in range(5):
+        generator = torch.Generator().manual_seed(step)
+        for ours, theirs in zip(model.parameters(), exact.parameters(), strict=True):
+            ours.grad = torch.randn(theirs.shape, generator=generator).bfloat16().cuda()
+            theirs.grad = ours.grad.float().cpu()
+        optimizer.step()
+        reference.step()
+    torch.cuda.synchronize()
+    for ours in model.parameters():
+        assert torch.equal(ours.cpu(), optimizer.master_of(ours).bfloat16())
+        assert optimizer.master_of(ours).is_pinned()
+    master = optimizer.master_of(model.matrix)
+    torch.testing.assert_close(master, exact.matrix.detach(), rtol=0, atol=4e-9)
+
+
+@pytest.mark.gpu
+@ON_GPU
+def test_on_a_gpu_rounding_at_random_makes_the_update_and_repeats() -> None:
+    results = []
+    for _ in range(2):
+        training = TrainingSettings(precision="stochastic", learning_rate=LOW_RATE)
+        model = Weights(torch.bfloat16).cuda()
+        optimizer = build_optimizer(training, model)
+        for step in range(100):
+            generator = torch.Generator().manual_seed(1000 + step)
+            for parameter in model.parameters():
+                direction = torch.linspace(-1, 1, parameter.numel()).view(parameter.shape)
+                noise = torch.randn(parameter.shape, generator=generator)
+                parameter.grad = (1e-3 * (direction + noise)).bfloat16().cuda()
+            optimizer.step()
+        results.append(model.matrix.detach().float().cpu())
+    assert torch.equal(*results)
+    exact, reference = make("float32")
+    run(exact, reference, range(100))
+    start = Weights(torch.float32).matrix.detach()
+    wanted, got = exact.matrix.detach() - start, results[0] - start
+    assert 0.95 <= float((got * wanted).sum() / (wanted * wanted).sum()) <= 1.05
