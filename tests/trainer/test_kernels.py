@@ -17,7 +17,7 @@ from kernel_references import (
 pytest.importorskip("triton", reason="Triton has no build for this platform")
 from trainer.kernels import convolution, norms
 from trainer.kernels.convolution import causal_conv1d
-from trainer.kernels.norms import add_norm, gated_norm
+from trainer.kernels.norms import add_norm, gated_norm, normalise
 
 # The interpreter computes with numpy, whose exp warns where a GPU rounds to infinity or zero.
 pytestmark = [
@@ -205,6 +205,19 @@ def test_add_norm_keeps_the_stream_in_its_own_dtype(
         inputs,
     )
     assert error < BFLOAT16
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_norm_made_again_from_its_sum_has_the_same_bits(
+    small_tiles: None, dtype: torch.dtype
+) -> None:
+    x, residual, weight = (
+        random(1, 7, 40, dtype=dtype),
+        random(1, 7, 40, seed=1),
+        random(40, seed=2),
+    )
+    normed, total = add_norm(x, residual, weight, EPS, residual_dtype=torch.float32)
+    assert torch.equal(normalise(total, weight, EPS, dtype=dtype), normed)
 
 
 def test_add_norm_passes_gradients_of_either_output_alone(small_tiles: None) -> None:

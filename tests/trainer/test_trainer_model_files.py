@@ -99,7 +99,7 @@ def test_loading_takes_backend_activation_and_dtype(tmp_path: Path) -> None:
         tmp_path, dtype=torch.bfloat16, backend="torch", activation="all"
     )
     assert (loaded.dtype, loaded.activation) == (torch.bfloat16, "all")
-    assert all(layer.gradient_checkpointing for layer in loaded.backbone.layers)
+    assert all(layer.recomputes for layer in loaded.backbone.layers)
 
 
 @torch.no_grad()

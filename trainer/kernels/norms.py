@@ -84,7 +84,8 @@ def _gated_backward_kernel(
 @triton.jit
 def _add_forward_kernel(
     x, residual, weight, y, total, num_rows, size, x_row, eps,
-    HAS_RESIDUAL: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr, KEEPS_TOTAL: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     columns = tl.arange(0, COLUMNS)
@@ -95,10 +96,11 @@ def _add_forward_kernel(
     h = tl.load(x + rows * x_row + columns, mask=mask, other=0.0).to(tl.float32)
     if HAS_RESIDUAL:
         h += tl.load(residual + rows * size + columns, mask=mask, other=0.0).to(tl.float32)
-    rounded = h.to(total.dtype.element_ty)
-    tl.store(total + rows * size + columns, rounded, mask=mask)
-    # The norm is of what is stored, so that backward can start from it.
-    h = rounded.to(tl.float32)
+    if KEEPS_TOTAL:
+        rounded = h.to(total.dtype.element_ty)
+        tl.store(total + rows * size + columns, rounded, mask=mask)
+        # The norm is of what is stored, so that backward can start from it.
+        h = rounded.to(tl.float32)
     w = tl.load(weight + columns, mask=inside[None, :], other=0.0).to(tl.float32)
     scale = tl.rsqrt(tl.sum(h * h, axis=1) / size + eps)
     out = h * scale[:, None] * w
@@ -236,17 +238,9 @@ class _AddNorm(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
         x, residual, weight, eps, residual_dtype = inputs
         ctx.set_materialize_grads(False)
-        rows, size = _as_rows(x), x.shape[-1]
         y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
         total = torch.empty(x.shape, dtype=residual_dtype, device=x.device)
-        if y.numel():
-            tile, columns, warps = _choose_tile(size)
-            with torch.cuda.device_of(x):
-                _add_forward_kernel[(triton.cdiv(rows.shape[0], tile),)](
-                    rows, None if residual is None else residual.contiguous(), weight, y, total,
-                    rows.shape[0], size, rows.stride(0), eps, HAS_RESIDUAL=residual is not None,
-                    ROWS=tile, COLUMNS=columns, num_warps=warps, num_stages=1,
-                )  # fmt: skip
+        _add_and_normalise((x, residual, weight), eps, y, total)
         ctx.save_for_backward(total, weight)
         ctx.eps = eps
         ctx.dtypes = (x.dtype, None if residual is None else residual.dtype)
@@ -276,6 +270,43 @@ class _AddNorm(torch.autograd.Function):
             None,
             None,
         )
+
+
+def _add_and_normalise(
+    inputs: tuple[torch.Tensor, torch.Tensor | None, torch.Tensor],
+    eps: float,
+    y: torch.Tensor,
+    total: torch.Tensor | None,
+) -> None:
+    """Write the norm of the sum into ``y`` and, where wanted, the sum into ``total``."""
+    x, residual, weight = inputs
+    rows, size = _as_rows(x), x.shape[-1]
+    if y.numel() == 0:
+        return
+    tile, columns, warps = _choose_tile(size)
+    with torch.cuda.device_of(x):
+        _add_forward_kernel[(triton.cdiv(rows.shape[0], tile),)](
+            rows, None if residual is None else residual.contiguous(), weight, y, total,
+            rows.shape[0], size, rows.stride(0), eps,
+            HAS_RESIDUAL=residual is not None, KEEPS_TOTAL=total is not None,
+            ROWS=tile, COLUMNS=columns, num_warps=warps, num_stages=1,
+        )  # fmt: skip
+
+
+def normalise(
+    total: torch.Tensor, weight: torch.Tensor, eps: float, *, dtype: torch.dtype
+) -> torch.Tensor:
+    """The norm that :func:`add_norm` gave with this sum, computed again; not differentiable.
+
+    Args:
+        total: (..., channels), the sum.
+        weight: (channels,).
+        eps: Added to the mean square.
+        dtype: Of the result.
+    """
+    y = torch.empty(total.shape, dtype=dtype, device=total.device)
+    _add_and_normalise((total, None, weight), eps, y, None)
+    return y
 
 
 def _differentiate_added(

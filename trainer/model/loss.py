@@ -16,8 +16,8 @@ from trainer.model.documents import mask_first_labels
 
 IGNORED = -100
 _TILE_ENTRIES = {"cpu": 1 << 22, "cuda": 1 << 27}
-"""Logits of a tile. On a CPU a tile should stay in its cache; on a GPU 2^27 are 256 MiB in bf16, and
-4,096 tokens of a vocabulary of 32,768 keep the matrix units busy."""
+"""Logits of a tile. On a CPU a tile should stay in its cache; on a GPU 2^27 are 256 MiB in bf16:
+4,096 tokens of a vocabulary of 32,768, which keep the matrix units busy."""
 
 
 class TokenLoss(NamedTuple):

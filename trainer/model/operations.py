@@ -26,6 +26,8 @@ class Operations:
     """(x, gate, weight, eps, num_groups) → RMS norm of ``x * silu(gate)`` in each group."""
     add_norm: Callable[..., tuple[Tensor, Tensor]]
     """(x, residual, weight, eps, residual_dtype=) → (norm of the sum, the sum)."""
+    normalise: Callable[..., Tensor]
+    """(total, weight, eps, dtype=) → add_norm's norm of a sum it gave; not differentiable."""
     chunk_scan: Callable[..., Tensor]
     """(x, dt, A, B, C, D, dt_bias, chunk_size=, seq_idx=, dt_limit=) → y like ``x``."""
     fused_mixer: Callable[..., Tensor] | None = None
@@ -41,7 +43,7 @@ def load_operations(backend: str) -> Operations:
         ConfigError: An unknown backend, or its packages are missing.
     """
     if backend == "torch":
-        return Operations(causal_conv1d, gated_norm, add_norm, _scan_in_torch)
+        return Operations(causal_conv1d, gated_norm, add_norm, normalise, _scan_in_torch)
     if backend not in BACKENDS:
         raise ConfigError(f"unknown backend {backend!r}", hint=f"use one of {', '.join(BACKENDS)}")
     from trainer.kernels.availability import require
@@ -59,6 +61,7 @@ def load_operations(backend: str) -> Operations:
         convolution.causal_conv1d,
         norms.gated_norm,
         norms.add_norm,
+        norms.normalise,
         mamba_scan.chunk_scan,
         fused,
         mix if backend == "triton" else None,
@@ -167,6 +170,23 @@ def add_norm(
     """
     dtype = torch.promote_types(x.dtype, residual_dtype)
     total = (x.to(dtype) if residual is None else residual.to(dtype) + x).to(residual_dtype)
-    values = total.to(torch.promote_types(residual_dtype, torch.float32))
+    return _normalise(total, weight, eps, x.dtype), total
+
+
+@torch.no_grad()
+def normalise(total: Tensor, weight: Tensor, eps: float, *, dtype: torch.dtype) -> Tensor:
+    """The norm that :func:`add_norm` gave with this sum, computed again; not differentiable.
+
+    Args:
+        total: (batch, length, channels), the sum.
+        weight: (channels,).
+        eps: Added to the mean square.
+        dtype: Of the result.
+    """
+    return _normalise(total, weight, eps, dtype)
+
+
+def _normalise(total: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+    values = total.to(torch.promote_types(total.dtype, torch.float32))
     scale = torch.rsqrt(values.square().mean(-1, keepdim=True) + eps)
-    return (values * scale * weight.to(values.dtype)).to(x.dtype), total
+    return (values * scale * weight.to(values.dtype)).to(dtype)

@@ -7,7 +7,6 @@ forward pass does not know is refused instead of dropped. Files are the same bot
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import GenerationMixin, Mamba2Config, PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
 
 from pipeline.errors import ConfigError
@@ -59,7 +57,7 @@ class StudentOutput(ModelOutput):  # type: ignore[misc]
     """Scalar int64: labelled tokens that the model ranks first."""
 
 
-class Block(GradientCheckpointingLayer):  # type: ignore[misc]
+class Block(nn.Module):
     """Residual addition, norm and mixer."""
 
     def __init__(self, config: Any, operations: Operations, layer: int) -> None:
@@ -69,6 +67,8 @@ class Block(GradientCheckpointingLayer):  # type: ignore[misc]
         self.operations = operations
         self.norm = RMSNormWeight(config.hidden_size)
         self.mixer = Mixer(config, operations)
+        self.recomputes = False
+        """Whether the mixer is computed again in backward instead of kept."""
 
     def forward(
         self,
@@ -91,7 +91,30 @@ class Block(GradientCheckpointingLayer):  # type: ignore[misc]
         normed, residual = add_and_norm(self, hidden, residual, self.norm, span)
         if span is not None:
             return mix_cached(self.mixer, normed, span, self.layer), residual
+        if self.recomputes and self.training and torch.is_grad_enabled():
+            return self._mix_twice([normed], residual.detach(), seq_idx), residual
         return self.mixer(normed, seq_idx), residual
+
+    def _mix_twice(self, normed: list[Tensor], total: Tensor, seq_idx: Tensor | None) -> Tensor:
+        """The mixer, which keeps nothing but ``total``, and that the norm's backward keeps anyway.
+
+        ``normed`` is taken out of its list by the forward pass, so that it is not kept; the second
+        pass makes it again from the sum that it was the norm of.
+        """
+        dtype, eps = normed[0].dtype, self.config.layer_norm_epsilon
+
+        def mix() -> Tensor:
+            if normed:
+                given = normed.pop()
+            else:
+                given = self.operations.normalise(total, self.norm.weight, eps, dtype=dtype)
+                given.requires_grad_()
+            out: Tensor = self.mixer(given, seq_idx)
+            return out
+
+        # Nothing is random here, so no random state is saved.
+        out: Tensor = checkpoint(mix, use_reentrant=False, preserve_rng_state=False)
+        return out
 
 
 class Backbone(nn.Module):
@@ -201,7 +224,8 @@ class StudentModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     config_class = Mamba2Config
     base_model_prefix = "backbone"
     main_input_name = "input_ids"
-    supports_gradient_checkpointing = True
+    supports_gradient_checkpointing = False
+    """transformers' switch would override :meth:`set_activation`."""
     accepts_loss_kwargs = True
     _no_split_modules = ("Block",)
     _tied_weights_keys = {"lm_head.weight": "backbone.embeddings.weight"}  # noqa: RUF012
@@ -234,12 +258,8 @@ class StudentModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         every = ACTIVATIONS[activation]
         layers: list[Any] = list(self.backbone.layers)
         for number, layer in enumerate(layers):
-            layer.gradient_checkpointing = bool(every) and number % every == 0
-            layer.mixer.keeps_states = layer.gradient_checkpointing
-            # Nothing is random here, so no random state is saved.
-            layer._gradient_checkpointing_func = functools.partial(
-                checkpoint, use_reentrant=False, preserve_rng_state=False
-            )
+            layer.recomputes = bool(every) and number % every == 0
+            layer.mixer.keeps_states = layer.recomputes
         self.activation = activation
 
     def forward(
