@@ -47,7 +47,6 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         self._advance = advance
         self._guard = SpikeGuard(self._settings.guards)
         self._shown = -1
-        self.last_lap: Lap | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take up where a resumed run stopped."""
@@ -63,7 +62,7 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         """
         step, record = state.global_step, self._trainer.last_step
         lap = self._speedometer.lap(step, record.num_slots)
-        self.last_lap = lap
+        self._trainer.last_lap = lap
         if step % self._settings.logging_steps == 0 or step == state.max_steps:
             self._log.add("train_log.jsonl", self._line(step, record))
             self._log.add("speed_log.jsonl", lap.as_line())

@@ -9,10 +9,10 @@ from pipeline import console
 from pipeline.settings.recipe import Recipe
 from trainer.checkpoints import read_key
 from trainer.data import plan_data
+from trainer.job import Job, job_data_settings, open_job
 from trainer.memory import available_gib, estimate, host_gib, list_remedies
 from trainer.processes import device_name, find_processes
 from trainer.recipe import choose_backend, phase_settings
-from trainer.run import Job, job_data_settings, open_job
 from trainer.run_log import read_lines
 from trainer.speed import format_duration
 

@@ -13,6 +13,7 @@ from pipeline.hashing import code_version
 from pipeline.store import write_json, write_text
 from trainer import checkpoints, run_state
 from trainer.card import render_card
+from trainer.job import PACKAGES, Job
 from trainer.recipe import determining_settings
 from trainer.report import write_report
 
@@ -20,11 +21,11 @@ MAX_SHARD = "5GB"
 """Weights above it are split, as the hub wants it."""
 
 
-def write_model_folder(job: Any, trainer: Any, target: Path, how: dict[str, Any]) -> None:
+def write_model_folder(job: Job, trainer: Any, target: Path, how: dict[str, Any]) -> None:
     """Write everything that is published of a run; every process must call this.
 
     Args:
-        job: The :class:`trainer.run.Job`.
+        job: The :class:`trainer.job.Job`.
         trainer: The trainer after its last step.
         target: The folder; what is there is replaced.
         how: What the run used and proved: ``backend`` and ``probe``.
@@ -47,7 +48,7 @@ def write_model_folder(job: Any, trainer: Any, target: Path, how: dict[str, Any]
         write_json(target / checkpoints.TRAINING, summary)
 
 
-def _save_model(job: Any, trainer: Any, target: Path, weights: dict[str, Any]) -> None:
+def _save_model(job: Job, trainer: Any, target: Path, weights: dict[str, Any]) -> None:
     """Weights through a model of the plain class, so that sharding leaves no trace in the files."""
     import torch
 
@@ -66,7 +67,7 @@ def _save_model(job: Any, trainer: Any, target: Path, weights: dict[str, Any]) -
     trainer.processing_class.save_pretrained(target)
 
 
-def summarise(job: Any, trainer: Any, how: dict[str, Any]) -> dict[str, Any]:
+def summarise(job: Job, trainer: Any, how: dict[str, Any]) -> dict[str, Any]:
     """What ``training.json`` says."""
     parts = trainer.parts
     counts, lines = parts.data.counts, parts.log.read("train_log.jsonl")
@@ -77,7 +78,7 @@ def summarise(job: Any, trainer: Any, how: dict[str, Any]) -> dict[str, Any]:
         "recipe": job.recipe.name,
         "dataset_version": job.dataset.name,
         "settings": determining_settings(job.recipe, job.phase),
-        "code_version": code_version("pipeline", "trainer"),
+        "code_version": code_version(*PACKAGES),
         "init": {"kind": job.init.kind, "identity": job.init.identity},
         "num_rows": counts.num_rows,
         "rejected": dict(sorted(counts.rejected.items())),

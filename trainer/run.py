@@ -2,107 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pipeline import console
-from pipeline.hashing import code_version, content_hash
-from pipeline.manifest import Version
 from pipeline.run_folder import append_log, prepare_run_folder
 from pipeline.settings.recipe import Recipe
-from pipeline.store import exclusive_lock, read_rows
+from pipeline.store import exclusive_lock
 from trainer import checkpoints
-from trainer.data import DataSettings, PhaseData, data_settings, open_dataset, prepare_rows
+from trainer.data import PhaseData
 from trainer.failures import explain_memory, explain_save_errors
-from trainer.memory import Shape, make_shape
-from trainer.model import Init, count_parameters, load_model, resolve_init
+from trainer.job import Job, ids_of_step, open_job, prepare_job_data
+from trainer.model import load_model
 from trainer.processes import Processes, find_processes, join, note_unused_gpus
-from trainer.recipe import (
-    build_sft_config,
-    choose_backend,
-    determining_settings,
-    phase_settings,
-    refuse_unsupported,
-)
+from trainer.recipe import build_sft_config, choose_backend, phase_settings
 from trainer.run_log import RunLog
 from trainer.sft import TrainingResult
 from trainer.step_checkpoints import find_resumable
 from trainer.tokenizer import build_tokenizer
-
-PACKAGES = ("pipeline", "trainer")
-"""Packages whose source is part of a checkpoint's key."""
-MIN_PAD_MULTIPLE = 128
-"""Row lengths that the kernels are compiled for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """Everything that determines one phase's checkpoint."""
-
-    recipe: Recipe
-    phase: str
-    root: Path
-    """``<out>/checkpoints``."""
-    dataset: Version
-    init: Init
-
-    @property
-    def key(self) -> str:
-        """The checkpoint's identity: equal keys mean equal weights on one machine."""
-        return content_hash(
-            {
-                "phase": self.phase,
-                "dataset": self.dataset.name,
-                "settings": determining_settings(self.recipe, self.phase),
-                "init": self.init.identity,
-                "code": code_version(*PACKAGES),
-            }
-        )
-
-    @property
-    def staging(self) -> Path:
-        """Where the run keeps its work until it is published."""
-        return self.root / f".staging-phase-{self.phase}-{self.key}"
-
-    @property
-    def tokens(self) -> Path:
-        """Where tokenised datasets are kept for all runs of this folder."""
-        return self.root.parent / "tokens"
-
-    def shape(self, backend: str) -> Shape:
-        """What the memory of a step depends on."""
-        settings = self.recipe.settings
-        return make_shape(
-            settings.model,
-            settings.training,
-            phase_settings(self.recipe, self.phase),
-            num_parameters=count_parameters(settings.model),
-            backend=backend,
-        )
-
-
-def open_job(recipe: Recipe, phase: str, out: Path, dataset: Path | None) -> Job:
-    """Find and check everything a phase needs, before any work.
-
-    Raises:
-        ConfigError: The recipe lacks the phase or asks for what is refused here.
-        SourceError: No dataset, or nothing to start from.
-    """
-    phase_settings(recipe, phase)
-    refuse_unsupported(recipe.settings.training)
-    return Job(
-        recipe=recipe,
-        phase=phase,
-        root=out / "checkpoints",
-        dataset=open_dataset(out, phase, dataset),
-        init=resolve_init(recipe, phase, out),
-    )
 
 
 def run_phase(recipe: Recipe, phase: str, out: Path, dataset: Path | None) -> TrainingResult:
@@ -167,26 +89,6 @@ def _say_how(job: Job, backend: str, processes: Processes) -> None:
     )
 
 
-def prepare_job_data(job: Job, processes: Processes, backend: str) -> PhaseData:
-    """Rows of a phase for this number of processes."""
-    training = job.recipe.settings.training
-    workers = training.tokenise_workers or min(8, os.cpu_count() or 1)
-    settings = job_data_settings(job, processes, backend)
-    return prepare_rows(job.dataset, settings, cache=job.tokens, num_workers=workers)
-
-
-def job_data_settings(job: Job, processes: Processes, backend: str) -> DataSettings:
-    """What decides the rows; a plan and the training that it tells of share it."""
-    training, phase = job.recipe.settings.training, phase_settings(job.recipe, job.phase)
-    chunk = job.recipe.settings.model.chunk_size
-    return data_settings(
-        phase,
-        training,
-        num_processes=processes.world_size,
-        pad_multiple=chunk if backend == "torch" else max(MIN_PAD_MULTIPLE, chunk),
-    )
-
-
 def build_trainer(job: Job, data: PhaseData, backend: str, log: RunLog) -> Any:
     """The trainer of a phase, its model on its device, ready to train."""
     from transformers import PrinterCallback
@@ -235,7 +137,8 @@ def _load(job: Job, backend: str, processes: Processes) -> tuple[Any, dict[str, 
         return model, None
     masters = None
     if training.precision == "host_master":
-        masters = {name: p.detach().clone() for name, p in model.named_parameters()}
+        # Casting gives the parameters other tensors; these stay as they are, and are not copied.
+        masters = {name: p.data for name, p in model.named_parameters()}
     return model.to(torch.bfloat16), masters
 
 
@@ -243,15 +146,6 @@ def _carried(job: Job) -> Path | None:
     """The checkpoint whose moments this phase goes on with."""
     wanted = job.recipe.settings.training.carry_optimizer and job.phase != "1"
     return Path(job.init.source) if wanted else None
-
-
-def ids_of_step(version: Version, data: PhaseData, step: int) -> list[str]:
-    """Ids of the dataset's rows in an optimiser step, counted from 0; reads the shards."""
-    rows = data.dataset
-    places = rows.files.places(rows.kept[rows.schedule.step(step)].tolist())
-    paths = version.shard_paths()
-    ids = {shard: [row["id"] for row in read_rows(paths[shard], ["id"])] for shard, _ in places}
-    return [ids[shard][row] for shard, row in places]
 
 
 def _run_trainer(job: Job, trainer: Any, resume: Path | None) -> None:

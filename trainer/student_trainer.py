@@ -23,6 +23,7 @@ from trainer.optim import build_optimizer, list_decayed
 from trainer.processes import Processes
 from trainer.refusals import check_constructor
 from trainer.run_log import RunLog
+from trainer.speed import Lap
 from trainer.step_checkpoints import prune, write_checkpoint
 
 
@@ -102,6 +103,7 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc]
         self.model.__dict__.pop("forward", None)
         self.parts = parts
         self.last_step: StepRecord | None = None
+        self.last_lap: Lap | None = None
         self._sums = StepSums()
 
     def get_train_dataloader(self) -> DataLoader:  # type: ignore[type-arg]
@@ -114,8 +116,8 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc]
                 parts.data.dataset, parts.processes, parts.training.micro_batch
             ),
             collate_fn=parts.data.collate,
-            num_workers=1 if on_gpu else 0,
-            prefetch_factor=8 if on_gpu else None,
+            # A row comes out of a mapped file in a millisecond; a process for that is not worth it.
+            num_workers=0,
             pin_memory=on_gpu,
         )
 
@@ -191,11 +193,21 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc]
             torch._foreach_mul_(gradients, share)
         return norm
 
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """What trackers see: TRL's figures, and the step's accuracy and speed."""
+        if "loss" in logs and self.last_step is not None and self.last_lap is not None:
+            told = {"accuracy": self.last_step.accuracy, **self.last_lap.as_line()}
+            logs |= {name: x for name, x in told.items() if name != "step" and x is not None}
+        super().log(logs, start_time)
+
     def create_optimizer(self, model: Any = None) -> Any:
         """The optimiser of the precision policy, with what the phase before left if wanted."""
         if self.optimizer is None:
             parts = self.parts
             self.optimizer = build_optimizer(parts.training, self.model, parts.masters)
+            if parts.masters is not None:
+                # The optimiser has copied them to where they stay.
+                parts.masters.clear()
             for group in self.optimizer.param_groups:
                 group["lr"] = self.args.learning_rate
             if parts.carried is not None:

@@ -11,9 +11,10 @@ from tiny_experiment import load_tiny, make_dataset, make_row
 
 from pipeline.errors import ConfigError
 from trainer.data import IGNORED
+from trainer.job import open_job, prepare_job_data
 from trainer.optim import list_decayed
 from trainer.refusals import CONSTRUCTOR, REFUSED
-from trainer.run import build_trainer, open_job, prepare_job_data, quiet_libraries
+from trainer.run import build_trainer, quiet_libraries
 from trainer.run_log import RunLog
 
 

@@ -35,8 +35,8 @@ def build_optimizer(
     Args:
         training: Rates, betas, decay and the precision policy.
         model: Its weights are float32 (``float32``, ``bf16_autocast``) or bf16 (the others).
-        masters: ``host_master`` only: float32 weights by parameter name, on the CPU; they become
-            the optimiser's own. Without them the bf16 weights are the start.
+        masters: ``host_master`` only: float32 weights by parameter name, on the CPU. Without them
+            the bf16 weights are the start.
     """
     import torch
 

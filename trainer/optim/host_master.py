@@ -38,8 +38,8 @@ class HostMasterAdamW(torch.optim.Optimizer):
 
     Args:
         params: Parameter groups with ``weight_decay``; bf16 (or any float) weights on one device.
-        masters: Float32 values by parameter, taken over as they are; other parameters start from
-            their own rounded value.
+        masters: Float32 values by parameter, copied as they are; other parameters start from their
+            own rounded value.
         options: ``lr``, ``betas``, ``eps``.
 
     The state of a parameter is ``step`` (), and ``master``, ``exp_avg``, ``exp_avg_sq`` of its
