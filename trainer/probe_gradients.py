@@ -79,11 +79,15 @@ class DocumentGradients:
         return self._take()
 
     def _backward(self, rows: Rows, weight: float, *, with_labels: bool = True) -> None:
-        batch = self._collate([_make_row(row) for row in rows])
+        batch = self.make_batch(rows, with_labels=with_labels)
+        (self._loss_fn(self._model, batch) * weight).backward()
+
+    def make_batch(self, rows: Rows, *, with_labels: bool = True) -> dict[str, torch.Tensor]:
+        """Rows of documents as the trainer's collator gives them, on the model's device."""
+        batch = self._collate([make_row(row) for row in rows])
         if not with_labels:
             del batch["seq_idx"]
-        moved = {name: value.to(self._device) for name, value in batch.items()}
-        (self._loss_fn(self._model, moved) * weight).backward()
+        return {name: value.to(self._device) for name, value in batch.items()}
 
     def _take(self) -> NamedGradients:
         found = {}
@@ -93,7 +97,7 @@ class DocumentGradients:
         return found
 
 
-def _make_row(documents: Sequence[list[int]]) -> dict[str, Any]:
+def make_row(documents: Sequence[list[int]]) -> dict[str, Any]:
     """A packed row: every token but a document's first is a label."""
     lengths = [len(document) for document in documents]
     return {

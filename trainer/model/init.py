@@ -91,9 +91,8 @@ def load_model(
     *,
     backend: str = "torch",
     activation: str = "none",
-    dtype: Any = None,
 ) -> StudentModel:
-    """The model a phase starts from.
+    """The model a phase starts from, in float32 (AdamW needs float32 masters at 5e-6).
 
     Args:
         settings: The recipe's shape.
@@ -101,7 +100,6 @@ def load_model(
         seed: Seed of random weights; the global generators are set to it.
         backend: ``torch``, ``triton`` or ``split``: what computes the mixer.
         activation: ``none``, ``all`` or ``every_second``: which blocks are recomputed in backward.
-        dtype: Of the weights; float32 by default (AdamW needs float32 masters at 5e-6).
 
     Raises:
         ConfigError: The weights have another shape than the recipe says, or the backend's kernels
@@ -115,11 +113,9 @@ def load_model(
 
     set_seed(seed)
     if init.kind == "random":
-        model = StudentModel(build_config(settings), backend=backend, activation=activation)
-        random: StudentModel = model.to(dtype or torch.float32)
-        return random
+        return StudentModel(build_config(settings), backend=backend, activation=activation)
     check_shape(settings, _read_config(init), init.source)
-    how = {"backend": backend, "activation": activation, "dtype": dtype or torch.float32}
+    how = {"backend": backend, "activation": activation, "dtype": torch.float32}
     return _read_weights(settings, init, how)
 
 
