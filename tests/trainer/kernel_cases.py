@@ -161,14 +161,18 @@ def measure_case(case: Case) -> float:
     return worst_error(case.kernel, case.reference, case.inputs) / case.limit
 
 
+def make_config() -> Mamba2Config:
+    """A layer of the shape that the scan's and the mixer's cases have."""
+    return Mamba2Config(
+        hidden_size=512, num_heads=16, head_dim=64, n_groups=8, state_size=128, chunk_size=256
+    )
+
+
 def prepare_small_tiles() -> None:
     """Give the scan's kernels tiles that fit for float32 too, and compile them all at once."""
     require("triton")
     pin_tiles(list_smallest_tiles())
-    config = Mamba2Config(
-        hidden_size=512, num_heads=16, head_dim=64, n_groups=8, state_size=128, chunk_size=256
-    )
-    precompile_all([Workload(config, dtype, LENGTH) for dtype in ROUNDING])
+    precompile_all([Workload(make_config(), dtype, LENGTH) for dtype in ROUNDING])
 
 
 CASES: dict[str, Callable[[], Case]] = {}

@@ -8,11 +8,13 @@ from kernel_references import DEVICE, compute_gradients
 
 if DEVICE == "cpu":
     pytest.skip("needs a CUDA device", allow_module_level=True)
-from kernel_cases import CASES, measure_case, prepare_small_tiles
+from kernel_cases import CASES, make_config, measure_case, prepare_small_tiles
 
 from pipeline.errors import ConfigError
 from trainer.kernels.availability import require
 from trainer.kernels.convolution import convolve, differentiate
+from trainer.kernels.precompile import Workload, precompile_all
+from trainer.kernels.tiles import list_smallest_tiles, pin_tiles, read_tiles
 
 try:
     require("triton")
@@ -38,6 +40,23 @@ def test_the_same_input_gives_the_same_bits(name: str) -> None:
     first, second = (compute_gradients(case.kernel, case.inputs) for _ in range(2))
     for a, b in zip((*first[0], *first[1]), (*second[0], *second[1]), strict=True):
         assert torch.equal(a, b)
+
+
+def test_compiling_ahead_leaves_nothing_to_compile_a_second_time() -> None:
+    workload = Workload(make_config(), torch.bfloat16, 1024, has_documents=False)
+    assert precompile_all([workload], num_processes=8).num_failed == 0
+    assert precompile_all([workload]).num_kernels == 0
+
+
+def test_a_pinned_tile_is_the_one_that_runs() -> None:
+    wanted = list_smallest_tiles()
+    pin_tiles(wanted)
+    measure_case(CASES["scan bfloat16"]())
+    used = read_tiles()
+    assert used
+    assert all(wanted[name] == tile for name, tile in used.items())
+    with pytest.raises(ValueError, match="proposes no tile"):
+        pin_tiles({name: {"BLOCK_SIZE_M": 7} for name in used})
 
 
 def test_rows_beyond_two_to_the_31_elements_are_reached() -> None:

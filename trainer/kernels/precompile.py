@@ -120,7 +120,7 @@ def precompile_all(workloads: list[Workload], *, num_processes: int | None = Non
 def record_launches(workload: Workload) -> list[Launch]:
     """What one layer's forward and backward pass would launch, with every proposed tile."""
     from trainer.kernels.mixer import mix
-    from trainer.kernels.norms import add_norm
+    from trainer.kernels.norms import add_norm, normalise
     from trainer.kernels.token_loss import score_tile
 
     config, dtype = workload.config, workload.dtype
@@ -132,6 +132,7 @@ def record_launches(workload: Workload) -> list[Launch]:
         hidden = torch.zeros(*rows, config.hidden_size, **like)
         first, total = add_norm(hidden, None, norm, shape.eps, residual_dtype=stream)
         normed, total = add_norm(first, total, norm, shape.eps, residual_dtype=stream)
+        normalise(total, norm, shape.eps, dtype=dtype)
         projected = torch.zeros(*rows, sum(shape.parts), **like)
         documents = torch.zeros(*rows, dtype=torch.int32, device="cuda")
         mixed = mix(projected, weights, shape, documents if workload.has_documents else None)
