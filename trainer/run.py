@@ -66,6 +66,9 @@ def _train(job: Job, target: Path, processes: Processes) -> None:
     training = job.recipe.settings.training
     backend = choose_backend(training)
     _say_how(job, backend, processes)
+    if backend == "triton":
+        with processes.main_first():
+            _compile_kernels(job)
     data = prepare_job_data(job, processes, backend)
     steps = job.staging / "steps"
     resume = processes.share(find_resumable(steps) if processes.is_main else None)
@@ -76,6 +79,18 @@ def _train(job: Job, target: Path, processes: Processes) -> None:
         probe = check_leak(trainer)
         _run_trainer(job, trainer, resume)
         write_model_folder(job, trainer, target, {"backend": backend, "probe": probe})
+
+
+def _compile_kernels(job: Job) -> None:
+    """Once on a machine: all processor cores compile what the first step would wait for."""
+    from trainer.kernels.precompile import compile_for_run
+    from trainer.model import build_config
+
+    settings = job.recipe.settings
+    training = settings.training
+    done = compile_for_run(build_config(settings.model), training.precision, training.micro_batch)
+    if done.num_kernels:
+        console.say(f"compiled {done.num_kernels} versions of kernels in {done.seconds:.0f} s")
 
 
 def _say_how(job: Job, backend: str, processes: Processes) -> None:

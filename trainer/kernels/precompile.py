@@ -82,6 +82,33 @@ def precompile(config: Any, dtype: torch.dtype, length: int) -> Compiled:
     return precompile_all([Workload(config, dtype, length)])
 
 
+def compile_for_run(config: Any, precision: str, num_rows: int) -> Compiled:
+    """Compile what a run needs whose rows are whole chunks.
+
+    Args:
+        config: A ``Mamba2Config``.
+        precision: ``training.precision``: the dtypes of activations and weights follow from it.
+        num_rows: Rows of a micro-batch.
+
+    Raises:
+        ConfigError: No CUDA device, or packages are missing.
+    """
+    dtype = torch.float32 if precision == "float32" else torch.bfloat16
+    has_masters = precision in ("float32", "bf16_autocast")
+    workloads = [
+        Workload(
+            config,
+            dtype,
+            # Triton has versions of its own for numbers that 16 divides.
+            num_chunks * config.chunk_size,
+            batch=num_rows,
+            weight_dtype=torch.float32 if has_masters else dtype,
+        )
+        for num_chunks in (16, 17)
+    ]
+    return precompile_all(workloads)
+
+
 def precompile_all(workloads: list[Workload], *, num_processes: int | None = None) -> Compiled:
     """Compile what several kinds of passes need, all at once.
 
