@@ -319,13 +319,14 @@ class StudentModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             items = torch.as_tensor(items, device=sums.total.device).clamp(min=1)
             answer.loss, answer.num_correct = sums.total / items, sums.num_correct
         if return_logits or (return_logits is None and labels is None):
-            if outputs.last is not None and logits_to_keep == 1:
-                hidden = hidden[torch.arange(len(hidden), device=hidden.device), outputs.last, None]
-            answer.logits = self._score(hidden[:, -logits_to_keep:])
+            answer.logits = self._score(hidden, outputs.last, logits_to_keep)
         return answer
 
-    def _score(self, hidden: Tensor) -> Tensor:
-        """Logits, at least float32 as in transformers."""
+    def _score(self, hidden: Tensor, last: Tensor | None, keep: int) -> Tensor:
+        """Logits of the last ``keep`` tokens (0: of all), at least float32 as in transformers."""
+        if last is not None and keep == 1:
+            hidden = hidden[torch.arange(len(hidden), device=hidden.device), last, None]
+        hidden = hidden[:, -keep:]
         logits: Tensor = self.lm_head(hidden.to(self.lm_head.weight.dtype))
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
