@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from trainer.sft import train_phase
 OVERRIDES = ("training.packing=exact", "training.micro_batch=1", "training.save_steps=3")
 
 
-def launch(experiment: Experiment, *overrides: str, stop_at: int = 0) -> subprocess.Popen[str]:
-    """Start two processes with ``torchrun``; they stop by themselves at a step if told to."""
+def launch(experiment: Experiment, *overrides: str) -> subprocess.Popen[str]:
+    """Start two processes with ``torchrun``."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -36,7 +37,14 @@ def launch(experiment: Experiment, *overrides: str, stop_at: int = 0) -> subproc
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """The launcher and both of its processes, at once."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
 
 
 def read_log(checkpoint: Path) -> list[dict[str, Any]]:
@@ -74,8 +82,6 @@ def test_two_processes_give_the_loss_curve_and_weights_of_one(
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_sharded_run_resumes_from_its_checkpoint(experiment: Experiment, tmp_path: Path) -> None:
-    import time
-
     process = launch(experiment, *OVERRIDES)
     deadline = time.monotonic() + 100
     checkpoints = experiment.out / "checkpoints"
@@ -84,8 +90,7 @@ def test_a_sharded_run_resumes_from_its_checkpoint(experiment: Experiment, tmp_p
             break
         time.sleep(0.01)
     assert process.poll() is None
-    process.kill()
-    process.wait()
+    kill(process)
     again = launch(experiment, *OVERRIDES)
     output, _ = again.communicate(timeout=250)
     assert again.returncode == 0, output
@@ -95,7 +100,6 @@ def test_a_sharded_run_resumes_from_its_checkpoint(experiment: Experiment, tmp_p
     one = train_phase(alone.recipe(*OVERRIDES), "1", alone.out).checkpoint
     losses = [line["loss"] for line in read_log(checkpoints / "phase-1")]
     assert losses == pytest.approx([line["loss"] for line in read_log(one)], rel=1e-5)
-    shutil.rmtree(experiment.out)
 
 
 def test_several_visible_gpus_and_one_process_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
