@@ -15,125 +15,19 @@ from typing import Any
 
 import torch
 import triton
-import triton.language as tl
+
+from trainer.kernels.norm_kernels import (
+    add_backward_kernel,
+    add_forward_kernel,
+    gated_backward_kernel,
+    gated_forward_kernel,
+)
 
 _TILE = 2048
 """Elements a program of 4 warps holds of each tensor: 16 a thread."""
 _PROGRAMS = 2048
 """Programs of a backward pass: about four waves on 132 multiprocessors."""
 _MAX_PARTIALS = 512
-
-
-@triton.jit
-def _gated_forward_kernel(
-    x, gate, weight, y, num_rows, num_groups, group_size, x_row, gate_row, y_row, eps,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    group = tl.program_id(0) % num_groups
-    rows = (tl.program_id(0) // num_groups) * ROWS + tl.arange(0, ROWS)
-    columns = tl.arange(0, COLUMNS)
-    inside = columns < group_size
-    mask = (rows < num_rows)[:, None] & inside[None, :]
-    rows = rows.to(tl.int64)[:, None]
-    columns = (group * group_size + columns)[None, :]
-    h = tl.load(x + rows * x_row + columns, mask=mask, other=0.0).to(tl.float32)
-    z = tl.load(gate + rows * gate_row + columns, mask=mask, other=0.0).to(tl.float32)
-    w = tl.load(weight + columns, mask=inside[None, :], other=0.0).to(tl.float32)
-    h *= z * tl.sigmoid(z)
-    scale = tl.rsqrt(tl.sum(h * h, axis=1) / group_size + eps)
-    out = h * scale[:, None] * w
-    tl.store(y + rows * y_row + columns, out.to(y.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def _gated_backward_kernel(
-    x, gate, weight, dy, dx, dgate, partial,
-    num_rows, num_groups, group_size, rows_per_program,
-    x_row, gate_row, dy_row, dx_row, dgate_row, eps,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    group = tl.program_id(0) % num_groups
-    block = tl.program_id(0) // num_groups
-    columns = tl.arange(0, COLUMNS)
-    inside = columns < group_size
-    columns = (group * group_size + columns)[None, :]
-    w = tl.load(weight + columns, mask=inside[None, :], other=0.0).to(tl.float32)
-    total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
-    for start in range(0, rows_per_program, ROWS):
-        rows = block * rows_per_program + start + tl.arange(0, ROWS)
-        mask = (rows < num_rows)[:, None] & inside[None, :]
-        rows = rows.to(tl.int64)[:, None]
-        a = tl.load(x + rows * x_row + columns, mask=mask, other=0.0).to(tl.float32)
-        z = tl.load(gate + rows * gate_row + columns, mask=mask, other=0.0).to(tl.float32)
-        g = tl.load(dy + rows * dy_row + columns, mask=mask, other=0.0).to(tl.float32)
-        s = tl.sigmoid(z)
-        silu = z * s
-        h = a * silu
-        scale = tl.rsqrt(tl.sum(h * h, axis=1) / group_size + eps)[:, None]
-        along = tl.sum(h * g * w, axis=1)[:, None] * scale * scale / group_size
-        total += g * h * scale
-        dh = (g * w - h * along) * scale
-        out = (dh * silu).to(dx.dtype.element_ty)
-        tl.store(dx + rows * dx_row + columns, out, mask=mask)
-        out = (dh * a * s * (1.0 + z * (1.0 - s))).to(dgate.dtype.element_ty)
-        tl.store(dgate + rows * dgate_row + columns, out, mask=mask)
-    partial += block.to(tl.int64) * num_groups * group_size
-    tl.store(partial + columns, tl.sum(total, axis=0)[None, :], mask=inside[None, :])
-
-
-@triton.jit
-def _add_forward_kernel(
-    x, residual, weight, y, total, num_rows, size, x_row, eps,
-    HAS_RESIDUAL: tl.constexpr, KEEPS_TOTAL: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    columns = tl.arange(0, COLUMNS)
-    inside = columns < size
-    mask = (rows < num_rows)[:, None] & inside[None, :]
-    rows = rows.to(tl.int64)[:, None]
-    columns = columns[None, :]
-    h = tl.load(x + rows * x_row + columns, mask=mask, other=0.0).to(tl.float32)
-    if HAS_RESIDUAL:
-        h += tl.load(residual + rows * size + columns, mask=mask, other=0.0).to(tl.float32)
-    if KEEPS_TOTAL:
-        rounded = h.to(total.dtype.element_ty)
-        tl.store(total + rows * size + columns, rounded, mask=mask)
-        # The norm is of what is stored, so that backward can start from it.
-        h = rounded.to(tl.float32)
-    w = tl.load(weight + columns, mask=inside[None, :], other=0.0).to(tl.float32)
-    scale = tl.rsqrt(tl.sum(h * h, axis=1) / size + eps)
-    out = h * scale[:, None] * w
-    tl.store(y + rows * size + columns, out.to(y.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def _add_backward_kernel(
-    total, weight, dy, dtotal, dx, dresidual, partial, num_rows, size, rows_per_program, eps,
-    HAS_TOTAL: tl.constexpr, SPLIT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    columns = tl.arange(0, COLUMNS)
-    inside = columns < size
-    columns = columns[None, :]
-    w = tl.load(weight + columns, mask=inside[None, :], other=0.0).to(tl.float32)
-    sums = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
-    for start in range(0, rows_per_program, ROWS):
-        rows = tl.program_id(0) * rows_per_program + start + tl.arange(0, ROWS)
-        mask = (rows < num_rows)[:, None] & inside[None, :]
-        offsets = rows.to(tl.int64)[:, None] * size + columns
-        h = tl.load(total + offsets, mask=mask, other=0.0).to(tl.float32)
-        g = tl.load(dy + offsets, mask=mask, other=0.0).to(tl.float32)
-        scale = tl.rsqrt(tl.sum(h * h, axis=1) / size + eps)[:, None]
-        along = tl.sum(h * g * w, axis=1)[:, None] * scale * scale / size
-        sums += g * h * scale
-        dh = (g * w - h * along) * scale
-        if HAS_TOTAL:
-            dh += tl.load(dtotal + offsets, mask=mask, other=0.0).to(tl.float32)
-        tl.store(dx + offsets, dh.to(dx.dtype.element_ty), mask=mask)
-        if SPLIT:
-            tl.store(dresidual + offsets, dh.to(dresidual.dtype.element_ty), mask=mask)
-    partial += tl.program_id(0).to(tl.int64) * size
-    tl.store(partial + columns, tl.sum(sums, axis=0)[None, :], mask=inside[None, :])
 
 
 def normalise_gated(
@@ -147,7 +41,7 @@ def normalise_gated(
     size = x.shape[-1] // num_groups
     tile, columns, warps = _choose_tile(size)
     with torch.cuda.device_of(x):
-        _gated_forward_kernel[(triton.cdiv(rows.shape[0], tile) * num_groups,)](
+        gated_forward_kernel[(triton.cdiv(rows.shape[0], tile) * num_groups,)](
             rows, gates, weight, y, rows.shape[0], num_groups, size,
             rows.stride(0), gates.stride(0), x.shape[-1], eps,
             ROWS=tile, COLUMNS=columns, num_warps=warps, num_stages=1,
@@ -180,7 +74,7 @@ def differentiate_gated(
     blocks, per_program = _divide(rows.shape[0], tile, num_groups)
     partial = torch.empty(blocks, x.shape[-1], dtype=torch.float32, device=x.device)
     with torch.cuda.device_of(x):
-        _gated_backward_kernel[(blocks * num_groups,)](
+        gated_backward_kernel[(blocks * num_groups,)](
             rows, gates, weight, dys, dx, dgates, partial,
             rows.shape[0], num_groups, size, per_program,
             rows.stride(0), gates.stride(0), dys.stride(0), x.shape[-1], dgates.stride(0), eps,
@@ -285,7 +179,7 @@ def _add_and_normalise(
         return
     tile, columns, warps = _choose_tile(size)
     with torch.cuda.device_of(x):
-        _add_forward_kernel[(triton.cdiv(rows.shape[0], tile),)](
+        add_forward_kernel[(triton.cdiv(rows.shape[0], tile),)](
             rows, None if residual is None else residual.contiguous(), weight, y, total,
             rows.shape[0], size, rows.stride(0), eps,
             HAS_RESIDUAL=residual is not None, KEEPS_TOTAL=total is not None,
@@ -325,7 +219,7 @@ def _differentiate_added(
     blocks, per_program = _divide(rows.shape[0], tile, 1)
     partial = torch.empty(blocks, total.shape[-1], dtype=torch.float32, device=total.device)
     with torch.cuda.device_of(total):
-        _add_backward_kernel[(blocks,)](
+        add_backward_kernel[(blocks,)](
             total, weight, dy.contiguous(), None if dtotal is None else dtotal.contiguous(),
             out[0], out[1], partial, rows.shape[0], total.shape[-1], per_program, eps,
             HAS_TOTAL=dtotal is not None, SPLIT=out[1] is not out[0],
