@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from pipeline.contamination_rules import CODE_EVIDENCE, EVIDENCE, EVIDENCE_INSIDE, Entry
 from pipeline.contamination_twins import MANY_RARE_NUMBERS
-from pipeline.problem_features import formula_part, open_fractions, shares, weight_of
+from pipeline.ordinary_words import WEIGHTLESS, describe_words, is_run, ordinary_words, spell
+from pipeline.problem_features import open_fractions, shares, weight_of
 from pipeline.settings.decontamination import DecontaminationSettings
 from pipeline.store import atomic_path
-from pipeline.word_forms import VARIABLE, content_form, gram_form, spellings, stop_words, variables
+from pipeline.word_forms import VARIABLE, content_form, stop_words, variables
 from pipeline.word_hashes import WordHashes, hash_tokens, hash_words
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ Postings = tuple[Int64s, Int32s]
 _COVERAGE_SLACK = 0.75
 """Candidates have this part of what the rule asks for: the exact reading sets more notation
 apart."""
-MOST_LETTERS = 3
-"""Variables that are looked for when they are written together."""
 _SLACK = 0.9
 """And this part of the similarity that the rule asks for."""
 _FUZZ = 0.999
@@ -236,27 +235,30 @@ class _Vocabulary:
 
     def words(self) -> tuple[UInt64s, Int32s, UInt64s, Int32s, UInt8s]:
         """Table from a word's hash to an entry, and the entries' forms, features and parts."""
-        from pipeline.kernels.problem_words import SAYS, WEIGHTLESS
+        from pipeline.kernels.problem_words import SAYS
 
-        tokens = dict.fromkeys([*stop_words(), *variables(), *self._tokens])
-        for feature in self._numbers:
-            if " " not in feature:
-                tokens.update(dict.fromkeys(spellings(feature)))
-        words = list(tokens)
+        ordinary = ordinary_words()
+        tokens = [*stop_words(), *variables(), *self._tokens]
+        # In this order: a token's own form is what it means.
+        words = spell(feature for feature in self._numbers if feature not in shares())
+        words |= {token: content_form(token) for token in tokens if not is_run(token)}
+        own = describe_words(words, self._numbers)
         # What is no word must be two or three variables: the exact reading looks at the formula.
-        glued = [word for word in _written_together() if word not in tokens or _is_run(word)]
-        words = [word for word in words if not _is_run(word)]
-        forms = hash_tokens([gram_form(word) for word in words] + [VARIABLE] * len(glued))
-        features = np.array(
-            [self._numbers.get(content_form(word), WEIGHTLESS) for word in words]
-            + [WEIGHTLESS] * len(glued),
-            np.int32,
+        glued = _written_together()
+        hashes = hash_tokens(glued)
+        is_word = np.isin(hashes, own.hashes) | np.isin(hashes, ordinary.hashes)
+        glued = [w for w, known in zip(glued, is_word.tolist(), strict=True) if not known]
+        forms = np.repeat(hash_tokens([VARIABLE]), len(glued))
+        all_hashes = np.concatenate([own.hashes, ordinary.hashes, hash_tokens(glued)])
+        table = _make_table(all_hashes, np.arange(len(all_hashes), dtype=np.int32))
+        nothing = np.full(len(glued), WEIGHTLESS, np.int32)
+        says = np.array([SAYS + len(word) for word in glued], np.uint8)
+        return (
+            *table,
+            np.concatenate([own.forms, ordinary.forms, forms]),
+            np.concatenate([own.features, ordinary.features, nothing]),
+            np.concatenate([own.parts, ordinary.parts, says]),
         )
-        parts = [_part_code(formula_part(word)) for word in words]
-        parts += [SAYS + len(word) for word in glued]
-        words += glued
-        table = _make_table(hash_tokens(words), np.arange(len(words), dtype=np.int32))
-        return (*table, forms, features, np.array(parts, np.uint8))
 
     def triple_keys(self) -> tuple[UInt64s, Int32s]:
         """Hashes of the triples, and their numbers."""
@@ -273,20 +275,6 @@ def _written_together() -> list[str]:
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     pairs = [a + b for a in letters for b in letters if a != b]
     return [*pairs, *(pair + c for pair in pairs for c in letters if c not in pair)]
-
-
-def _is_run(word: str) -> bool:
-    """Whether these are names in a row, such as "abc": never a word."""
-    if not (word.isascii() and word.isalpha()):
-        return False
-    codes = [ord(letter) for letter in word]
-    return 2 <= len(word) <= MOST_LETTERS and codes == list(range(codes[0], codes[0] + len(word)))
-
-
-def _part_code(part: str) -> int:
-    if not part:
-        return 0
-    return 1 if part == VARIABLE or part.isalpha() else 2
 
 
 def _make_table(keys: UInt64s, values: Int32s) -> Table:

@@ -150,6 +150,10 @@ weigh weighs weight weights
 """Words that reworders swap, a group a line; the first stands for all."""
 _ENDINGS = ("s", "es", "ed", "d", "ing", "ings", "e", "y", "ies", "ly", "ation", "ations")
 _SUFFIXES = ("ations", "ation", "ings", "ing", "edly", "ed", "ies", "es", "s", "ly", "e", "y")
+_BY_LAST_LETTER = {
+    letter: tuple(suffix for suffix in _SUFFIXES if suffix[-1] == letter)
+    for letter in {suffix[-1] for suffix in _SUFFIXES}
+}
 
 
 def _groups() -> dict[str, str]:
@@ -224,7 +228,7 @@ def gram_form(token: str) -> str:
 
 
 def _stem(word: str) -> str:
-    for suffix in _SUFFIXES:
+    for suffix in _BY_LAST_LETTER.get(word[-1:], ()):
         stem = word.removesuffix(suffix)
         if suffix == "ies" and stem != word and len(stem) == 2:
             return f"{stem}y"
