@@ -11,7 +11,7 @@ def gated_forward_kernel(
     x, gate, weight, y, num_rows, num_groups, group_size, x_row, gate_row, y_row, eps,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """y = norm of x * silu(gate) in one group of some rows."""
+    """Norm of x * silu(gate), in one group of some rows."""
     group = tl.program_id(0) % num_groups
     rows = (tl.program_id(0) // num_groups) * ROWS + tl.arange(0, ROWS)
     columns = tl.arange(0, COLUMNS)
@@ -71,7 +71,7 @@ def add_forward_kernel(
     HAS_RESIDUAL: tl.constexpr, KEEPS_TOTAL: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """total = x + residual and y = norm of total, for some whole rows."""
+    """Sum of x and residual and the norm of it, for some whole rows."""
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     columns = tl.arange(0, COLUMNS)
     inside = columns < size

@@ -19,6 +19,43 @@ _STAGES = 3
 
 
 @triton.jit
+def _clear(pointers, count, stride, mask, BLOCK: tl.constexpr):
+    """Zeros for the sums of so many heads."""
+    for head in range(count):
+        tl.store(pointers + head * stride, tl.zeros((BLOCK,), dtype=tl.float32), mask=mask)
+
+
+@triton.jit
+def _match(documents, m, n, limit):
+    """Which pairs of rows are of one document."""
+    here = tl.load(documents + m, mask=m < limit, other=-1)
+    there = tl.load(documents + n, mask=n < limit, other=-2)
+    return here[:, None] == there[None, :]
+
+
+@triton.jit
+def _multiply(dy, x, columns, WIDTH: tl.constexpr, COLUMNS: tl.constexpr):
+    """Products of the tile's rows of dy with its rows of x."""
+    if WIDTH == COLUMNS:
+        product = tl.dot(tl.load(dy), tl.trans(tl.load(x)))
+    else:
+        inside = (columns < WIDTH)[None, :]
+        left = tl.load(dy, mask=inside, other=0.0)
+        product = tl.dot(left, tl.trans(tl.load(x, mask=inside, other=0.0)))
+    return product
+
+
+@triton.jit
+def _weigh(decay, dt, m, n, CHUNK: tl.constexpr):
+    """Step of row n times what of it is left at row m."""
+    from_start = tl.load(decay + m, mask=m < CHUNK, other=0.0)
+    to_start = tl.load(decay + n, mask=n < CHUNK, other=0.0)
+    step = tl.load(dt + n, mask=n < CHUNK, other=0.0)
+    # Above the diagonal the difference is positive and without meaning: kept from overflowing.
+    return step[None, :] * tl.exp(tl.minimum(from_start[:, None] - to_start[None, :], 0.0))
+
+
+@triton.jit
 def _score_gradient_kernel(
     x, dy, scores, dt, decay, documents, dscores, row_sums, column_sums,
     length, num_chunks, num_heads, heads_per_group,
@@ -45,11 +82,9 @@ def _score_gradient_kernel(
     if tile_n > tile_m:
         zero = tl.zeros((BLOCK, BLOCK), dtype=dscores.dtype.element_ty)
         tl.store(dscores + offsets, zero, mask=inside)
-        for _ in range(heads_per_group):
-            tl.store(row_sums, tl.zeros((BLOCK,), dtype=tl.float32), mask=m < CHUNK)
-            tl.store(column_sums, tl.zeros((BLOCK,), dtype=tl.float32), mask=n < CHUNK)
-            row_sums += num_chunks * TILES * CHUNK
-            column_sums += num_chunks * TILES * CHUNK
+        stride = num_chunks * TILES * CHUNK
+        _clear(row_sums, heads_per_group, stride, m < CHUNK, BLOCK)
+        _clear(column_sums, heads_per_group, stride, n < CHUNK, BLOCK)
         return
     first = chunk * CHUNK
     limit = min(CHUNK, length - first)
@@ -62,40 +97,25 @@ def _score_gradient_kernel(
     x += batch * x_batch + first.to(tl.int64) * x_row + head * WIDTH
     dy += tl.minimum(m, limit - 1)[:, None] * dy_row + columns[None, :]
     x += tl.minimum(n, limit - 1)[:, None] * x_row + columns[None, :]
-    decay += line * CHUNK
-    dt += line * CHUNK
+    decay, dt = decay + line * CHUNK, dt + line * CHUNK
     total = tl.zeros((BLOCK, BLOCK), dtype=tl.float32)
     for _ in range(heads_per_group):
-        if WIDTH == COLUMNS:
-            product = tl.dot(tl.load(dy), tl.trans(tl.load(x)))
-        else:
-            wide = (columns < WIDTH)[None, :]
-            left = tl.load(dy, mask=wide, other=0.0)
-            product = tl.dot(left, tl.trans(tl.load(x, mask=wide, other=0.0)))
-        from_start = tl.load(decay + m, mask=m < CHUNK, other=0.0)
-        to_start = tl.load(decay + n, mask=n < CHUNK, other=0.0)
-        step = tl.load(dt + n, mask=n < CHUNK, other=0.0)
-        # Above the diagonal the difference is positive and without meaning: kept from overflowing.
-        passed = tl.exp(tl.minimum(from_start[:, None] - to_start[None, :], 0.0))
-        product *= step[None, :] * passed
+        product = _multiply(dy, x, columns, WIDTH, COLUMNS)
+        product *= _weigh(decay, dt, m, n, CHUNK)
         total += product
         product *= score
         tl.store(row_sums, tl.sum(product, axis=1), mask=m < CHUNK)
         tl.store(column_sums, tl.sum(product, axis=0), mask=n < CHUNK)
-        dy += WIDTH
-        x += WIDTH
-        decay += num_chunks * CHUNK
-        dt += num_chunks * CHUNK
+        dy, x = dy + WIDTH, x + WIDTH
+        decay, dt = decay + num_chunks * CHUNK, dt + num_chunks * CHUNK
         row_sums += num_chunks * TILES * CHUNK
         column_sums += num_chunks * TILES * CHUNK
     same = (m[:, None] >= n[None, :]) & (m < limit)[:, None]
     if HAS_DOCUMENTS:
-        documents += batch * documents_batch + first
-        here = tl.load(documents + m, mask=m < limit, other=-1)
-        there = tl.load(documents + n, mask=n < limit, other=-2)
-        same = same & (here[:, None] == there[None, :])
-    total = tl.where(same, total, 0.0)
-    tl.store(dscores + offsets, total.to(dscores.dtype.element_ty), mask=inside)
+        same = same & _match(documents + batch * documents_batch + first, m, n, limit)
+    tl.store(
+        dscores + offsets, tl.where(same, total, 0.0).to(dscores.dtype.element_ty), mask=inside
+    )
 
 
 def differentiate_scores(
