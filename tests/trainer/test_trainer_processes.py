@@ -37,13 +37,14 @@ def launch(experiment: Experiment, *overrides: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,
     )
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """The launcher and both of its processes, at once."""
-    os.killpg(process.pid, signal.SIGKILL)
+    """The launcher and both of its processes, which have sessions of their own."""
+    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    for child in [*listed.read_text(encoding="utf-8").split(), str(process.pid)]:
+        os.kill(int(child), signal.SIGKILL)
     process.communicate()
 
 
