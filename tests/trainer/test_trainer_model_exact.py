@@ -21,6 +21,7 @@ from torch.nn.functional import cross_entropy
 
 from pipeline.errors import ConfigError
 from trainer.model import loss as loss_module
+from trainer.model import scan as scan_module
 from trainer.model.student import StudentModel
 
 LENGTHS = [37, 2, 5, 24, 1, 8, 19]
@@ -58,6 +59,18 @@ def count_calls(module: Any) -> list[Any]:
     calls: list[Any] = []
     module.register_forward_hook(lambda *arguments: calls.append(1))
     return calls
+
+
+@pytest.mark.parametrize("activation", ["none", "all"])
+def test_a_scan_in_parts_changes_no_gradient(
+    activation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = make_documents(LENGTHS)
+    wanted = gradients(make_model(), [pack(documents)])
+    # Each chunk is computed again in backward, within a block that may be, too.
+    monkeypatch.setattr(scan_module, "_MAX_SCORES", 1)
+    found = gradients(make_model(activation=activation), [pack(documents)])
+    assert largest_error(found, wanted) < 1e-12
 
 
 def test_the_chunk_size_changes_nothing() -> None:

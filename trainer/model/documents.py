@@ -41,8 +41,10 @@ def label_documents(
         return None
     shape = input_ids.shape
     mask = None if attention_mask is None else _expand(attention_mask, shape, "attention_mask") != 0
-    starts = _find_changes(mask) if mask is not None else torch.zeros(shape, dtype=torch.bool)
-    starts = starts.to(input_ids.device)
+    # Made on the device: a copy to it would wait for what it computes.
+    starts = torch.zeros(shape, dtype=torch.bool, device=input_ids.device)
+    if mask is not None:
+        starts = _find_changes(mask)
     named: dict[str, Tensor] = {}
     if seq_idx is not None:
         named["seq_idx"] = _find_changes(_expand(seq_idx, shape, "seq_idx"))

@@ -316,7 +316,7 @@ class StudentModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             sums = sum_token_loss(hidden, self.lm_head.weight, labels, outputs.documents)
             items = sums.num_tokens if num_items_in_batch is None else num_items_in_batch
             # Rows without labels are a loss of 0, not 0 / 0.
-            items = torch.as_tensor(items, device=sums.total.device).clamp(min=1)
+            items = items.clamp(min=1) if isinstance(items, Tensor) else max(1, items)
             answer.loss, answer.num_correct = sums.total / items, sums.num_correct
         if return_logits or (return_logits is None and labels is None):
             answer.logits = self._score(hidden, outputs.last, logits_to_keep)
