@@ -86,7 +86,8 @@ def _differentiate(call: Callable[..., Any], inputs: list[Tensor]) -> list[Tenso
         torch.randn(value.shape, generator=generator, device="cuda").to(value.dtype)
         for value in outputs
     ]
-    return [*outputs, *torch.autograd.grad(outputs, leaves, slopes)]
+    gradients = torch.autograd.grad(outputs, leaves, slopes)
+    return [*(value.detach() for value in outputs), *gradients]
 
 
 def _error(found: Tensor, wanted: Tensor) -> float:

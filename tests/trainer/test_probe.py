@@ -6,7 +6,6 @@ import dataclasses
 import json
 import subprocess
 import sys
-import time
 from typing import Any
 
 import pytest
@@ -194,16 +193,23 @@ def test_help_comes_without_heavy_imports() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.timeout(600)  # the first one compiles
 @pytest.mark.parametrize("activation", ["none", "all", "every_second"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_kernels_pass_on_a_gpu(dtype: torch.dtype, activation: str) -> None:
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
-    started = time.perf_counter()
+    from trainer.kernels.availability import require
+    from trainer.kernels.tiles import list_smallest_tiles, pin_tiles
+
+    require("triton")
+    # Each kernel would otherwise compile and try all its tiles, minutes for each dtype.
+    pin_tiles(list_smallest_tiles())
     model = make_model(
         torch.float32, backend="triton", activation=activation, hidden_size=256, head_dim=64,
         n_groups=8, state_size=64, chunk_size=128, initializer_range=0.1,
     )  # fmt: skip
     result = probe_leak(model.to("cuda"), dtype=dtype)
     assert result.error <= result.tolerance
-    assert time.perf_counter() - started < 300
+    assert result.control > 0.1
