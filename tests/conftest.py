@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Iterator
@@ -15,6 +16,10 @@ from pipeline import console
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
+# Kernels run in Triton's interpreter where there is no GPU. It looks when it is first imported,
+# which any test module may do before the kernels' own.
+if not (shutil.which("nvidia-smi") or any(Path("/dev").glob("nvidia*"))):
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # A shell's background job ignores SIGINT, and so would every process that a test interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
