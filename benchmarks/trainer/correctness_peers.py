@@ -11,8 +11,8 @@ from correctness_models import Bench, Kind, make_config
 from trainer.model.student import StudentModel
 from trainer.probe_gradients import relative_error
 
-AGREEMENT = {"cpu": 1e-5, "cuda": 1e-3}
-"""Of float32 logits; on a GPU tf32 products of its kernels take part."""
+AGREEMENT = {"cpu": 1e-5, "cuda": 5e-3}
+"""Of float32 logits; on a GPU the peer's kernels multiply in tf32, as the scan alone does."""
 
 
 def measure_peers(bench: Bench) -> Iterator[tuple[str, str, float, float | None]]:
