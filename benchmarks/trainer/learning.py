@@ -1,6 +1,6 @@
 """A real learning run: does the curriculum teach what the same compute without it does not?
 
-    python benchmarks/trainer/learning.py WORK [--scale full|tiny] [--part PART] [--seed 1]
+    python benchmarks/trainer/learning.py WORK [--scale full|short|tiny] [--part PART] [--seed 1]
 
 A Mamba-2 of 38M parameters starts from random weights and learns arithmetic in words with worked
 reasoning in ``<think>``: phase 1 one operation, phase 2 chains of four to seven with a fifth of
@@ -34,6 +34,11 @@ SCALES: dict[str, dict[str, Any]] = {
     "full": {
         "rows": 60_000, "items": 200, "hidden": 512, "layers": 12, "head": 64, "state": 128,
         "chunk": 256, "documents": 256, "epochs": 3, "warmup": 100, "rate": 1e-3, "tokens": 160,
+        "row_tokens": 16_384, "workers": 12,
+    },
+    "short": {
+        "rows": 60_000, "items": 500, "hidden": 512, "layers": 12, "head": 64, "state": 128,
+        "chunk": 256, "documents": 256, "epochs": 1, "warmup": 50, "rate": 1e-3, "tokens": 160,
         "row_tokens": 16_384, "workers": 12,
     },
     "tiny": {

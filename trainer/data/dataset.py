@@ -71,10 +71,13 @@ class PackedRows:
 
     def as_dataset(self) -> Any:
         """A ``datasets.Dataset`` of the same rows, as TRL asks for one; rows are made when read."""
+        import pyarrow as pa
         from datasets import Dataset
+        from datasets.table import InMemoryTable
 
-        numbers = Dataset.from_dict({"row": np.arange(len(self), dtype=np.int64)})
-        return numbers.with_transform(self._read)
+        numbers = InMemoryTable(pa.table({"row": np.arange(len(self), dtype=np.int64)}))
+        # Named, or datasets would pickle the table to make up a name, which fails on Python 3.12.
+        return Dataset(numbers, fingerprint="rows").with_transform(self._read)
 
     def _read(self, batch: dict[str, list[int]]) -> dict[str, list[Any]]:
         rows = [self[number] for number in batch["row"]]
