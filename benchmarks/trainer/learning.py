@@ -302,7 +302,7 @@ def draw(work: Path, runs: list[str], accuracy: dict[str, dict[str, float]]) -> 
     left.set(xlabel="million tokens", ylabel="loss (nats per token)", yscale="log")
     left.legend(frameon=False)
     left.grid(alpha=0.4)
-    for number, (kind, colour) in enumerate(zip(("one-step", "chains"), CATEGORY_COLOURS)):  # noqa: B905
+    for number, (kind, colour) in enumerate(zip(("one-step", "chains"), CATEGORY_COLOURS[3:])):  # noqa: B905
         places = [place + 0.38 * number for place in range(len(accuracy))]
         values = [100 * scores[kind] for scores in accuracy.values()]
         bars = right.barh(places, values, height=0.36, color=colour, label=f"held-out {kind}")
@@ -310,7 +310,7 @@ def draw(work: Path, runs: list[str], accuracy: dict[str, dict[str, float]]) -> 
     right.set_yticks([place + 0.19 for place in range(len(accuracy))], list(accuracy))
     right.invert_yaxis()
     right.set(xlabel="per cent of answers correct", xlim=(0, 112))
-    right.legend(frameon=False, loc="lower right")
+    right.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     figure.savefig(work / "learning.png", dpi=150)
 
 
