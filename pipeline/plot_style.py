@@ -74,6 +74,15 @@ def use_log_steps(axes: Axes, last: int) -> None:
     axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
 
 
+def use_plain_log(axes: Axes) -> None:
+    """A logarithmic y axis with plain numbers (0.01, 0.1, 1): formulas are not drawn here."""
+    from matplotlib import ticker
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+
+
 def colour_groups(names: Sequence[str]) -> dict[str, str]:
     """A colour for each distinct name, in order of appearance; grey once they run out."""
     distinct = list(dict.fromkeys(names))

@@ -59,7 +59,7 @@ def describe_tiles(summary: dict[str, Any], laps: list[dict[str, Any]]) -> list[
     tiles = [
         Tile(
             "Loss",
-            f"{summary['first_loss']:.2f} → {summary['last_loss']:.2f}",
+            f"{summary['first_loss']:.3g} → {summary['last_loss']:.3g}",
             [f"in {summary['num_steps']:,} steps"],
         ),
         Tile("Tokens seen", f"{summary['tokens_seen']:,}", [f"{summary['num_rows']:,} rows"]),

@@ -18,6 +18,7 @@ from pipeline.plot_style import (
     VERMILLION,
     new_figure,
     render_svg,
+    use_plain_log,
     use_whole_numbers,
 )
 
@@ -63,7 +64,7 @@ def plot_series(series: Series) -> str:
             axes.plot(steps[keep], values[keep], color=series.colour, linewidth=1.5, marker=marker)
         _mark(axes, series)
         if series.is_log and bool((values > 0).all()):
-            axes.set_yscale("log")
+            use_plain_log(axes)
         elif series.from_zero:
             axes.set_ylim(bottom=0)
         use_whole_numbers(axes.xaxis, most_ticks=5)
@@ -72,6 +73,11 @@ def plot_series(series: Series) -> str:
         axes.grid()
         axes.margins(x=0.02)
         return render_svg(figure, series.name)
+
+
+def _spans_decades(values: Sequence[float]) -> bool:
+    """Whether only a logarithmic axis shows how a curve ends."""
+    return bool(values) and 0 < min(values) < max(values) / 50
 
 
 def plot_row_fill(edges: Sequence[float], counts: Sequence[int]) -> str:
@@ -104,7 +110,7 @@ def list_series(
     drawn = [
         (
             Series("loss", "loss (nats per token)", steps, told("loss"), is_noisy=True,
-                   from_zero=False, marks=marks),
+                   from_zero=False, is_log=_spans_decades(told("loss")), marks=marks),
             "Loss on completion tokens: every step faint, the running mean on top",
         ),
         (
