@@ -62,6 +62,7 @@ def _train(job: Job, target: Path, processes: Processes) -> None:
     """Train from the newest intermediate checkpoint, or the start, and write the model folder."""
     from trainer.publish import write_model_folder
     from trainer.start import check_leak
+    from trainer.tile_choice import settle_tiles
 
     training = job.recipe.settings.training
     backend = choose_backend(training)
@@ -69,6 +70,7 @@ def _train(job: Job, target: Path, processes: Processes) -> None:
     if backend == "triton":
         with processes.main_first():
             _compile_kernels(job)
+        settle_tiles(job, processes)
     data = prepare_job_data(job, processes, backend)
     steps = job.staging / "steps"
     resume = processes.share(find_resumable(steps) if processes.is_main else None)

@@ -250,7 +250,12 @@ def compile_launch(launch: Launch) -> str | None:
 def _name_stamp(launches: list[Launch]) -> Path:
     import triton
 
-    folder = os.environ.get("TRITON_CACHE_DIR") or str(Path.home() / ".triton" / "cache")
     device = torch.cuda.get_device_name()
     key = content_hash([triton.__version__, device, sorted(repr(launch) for launch in launches)])
-    return Path(folder) / f"precompiled-{key[:16]}.json"
+    return cache_folder() / f"precompiled-{key[:16]}.json"
+
+
+def cache_folder() -> Path:
+    """Where Triton keeps compiled kernels."""
+    folder = os.environ.get("TRITON_CACHE_DIR") or Path.home() / ".triton" / "cache"
+    return Path(folder)
