@@ -7,7 +7,7 @@
 with torchrun in two: loss and gradient norm step by step, tokens a second, memory.
 ``bare``: the same rows in one process without TRL and accelerate.
 ``resume``: 38M trained once undisturbed and once killed and continued by the same command; logs and
-weights must be equal byte for byte. With two GPUs also in two processes.
+weights must be equal byte for byte. ``sharded-resume``: the same in two processes.
 ``optimizers``: a step of 7B with ``host_master`` and ``stochastic``.
 
 The runs of ``scaling`` are ended after their last step, before they write 20 GB. Each part prints a
@@ -28,8 +28,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import long_rows
-from sft_runs import Run, hash_folder, num_gpus, run_helper, run_until, say, wait_for
+from scaling_inputs import SCALES, make_dataset, write_recipe
+from sft_runs import Run, hash_folder, run_helper, run_until, say, wait_for
 
 from pipeline import console
 
@@ -41,72 +41,7 @@ BARS = {
     "sft_over_bare": 0.95,
     "peak_gib": 62.0,
 }
-SCALES: dict[str, dict[str, Any]] = {
-    "full": {
-        "rows": 176, "mean": 6_000, "max": 16_384, "documents": 16, "steps": 10,
-        "precision": "bf16_autocast",
-        "big": {"hidden": 2048, "layers": 48, "head": 64, "state": 128, "groups": 8, "chunk": 256},
-        "small": {"hidden": 512, "layers": 12, "head": 64, "state": 128, "groups": 1, "chunk": 256},
-    },
-    "tiny": {
-        "rows": 44, "mean": 100, "max": 2_048, "documents": 4, "steps": 6,
-        "precision": "float32",
-        "big": {"hidden": 32, "layers": 2, "head": 16, "state": 16, "groups": 2, "chunk": 32},
-        "small": {"hidden": 32, "layers": 2, "head": 16, "state": 16, "groups": 1, "chunk": 32},
-    },
-}  # fmt: skip
-RECIPE = """
-name = "{name}"
-
-[model]
-hidden_size = {hidden}
-num_hidden_layers = {layers}
-head_dim = {head}
-state_size = {state}
-n_groups = {groups}
-chunk_size = {chunk}
-tie_word_embeddings = {tied}
-
-[training]
-learning_rate = 1e-4
-warmup_steps = 0
-documents_per_step = {documents}
-packing = "exact"
-precision = "{precision}"
-activation = "all"
-save_steps = {save}
-keep_checkpoints = 2
-
-[training.phases.1]
-max_length = {max}
-max_steps = {steps}
-"""
 Result = dict[str, Any]
-
-
-def write_recipe(work: Path, scale: str, name: str) -> Path:
-    """The recipe of ``scaling`` and ``bare`` (big), or of ``resume`` (small)."""
-    sizes, is_small = SCALES[scale], name == "small"
-    text = RECIPE.format(
-        name=name,
-        **sizes[name],
-        tied=str(is_small).lower(),
-        documents=sizes["documents"],
-        precision=sizes["precision"],
-        max=sizes["max"],
-        save=10 if is_small else 10_000,
-        steps=30 if is_small else sizes["steps"],
-    )
-    path = work / f"{name}.toml"
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-def make_dataset(work: Path, scale: str) -> Path:
-    """The folder of a version of just enough rows."""
-    sizes = SCALES[scale]
-    long_rows.MEAN_TOKENS, long_rows.MAX_LENGTH = sizes["mean"], sizes["max"]
-    return long_rows.write_version(work / "data", sizes["rows"], seed=1).folder
 
 
 def measure_scaling(work: Path, scale: str, launcher: str) -> Result:
@@ -162,7 +97,7 @@ def missed_scaling(result: Result) -> list[str]:
 
 def median_rate(run: Result) -> float:
     """Tokens a second of the steps after the first ones."""
-    return statistics.median(lap["tokens_per_second"] for lap in run["speed"][SKIPPED:])
+    return float(statistics.median(lap["tokens_per_second"] for lap in run["speed"][SKIPPED:]))
 
 
 def summarise(run: Result) -> Result:
@@ -206,14 +141,13 @@ def measure_bare(work: Path, scale: str, launcher: str) -> Result:
     bare = run_helper("bare", str(work / "big.toml"), str(dataset), str(work / "bare"))
     if "error" in bare:
         return bare
-    rate = statistics.median(lap["tokens_per_second"] for lap in bare["speed"][SKIPPED:])
-    share = round(median_rate(sft) / rate, 3)
+    share = round(median_rate(sft) / median_rate(bare), 3)
     difference = compare(sft, bare)
     is_low = share < BARS["sft_over_bare"]
     is_other = not difference["largest_difference"] <= BARS["difference"]
     return {
         "sft_tokens_per_s": round(median_rate(sft)),
-        "bare_tokens_per_s": round(rate),
+        "bare_tokens_per_s": round(median_rate(bare)),
         "sft_over_bare": share,
         "sft_peak_gib": sft["speed"][-1]["memory_gib"],
         "bare_peak_gib": bare["peak_gib"],
@@ -225,20 +159,13 @@ def measure_bare(work: Path, scale: str, launcher: str) -> Result:
 
 
 def measure_resume(work: Path, scale: str, launcher: str) -> Result:
-    """Undisturbed, and killed and continued, in one process and where there are GPUs in two."""
-    chosen = [("python", 1)]
-    if num_gpus() > 1:
-        chosen.append(("torchrun", 2))
-    result: Result = {
-        f"processes_{n}": kill_and_continue(work, scale, starter, n) for starter, n in chosen
-    }
-    missed = [
-        f"{name}: {what}"
-        for name, found in result.items()
-        for what in ("equal_logs", "equal_weights")
-        if not found[what]
-    ]
-    return result | {"missed": missed}
+    """Undisturbed, and killed and continued, in one process."""
+    return kill_and_continue(work, scale, "python", 1)
+
+
+def measure_sharded_resume(work: Path, scale: str, launcher: str) -> Result:
+    """The same in two processes, whose weights and checkpoints are in pieces."""
+    return kill_and_continue(work, scale, launcher, 2)
 
 
 def kill_and_continue(work: Path, scale: str, starter: str, processes: int) -> Result:
@@ -257,24 +184,21 @@ def kill_and_continue(work: Path, scale: str, starter: str, processes: int) -> R
     forget_tiles()
     kept = [path.name for path in cut.list_checkpoints()]
     wait_for(cut)
-    logs = [(run.final / "train_log.jsonl").read_bytes() for run in (whole, cut)]
-    return {
-        "killed_after_step": len(killed["log"]),
-        "checkpoints_then": kept,
+    logs = [(run.final / "train_log.jsonl").read_bytes().splitlines() for run in (whole, cut)]
+    same = {
         "equal_logs": logs[0] == logs[1],
         "equal_weights": hash_folder(whole.final) == hash_folder(cut.final),
-        "first_other_step": next(
-            (
-                number
-                for number, (a, b) in enumerate(
-                    zip(logs[0].splitlines(), logs[1].splitlines(), strict=False), 1
-                )
-                if a != b
-            ),
-            None,
-        ),
-        "loss": [json.loads(line)["loss"] for line in logs[1].splitlines()[::29]],
-        "num_tiles": len(tiles),
+    }
+    pairs = enumerate(zip(*logs, strict=False), 1)
+    return {
+        **same,
+        "processes": processes,
+        "killed_after_step": len(killed["log"]),
+        "checkpoints_then": kept,
+        "first_other_step": next((number for number, (a, b) in pairs if a != b), None),
+        "first_and_last_loss": [json.loads(logs[1][place])["loss"] for place in (0, -1)],
+        "tiles": tiles,
+        "missed": [what for what, holds in same.items() if not holds],
     }
 
 
@@ -303,6 +227,7 @@ PARTS: dict[str, Callable[[Path, str, str], Result]] = {
     "scaling": measure_scaling,
     "bare": measure_bare,
     "resume": measure_resume,
+    "sharded-resume": measure_sharded_resume,
     "optimizers": measure_optimizers,
 }
 
@@ -321,9 +246,9 @@ def run_part(part: str, options: argparse.Namespace) -> Result:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path)
-    parser.add_argument("--part", default=",".join(PARTS), help="parts, with commas between")
+    parser.add_argument("--part", default="scaling,bare,resume,optimizers", help=", ".join(PARTS))
     parser.add_argument("--scale", choices=sorted(SCALES), default="full")
     parser.add_argument("--launcher", choices=("torchrun", "accelerate"), default="torchrun")
     options = parser.parse_args()

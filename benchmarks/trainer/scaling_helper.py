@@ -54,7 +54,7 @@ class Marks:
         if not torch.cuda.is_available():
             self._marks.append(time.perf_counter())
             return
-        self._marks.append(torch.cuda.Event(enable_timing=True))
+        self._marks.append(torch.cuda.Event(enable_timing=True))  # type: ignore[no-untyped-call]
         self._marks[-1].record()
 
     def list_seconds(self) -> list[float]:
@@ -143,6 +143,7 @@ def measure_optimizer(policy: str, scale: str) -> dict[str, Any]:
     length = 256 if is_tiny else LENGTH
     training = TrainingSettings.model_validate({"precision": policy})
     compile_kernels(settings, training)
+    free = free_host_gib()
     model = make_model(settings, training)
     optimizer, made = timed(lambda: build_optimizer(training, model))
     print(f"{policy}: optimiser made in {made:.1f} s", file=sys.stderr, flush=True)
@@ -164,9 +165,20 @@ def measure_optimizer(policy: str, scale: str) -> dict[str, Any]:
         "clipping_s": round(clipping, 3),
         "optimizer_step_s": round(update, 3),
         "peak_gib": round(peak_memory_gib(), 2),
-        "host_peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB, 1),
+        "host_resident_gib": round(
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB, 1
+        ),
+        # Page-locked memory need not count as resident.
+        "host_taken_gib": round(free - free_host_gib(), 1),
         "cores": torch.get_num_threads(),
     }
+
+
+def free_host_gib() -> float:
+    """Memory that the machine could still give."""
+    lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    (line,) = (line for line in lines if line.startswith("MemAvailable:"))
+    return int(line.split()[1]) * 1024 / GIB
 
 
 def compile_kernels(settings: ModelSettings, training: TrainingSettings) -> None:
