@@ -22,6 +22,11 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def search_path() -> str:
+    """Where this process finds its packages, however it was told of them, for those it starts."""
+    return os.pathsep.join([str(ROOT), *filter(None, sys.path)])
+
+
 def num_gpus() -> int:
     """Asked in another process: this one must not hold a device."""
     code = "import torch; print(torch.cuda.device_count())"
@@ -90,7 +95,7 @@ class Run:
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start it; what it prints goes to standard error and to ``<out>.log``."""
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "PYTHONPATH": search_path()}
         if self.processes == 1:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")
             environment["CUDA_VISIBLE_DEVICES"] = visible[0]
@@ -190,7 +195,7 @@ def hash_folder(folder: Path) -> str:
 def run_helper(*arguments: str) -> dict[str, Any]:
     """The last line of ``scaling_helper.py``, or ``error`` with how it ended."""
     helper = Path(__file__).with_name("scaling_helper.py")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "PYTHONPATH": search_path(), "HF_HUB_OFFLINE": "1"}
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")
     environment["CUDA_VISIBLE_DEVICES"] = visible[0]
     try:
