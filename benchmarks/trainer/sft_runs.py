@@ -27,12 +27,6 @@ def search_path() -> str:
     return os.pathsep.join([str(ROOT), *filter(None, sys.path)])
 
 
-def num_gpus() -> int:
-    """Asked in another process: this one must not hold a device."""
-    code = "import torch; print(torch.cuda.device_count())"
-    return int(subprocess.check_output([sys.executable, "-c", code], text=True))
-
-
 @dataclass(frozen=True, slots=True)
 class Run:
     """One command line of the trainer."""
