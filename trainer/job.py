@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.hashing import code_version, content_hash
@@ -13,7 +13,7 @@ from pipeline.store import read_rows
 from trainer.data import DataSettings, PhaseData, data_settings, open_dataset, prepare_rows
 from trainer.memory import Shape, make_shape
 from trainer.model import Init, count_parameters, resolve_init
-from trainer.processes import Processes
+from trainer.processes import Processes, find_processes
 from trainer.recipe import determining_settings, phase_settings, refuse_unsupported
 
 PACKAGES = ("pipeline", "trainer")
@@ -59,13 +59,14 @@ class Job:
     def shape(self, backend: str) -> Shape:
         """What the memory of a step depends on."""
         settings = self.recipe.settings
-        return make_shape(
+        alone = make_shape(
             settings.model,
             settings.training,
             phase_settings(self.recipe, self.phase),
             num_parameters=count_parameters(settings.model),
             backend=backend,
         )
+        return replace(alone, world_size=find_processes().world_size)
 
 
 def open_job(recipe: Recipe, phase: str, out: Path, dataset: Path | None) -> Job:

@@ -41,6 +41,7 @@ class Shape:
     activation: str
     backend: str
     world_size: int = 1
+    reduce_every_pass: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,9 @@ def estimate(shape: Shape) -> Estimate:
         blocks = shape.model.num_hidden_layers
         embeddings = 2 * VOCAB_SIZE * shape.model.hidden_size
         whole = (copies or 4.0) * (2 * shape.num_parameters / blocks + embeddings) / GIB
+        if not shape.reduce_every_pass:
+            # Gradients of a step's earlier passes wait whole, in float32.
+            whole += 4.0 * shape.num_parameters / GIB
     return Estimate(
         weights=weights * owned + whole,
         gradients=gradients * owned,
@@ -123,6 +127,7 @@ def make_shape(
         precision=training.precision,
         activation=training.activation,
         backend=backend,
+        reduce_every_pass=training.reduce_every_pass,
     )
 
 
@@ -137,6 +142,7 @@ def list_remedies(shape: Shape, available_gib: float) -> list[str]:
         ('training.activation = "all"', replace(shape, activation="all")),
         ('training.precision = "stochastic"', replace(shape, precision="stochastic")),
         ('training.precision = "host_master"', replace(shape, precision="host_master")),
+        ("training.reduce_every_pass = true", replace(shape, reduce_every_pass=True)),
         *[
             (f"{number} GPUs (torchrun --nproc-per-node {number})", _sharded(shape, number))
             for number in (2, 4, 8)

@@ -1,13 +1,17 @@
 """Weights, gradients and moments spread over the processes of a run (FSDP2), one block at a time.
 
 A block's weights are gathered for its forward and backward pass and freed again; gradients are
-reduced to the process that owns the piece. With bf16 precision the gathered copies are bf16 and the
-pieces, which the optimiser updates, float32. Models are built without memory and filled from the
-main process, so that no other one ever holds a whole model.
+reduced to the process that owns the piece, once a step unless ``training.reduce_every_pass``. With
+bf16 precision the gathered copies are bf16 and the pieces, which the optimiser updates, float32.
+Models are built without memory and filled from the main process, so that no other one ever holds a
+whole model.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from pipeline.settings.recipe import Recipe
@@ -36,6 +40,9 @@ def load_sharded(recipe: Recipe, init: Init, backend: str, processes: Processes)
     with torch.device("meta"):
         model = StudentModel(build_config(settings), **how)
     shard(model, bf16=training.precision == "bf16_autocast")
+    if not training.reduce_every_pass:
+        # What the training loop asks a model for, for all passes of a step but the last.
+        model.no_sync = partial(hold_gradients, model)
     device = torch.device("cuda", torch.cuda.current_device()) if _on_gpu() else "cpu"
     model.to_empty(device=device)
     if settings.tie_word_embeddings:
@@ -66,6 +73,16 @@ def shard(model: Any, *, bf16: bool) -> None:
     for block in model.backbone.layers:
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
+
+
+@contextmanager
+def hold_gradients(model: Any) -> Iterator[None]:
+    """Keep a pass's gradients whole on each process, to be reduced with those of a later pass."""
+    model.set_requires_gradient_sync(False)
+    try:
+        yield
+    finally:
+        model.set_requires_gradient_sync(True)
 
 
 def gather_weights(model: Any) -> dict[str, Any]:

@@ -34,7 +34,7 @@ chunk_size = {chunk}
 tie_word_embeddings = {tied}
 
 [training]
-learning_rate = 1e-4
+learning_rate = 5e-6
 warmup_steps = 0
 documents_per_step = {documents}
 packing = "exact"
