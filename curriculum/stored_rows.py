@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.json
 import zstandard
 
-from pipeline.records import Domain, Provenance, Record, TrainingRow, arrow_schema
+from pipeline.records import Provenance, TrainingRow, arrow_schema
 
 ROW_SCHEMA = arrow_schema(TrainingRow)
 _SIZES = struct.Struct("<4I")
@@ -27,23 +27,9 @@ _LEVEL = -3
 (measured); the published files are compressed well."""
 
 
-class RowFields(Record):
-    """The short columns of a :class:`pipeline.records.TrainingRow`."""
-
-    id: str
-    source: str
-    source_revision: str
-    source_id: str
-    licence: str
-    domain: Domain
-    difficulty: str | None
-    num_prompt_tokens: int
-    num_completion_tokens: int
-    num_tokens: int
-    provenance: Provenance
-
-
-_FIELDS_SCHEMA = arrow_schema(RowFields)
+_TEXTS = ("prompt", "completion", "question")
+_FIELDS_SCHEMA = pa.schema([field for field in ROW_SCHEMA if field.name not in _TEXTS])
+"""The short columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +37,7 @@ class StoredRow:
     """A row as it is stored; texts are UTF-8."""
 
     fields: bytes
-    """:class:`RowFields` as JSON."""
+    """The short columns as JSON."""
     prompt: bytes
     """The user's turn."""
     completion: bytes
@@ -60,7 +46,7 @@ class StoredRow:
 
 
 def render_fields(values: Mapping[str, Any], provenance: Provenance) -> bytes:
-    """:class:`RowFields` as JSON, without making one: ten thousand a second are written.
+    """A row's short columns as JSON, without making a record: ten thousand a second are written.
 
     Args:
         values: All fields but the provenance.

@@ -32,6 +32,9 @@ def _hash_name(name: str) -> np.uint64:
 _SIZES = tuple(map(_hash_name, ("left", "right", "big", "bigl", "bigr", "displaystyle")))
 _DOTS = tuple(map(_hash_name, ("dots", "cdots", "ldots")))
 _RELATIONS = tuple(map(_hash_name, ("le", "ge", "ne", "leq", "geq", "neq")))
+_DROP, _DOTS_FOR, _SHORTEN, _DROP_BEFORE_BRACE = range(4)
+"""What is done to a macro: nothing stays of it, dots stand for it, its backslash and first two
+letters stay, or nothing stays of it where a brace follows."""
 _QUAD = (_hash_name("quad"),)
 _TEXTS = tuple(map(_hash_name, ("text", "mathrm", "textrm", "mbox")))
 
@@ -89,8 +92,8 @@ def _shorten_fractions(text: UInt8s, size: int) -> int:
 
 
 @compiled
-def _drop_named(text: UInt8s, size: int, names: tuple[np.uint64, ...]) -> int:
-    """Drop macros of these names."""
+def _rewrite_named(text: UInt8s, size: int, names: tuple[np.uint64, ...], how: int) -> int:
+    """Rewrite macros of these names: see :data:`_DROP` and the others."""
     out, place = 0, 0
     while place < size:
         if text[place] == _BACKSLASH:
@@ -98,7 +101,14 @@ def _drop_named(text: UInt8s, size: int, names: tuple[np.uint64, ...]) -> int:
             found = False
             for known in names:
                 found = found or name == known
-            if found:
+            if found and (how != _DROP_BEFORE_BRACE or (stop < size and text[stop] == _OPEN)):
+                if how == _DOTS_FOR:
+                    text[out] = text[out + 1] = text[out + 2] = _DOT
+                    out += 3
+                elif how == _SHORTEN:
+                    for index in range(3):
+                        text[out + index] = text[place + index]
+                    out += 3
                 place = stop
                 continue
         text[out] = text[place]
@@ -116,46 +126,6 @@ def _drop_brackets(text: UInt8s, size: int) -> int:
             after = text[place + 1]
             if after == 40 or after == 41 or after == 91 or after == 93:
                 place += 2
-                continue
-        text[out] = text[place]
-        out += 1
-        place += 1
-    return out
-
-
-@compiled
-def _level_dots(text: UInt8s, size: int) -> int:
-    """Macros of dots are three dots."""
-    out, place = 0, 0
-    while place < size:
-        if text[place] == _BACKSLASH:
-            name, stop = _read_name(text, place + 1, size)
-            if name == _DOTS[0] or name == _DOTS[1] or name == _DOTS[2]:
-                text[out] = text[out + 1] = text[out + 2] = _DOT
-                out += 3
-                place = stop
-                continue
-        text[out] = text[place]
-        out += 1
-        place += 1
-    return out
-
-
-@compiled
-def _level_relations(text: UInt8s, size: int) -> int:
-    r"""``\leq`` is ``\le``, and so on."""
-    out, place = 0, 0
-    while place < size:
-        if text[place] == _BACKSLASH:
-            name, stop = _read_name(text, place + 1, size)
-            found = False
-            for known in _RELATIONS:
-                found = found or name == known
-            if found:
-                for index in range(3):
-                    text[out + index] = text[place + index]
-                out += 3
-                place = stop
                 continue
         text[out] = text[place]
         out += 1
@@ -189,25 +159,6 @@ def _drop_byte(text: UInt8s, size: int, byte: int) -> int:
     for place in range(size):
         text[out] = text[place]
         out += text[place] != byte
-    return out
-
-
-@compiled
-def _drop_texts(text: UInt8s, size: int) -> int:
-    r"""Drop ``\text`` and its like before a brace."""
-    out, place = 0, 0
-    while place < size:
-        if text[place] == _BACKSLASH:
-            name, stop = _read_name(text, place + 1, size)
-            found = False
-            for known in _TEXTS:
-                found = found or name == known
-            if found and stop < size and text[stop] == _OPEN:
-                place = stop
-                continue
-        text[out] = text[place]
-        out += 1
-        place += 1
     return out
 
 
@@ -281,10 +232,10 @@ def _drop_blanks(text: UInt8s, size: int) -> int:
 @compiled
 def _level_macros(text: UInt8s, size: int) -> int:
     size = _shorten_fractions(text, size)
-    size = _drop_named(text, size, _SIZES)
+    size = _rewrite_named(text, size, _SIZES, _DROP)
     size = _drop_brackets(text, size)
-    size = _level_dots(text, size)
-    size = _level_relations(text, size)
+    size = _rewrite_named(text, size, _DOTS, _DOTS_FOR)
+    size = _rewrite_named(text, size, _RELATIONS, _SHORTEN)
     return _drop_spaces(text, size)
 
 
@@ -311,7 +262,7 @@ def level_questions(data: UInt8s, spans: Int64s) -> None:
         if has_tilde:
             size = _drop_byte(text, size, _TILDE)
         if has_macro:
-            size = _drop_texts(text, size)
+            size = _rewrite_named(text, size, _TEXTS, _DROP_BEFORE_BRACE)
         if has_dollar:
             size = _drop_byte(text, size, _DOLLAR)
         if has_brace:
