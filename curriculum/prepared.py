@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+import zstandard
 
 from curriculum.features import DOMAINS, Features, pack_ids
 from curriculum.stored_rows import StoredRow, compress_rows, make_table, open_frame
@@ -285,11 +286,12 @@ def gather_rows(places: Places) -> pa.Table:
 def _read_frames(places: Places, group: list[int], rows: list[list[bytes]]) -> None:
     """Read rows of one file to their places."""
     path = places.paths[places.file[group[0]]]
+    decompressor = zstandard.ZstdDecompressor()
     with path.open("rb", buffering=0) as handle:
         for at in group:
             frame = os.pread(handle.fileno(), int(places.size[at]), int(places.offset[at]))
             try:
-                rows[at] = open_frame(frame)
+                rows[at] = open_frame(frame, decompressor)
             except ValueError as exc:
                 raise ManifestMismatch(
                     f"{path} is damaged ({exc})", hint=f"delete {path.parent} and build again"

@@ -67,14 +67,14 @@ def _join(row: StoredRow) -> bytes:
     return b"".join((_SIZES.pack(*map(len, parts)), *parts))
 
 
-def open_frame(frame: bytes) -> list[bytes]:
+def open_frame(frame: bytes, decompressor: zstandard.ZstdDecompressor) -> list[bytes]:
     """A row's short columns, prompt, completion and question.
 
     Raises:
         ValueError: The frame is damaged.
     """
     try:
-        data = zstandard.ZstdDecompressor().decompress(frame)
+        data = decompressor.decompress(frame)
         sizes = _SIZES.unpack_from(data)
     except (zstandard.ZstdError, struct.error) as exc:
         raise ValueError(str(exc)) from exc

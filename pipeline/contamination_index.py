@@ -65,7 +65,8 @@ def make_tables(entries: Sequence[Entry], settings: DecontaminationSettings) -> 
     starts, nexts = _index_short(entries, hashes)
     features = [vocabulary.compared(entry) for entry in entries]
     numbers = [vocabulary.numbers(entry) for entry in entries]
-    rare, least_rare = _leave_out_common(features, entries, vocabulary.weights(), len(vocabulary))
+    weights = vocabulary.weights()
+    rare, least_rare = _leave_out_common(features, entries, weights, len(vocabulary))
     lists = (
         *gram_lists,
         *_invert(rare, len(vocabulary)),
@@ -83,7 +84,7 @@ def make_tables(entries: Sequence[Entry], settings: DecontaminationSettings) -> 
         _flatten(EVIDENCE, marks),
         _flatten(CODE_EVIDENCE, marks),
         _flatten(EVIDENCE_INSIDE, marks),
-        vocabulary.weights(),
+        weights,
         np.array([entry.weight for entry in entries], np.float32),
         np.array([entry.is_code for entry in entries], np.uint8),
         sizes,
@@ -198,13 +199,6 @@ def _index_grams(
     table = _make_table(keys, np.arange(len(keys), dtype=np.int32))
     sizes = np.array([len(grams) for grams in by_entry], np.int32)
     return (_make_filter(keys), *table), _invert(by_entry, len(keys)), sizes
-
-
-@dataclass(frozen=True, slots=True)
-class _Word:
-    form: str
-    feature: int
-    part: int
 
 
 class _Vocabulary:
