@@ -9,9 +9,11 @@ from typing import Any
 
 from evaluation.grading import AnswerGrader, Grade, ToGrade, split_answer
 from evaluation.statistics import Outcome, score_benchmark
-from pipeline.benchmarks import BenchmarkItem, load_benchmark, read_json_lines
+from pipeline.benchmark_items import BenchmarkItem
+from pipeline.benchmarks import load_benchmark, read_json_lines
 from pipeline.errors import ConfigError, SourceError
-from pipeline.settings.evaluation import BenchmarkSettings, EvaluationSettings
+from pipeline.settings.benchmarks import BenchmarkSettings
+from pipeline.settings.evaluation import EvaluationSettings
 from pipeline.settings.recipe import Recipe
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-from pipeline.benchmarks import BenchmarkItem
+from pipeline.benchmark_items import BenchmarkItem
 from pipeline.settings.evaluation import EvaluationSettings
 from pipeline.student import THINK_CLOSE, THINK_OPEN
 from promptcot.verification.code_tests import CodeGrader, extract_python
@@ -106,7 +106,7 @@ class AnswerGrader:
             if box is None:
                 grades[number] = Grade(False, "truncated" if entry.truncated else "no_answer")
             else:
-                boxes[number] = (entry.item.answer or "", box)
+                boxes[number] = (_gold(entry.item), box)
         verdicts = self._math.grade(list(boxes.values()))
         for (number, (_, box)), equal in zip(boxes.items(), verdicts, strict=True):
             grades[number] = Grade(equal, "correct" if equal else "wrong", box)
@@ -119,9 +119,21 @@ class AnswerGrader:
             if program is None:
                 grades[number] = Grade(False, "truncated" if entry.truncated else "no_code")
             else:
-                programs[number] = (program, entry.item.tests)
+                programs[number] = (program, _cases(entry.item))
         results = self._code.grade(list(programs.values())) if self._code is not None else []
         for (number, (program, _)), result in zip(programs.items(), results, strict=True):
             reason = "correct" if result.passed else result.reason
             grades[number] = Grade(result.passed, reason, program, result.detail)
         return grades
+
+
+def _gold(item: BenchmarkItem) -> str:
+    if item.gold is None:
+        raise ValueError(f"item {item.id!r} of benchmark {item.benchmark!r} has no gold answer")
+    return item.gold.text
+
+
+def _cases(item: BenchmarkItem) -> list[dict[str, str]]:
+    if item.tests is None:
+        raise ValueError(f"item {item.id!r} of benchmark {item.benchmark!r} has no tests")
+    return [dict(case) for case in item.tests.cases]

@@ -20,7 +20,8 @@ from evaluation.grading import AnswerGrader, Grade, ToGrade, split_completion
 from evaluation.records import SampledAnswer
 from evaluation.sampling import Completion, Student, encode_item
 from evaluation.statistics import Outcome, score_benchmark
-from pipeline.benchmarks import BenchmarkItem, benchmark_path, load_benchmark
+from pipeline.benchmark_items import BenchmarkItem
+from pipeline.benchmarks import benchmark_path, load_benchmark
 from pipeline.errors import ConfigError
 from pipeline.hashing import derive_seed, file_sha256
 from pipeline.manifest import InputRef, Version
@@ -194,7 +195,7 @@ def _make_row(trial: Trial, completion: Completion, grade: Grade) -> SampledAnsw
         item_id=trial.item.id,
         sample=trial.sample,
         question=trial.item.question,
-        gold=trial.item.answer,
+        gold=trial.item.gold.text if trial.item.gold else None,
         text=completion.text,
         thinking=thinking,
         answer=answer or "",

@@ -14,7 +14,7 @@ from typing import Any
 
 from evaluation.checkpoints import load_model
 from pipeline import console
-from pipeline.benchmarks import BenchmarkItem
+from pipeline.benchmark_items import BenchmarkItem
 from pipeline.records import Message
 from pipeline.settings.evaluation import EvaluationSettings
 from pipeline.student import BOS_ID, EOS_ID, decode, encode_prompt, user_turn

@@ -11,34 +11,17 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.benchmark_items import BenchmarkItem, MathGold, ProgramTests
 from pipeline.contamination import BenchmarkIndex, ItemText
 from pipeline.errors import GateRefused, SourceError
 from pipeline.hashing import file_sha256
 from pipeline.manifest import InputRef
-from pipeline.records import Domain
-from pipeline.settings.evaluation import BenchmarkSettings
+from pipeline.settings.benchmarks import BenchmarkSettings
 from pipeline.settings.recipe import Recipe
 from pipeline.store import read_rows
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BenchmarkItem:
-    """One problem of one benchmark."""
-
-    id: str
-    """Unique within its benchmark."""
-    benchmark: str
-    domain: Domain
-    question: str
-    """The statement alone, without instructions or chat wrapping."""
-    answer: str | None = None
-    """Maths: the gold answer."""
-    tests: tuple[dict[str, str], ...] = ()
-    """Code: ``input`` for standard input and the expected ``output``."""
 
 
 def benchmark_path(recipe: Recipe, settings: BenchmarkSettings) -> Path:
@@ -202,18 +185,19 @@ def _read_item(
             f"{where}: field {settings.question_field!r} holds no question",
             hint="remove the row or correct `question_field` and what is cut from it",
         )
-    answer: str | None = None
-    tests: tuple[dict[str, str], ...] = ()
+    gold: MathGold | None = None
+    tests: ProgramTests | None = None
     if settings.is_scored and settings.domain == "math":
-        answer = _text(where, row, settings.answer_field)
+        gold = MathGold(text=_text(where, row, settings.answer_field))
     elif settings.is_scored:
-        tests = _read_tests(where, row, settings.tests_field)
+        cases = _read_tests(where, row, settings.tests_field)
+        tests = ProgramTests(kind="stdin", cases=cases)
     return BenchmarkItem(
         id=_text(where, row, settings.id_field) if settings.id_field else f"{number:05d}",
         benchmark=settings.name,
         domain=settings.domain,
         question=question,
-        answer=answer,
+        gold=gold,
         tests=tests,
     )
 

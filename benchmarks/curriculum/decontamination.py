@@ -30,8 +30,8 @@ from pipeline import console  # noqa: E402
 from pipeline.benchmarks import load_benchmark  # noqa: E402
 from pipeline.contamination import BenchmarkIndex, ItemText  # noqa: E402
 from pipeline.settings import load_recipe  # noqa: E402
+from pipeline.settings.benchmarks import BenchmarkSettings  # noqa: E402
 from pipeline.settings.decontamination import DecontaminationSettings  # noqa: E402
-from pipeline.settings.evaluation import BenchmarkSettings  # noqa: E402
 
 _INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 _LCB_END = ["Read the inputs from stdin", "You will use the following starter"]

@@ -14,8 +14,9 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 import pipeline
 from pipeline.errors import ConfigError
 from pipeline.settings.base import Settings
+from pipeline.settings.benchmarks import BenchmarkSettings
 from pipeline.settings.curriculum import CurriculumSettings
-from pipeline.settings.evaluation import BenchmarkSettings, EvaluationSettings
+from pipeline.settings.evaluation import EvaluationSettings
 from pipeline.settings.synthesis import SynthesisSettings
 from pipeline.settings.teacher import TeacherSettings
 from pipeline.settings.training import ModelSettings, TrainingSettings

@@ -12,8 +12,8 @@ import pytest
 from pipeline.benchmarks import load_benchmark
 from pipeline.contamination import BenchmarkIndex, ItemText
 from pipeline.settings import load_recipe
+from pipeline.settings.benchmarks import BenchmarkSettings
 from pipeline.settings.decontamination import DecontaminationSettings
-from pipeline.settings.evaluation import BenchmarkSettings
 
 pytestmark = pytest.mark.slow
 

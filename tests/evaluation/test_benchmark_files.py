@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import evaluation
-from pipeline.benchmarks import BenchmarkItem, load_benchmark
+from pipeline.benchmark_items import BenchmarkItem, MathGold
+from pipeline.benchmarks import load_benchmark
 from pipeline.errors import SourceError
-from pipeline.settings.evaluation import BenchmarkSettings
+from pipeline.settings.benchmarks import BenchmarkSettings
 from pipeline.settings.recipe import Recipe, RecipeSettings, load_recipe
 
 DATA = Path(evaluation.__path__[0]) / "data"
@@ -44,9 +45,9 @@ def test_every_file_format_gives_the_same_items(tmp_path: Path) -> None:
     table = pa.Table.from_pylist([{**row, "answer": str(row["answer"])} for row in ROWS])
     pq.write_table(table, tmp_path / "b.parquet")
     items = load(tmp_path)
-    assert [(item.id, item.question, item.answer) for item in items] == [
-        ("a", "1+1?", "2"),
-        ("b", "2+2?", "4"),
+    assert [(item.id, item.question, item.gold) for item in items] == [
+        ("a", "1+1?", MathGold(text="2")),
+        ("b", "2+2?", MathGold(text="4")),
     ]
     assert load(tmp_path, "b.jsonl.gz") == load(tmp_path, "b.parquet") == items
 
@@ -57,7 +58,7 @@ def test_columns_are_mapped_and_instructions_stripped(tmp_path: Path) -> None:
     (item,) = load(
         tmp_path, id_field="", question_field="prompt", answer_field="gold", strip_suffix=suffix
     )
-    assert (item.id, item.question, item.answer) == ("00001", "1+1?", "2")
+    assert (item.id, item.question, item.gold) == ("00001", "1+1?", MathGold(text="2"))
 
 
 @pytest.mark.parametrize(

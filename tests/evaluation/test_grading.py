@@ -7,19 +7,19 @@ from collections.abc import Iterator
 import pytest
 
 from evaluation.grading import AnswerGrader, ToGrade, split_answer, split_completion
-from pipeline.benchmarks import BenchmarkItem
+from pipeline.benchmark_items import BenchmarkItem, MathGold, ProgramTests
 from pipeline.errors import SandboxError
 from pipeline.settings.evaluation import EvaluationSettings
 from promptcot.verification import sandbox
 
 SETTINGS = EvaluationSettings(code_timeout_s=2, memory_limit_mib=256)
-MATH = BenchmarkItem(id="m", benchmark="b", domain="math", question="?", answer="42")
+MATH = BenchmarkItem(id="m", benchmark="b", domain="math", question="?", gold=MathGold(text="42"))
 CODE = BenchmarkItem(
     id="c",
     benchmark="b",
     domain="code",
     question="?",
-    tests=({"input": "2\n", "output": "4\n"},),
+    tests=ProgramTests(kind="stdin", cases=({"input": "2\n", "output": "4\n"},)),
 )
 
 

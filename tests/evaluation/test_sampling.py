@@ -10,7 +10,7 @@ import pytest
 
 from evaluation.checkpoints import hash_checkpoint
 from evaluation.sampling import Completion, Student, encode_item
-from pipeline.benchmarks import BenchmarkItem
+from pipeline.benchmark_items import BenchmarkItem
 from pipeline.errors import SourceError
 from pipeline.settings.evaluation import EvaluationSettings
 from pipeline.student import decode, processor
@@ -58,7 +58,7 @@ def test_a_text_ends_at_its_end_token(checkpoint: Path) -> None:
 
 
 def test_a_prompt_ends_inside_the_thought() -> None:
-    item = BenchmarkItem(id="i", benchmark="b", domain="math", question="1 + 1?", answer="2")
+    item = BenchmarkItem(id="i", benchmark="b", domain="math", question="1 + 1?")
     text = decode(encode_item(item))
     assert "1 + 1?\nPlease reason step by step" in text
     assert text.endswith("<|im_start|>assistant\n<think>\n")

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from pipeline.benchmark_items import MathGold, ProgramTests
 from pipeline.benchmarks import load_benchmark
 from pipeline.errors import GateRefused, SourceError
 from pipeline.settings import load_recipe
-from pipeline.settings.evaluation import BenchmarkSettings
+from pipeline.settings.benchmarks import BenchmarkSettings
 
 RECIPE = load_recipe("demo")
 MATH = [
@@ -31,13 +32,17 @@ def write(path: Path, rows: list[dict[str, Any]]) -> BenchmarkSettings:
 def test_items_are_read_and_the_instruction_is_cut(tmp_path: Path, name: str) -> None:
     settings = write(tmp_path / name, MATH).model_copy(update={"strip_suffix": "Box it."})
     items = load_benchmark(RECIPE, settings)
-    assert [(i.id, i.question, i.answer) for i in items] == [("a", "1+1?", "2"), ("b", "x", "y")]
+    assert [(i.id, i.question, i.gold) for i in items] == [
+        ("a", "1+1?", MathGold(text="2")),
+        ("b", "x", MathGold(text="y")),
+    ]
 
 
 def test_code_items_have_their_tests(tmp_path: Path) -> None:
     row = {"id": "c", "question": "echo", "tests": [{"input": "1", "output": "1"}]}
     settings = write(tmp_path / "code.jsonl", [row]).model_copy(update={"domain": "code"})
-    assert load_benchmark(RECIPE, settings)[0].tests == ({"input": "1", "output": "1"},)
+    tests = ProgramTests(kind="stdin", cases=({"input": "1", "output": "1"},))
+    assert load_benchmark(RECIPE, settings)[0].tests == tests
 
 
 @pytest.mark.parametrize(
@@ -88,8 +93,8 @@ def test_a_wrapper_is_cut_and_a_row_without_it_refused(tmp_path: Path) -> None:
     )
     items = load_benchmark(RECIPE, settings)
     assert [(i.id, i.question, i.tests) for i in items] == [
-        ("00001", "Add 1.", ()),
-        ("00002", "Add 2.", ()),
+        ("00001", "Add 1.", None),
+        ("00002", "Add 2.", None),
     ]
     for changed in ({"question_after": "Task: "}, {"question_until": ("Write",)}):
         with pytest.raises(SourceError, match="row 1"):
@@ -140,4 +145,4 @@ def test_real_files_load_as_they_are(
     items = load_benchmark(RECIPE, settings)
     assert len(items) == number
     assert not any("step by step" in i.question or "starter code" in i.question for i in items)
-    assert settings.is_scored == all(item.answer for item in items)
+    assert settings.is_scored == all(item.gold for item in items)
