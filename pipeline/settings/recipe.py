@@ -19,6 +19,7 @@ from pipeline.settings.curriculum import CurriculumSettings
 from pipeline.settings.evaluation import EvaluationSettings
 from pipeline.settings.synthesis import SynthesisSettings
 from pipeline.settings.teacher import TeacherSettings
+from pipeline.settings.throughput import ThroughputSettings
 from pipeline.settings.training import ModelSettings, TrainingSettings
 
 RECIPES = Path(pipeline.__path__[0]).parent / "recipes"
@@ -41,6 +42,7 @@ class RecipeSettings(Settings):
     model: ModelSettings = ModelSettings()
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    throughput: ThroughputSettings = ThroughputSettings()
 
     @model_validator(mode="after")
     def _known_teachers(self) -> RecipeSettings:
