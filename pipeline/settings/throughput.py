@@ -67,7 +67,7 @@ PRESETS = {
 class ThroughputSettings(Settings):
     """What is compared, and how long it is measured.
 
-    The Mamba-2's shape is the recipe's ``[model]``. A GB is 2^30 bytes, as a card of 24 GB has them.
+    The Mamba-2 is the recipe's ``[model]``. A GB is 2^30 bytes, as a card of 24 GB has them.
     """
 
     budgets_gb: tuple[float, ...] = (24.0, 72.0)
