@@ -79,8 +79,8 @@ def mix_cached(mixer: Mixer, hidden: Tensor, span: Span, layer: int) -> Tensor:
     weight = mixer.conv1d.weight.squeeze(1)
     state = span.cache.states[layer]
     if hidden.shape[1] == 1 and state is not None:
-        mixed = silu(_convolve_last(window, weight, mixer.conv1d.bias))
-        y = _step(mixer, mixer.scan_inputs(mixed[:, None], dt), state)
+        mixed = silu(convolve_last(window, weight, mixer.conv1d.bias))
+        y = step_state(mixer, mixer.scan_inputs(mixed[:, None], dt), state)
     else:
         mixed = silu(convolve(window, weight, mixer.conv1d.bias, None)[:, weight.shape[1] - 1 :])
         y, span.cache.states[layer] = scan(
@@ -112,13 +112,13 @@ def _extend_window(mixer: Mixer, xbc: Tensor, span: Span, layer: int) -> Tensor:
     return window
 
 
-def _convolve_last(window: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def convolve_last(window: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """(batch, channels) outputs at the window's last token."""
     y = (window * weight.to(window.dtype).t()).sum(1)
     return y if bias is None else y + bias.to(window.dtype)
 
 
-def _step(mixer: Mixer, inputs: ScanInputs, state: Tensor) -> Tensor:
+def step_state(mixer: Mixer, inputs: ScanInputs, state: Tensor) -> Tensor:
     """Advance the state in place by one token; outputs (batch, 1, heads, head_dim)."""
     groups = inputs.B.shape[2]
     step = discretise(inputs.dt[:, 0], inputs.dt_bias, mixer.dt_limit).to(state.dtype)

@@ -1,0 +1,1 @@
+"""Decoding the student with continuous batching: fixed slots, fixed memory, one stream a sample."""
