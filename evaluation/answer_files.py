@@ -166,7 +166,7 @@ def score_verdicts(
         for verdict in verdicts
     ]
     scores = score_benchmark(outcomes, settings)
-    return {k: v for k, v in scores.items() if k not in {"truncated_rate", "mean_tokens"}}
+    return {k: v for k, v in scores.items() if k != "truncated_rate" and "token" not in k}
 
 
 def load_items(recipe: Recipe, name_or_file: str) -> list[BenchmarkItem]:

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from pipeline.errors import ManifestMismatch, SourceError, StoreError
 from pipeline.manifest import LATEST, Version, resolve_version
@@ -26,6 +26,16 @@ from pipeline.settings.recipe import Recipe
 from promptcot.stage_names import SEED_STAGES, STAGES
 
 PHASES = ("1", "2")
+
+
+class LabelScore(BaseModel):
+    """avg@k over the items that share a label's value, e.g. level 5."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    num_items: int
+    avg_at_k: float
+    interval: tuple[float, float]
 
 
 class Score(BaseModel):
@@ -39,11 +49,19 @@ class Score(BaseModel):
     samples_per_item: int
     avg_at_k: float
     interval: tuple[float, float]
+    interval_note: str = ""
+    sampling_interval: tuple[float, float] | None = None
     pass_at_k: float
+    pass_at: dict[str, float] = Field(default_factory=dict)
     majority_at_k: float | None
+    majority_unsettled: int = 0
     truncated_rate: float
     format_rate: float
     mean_tokens: float
+    mean_tokens_correct: float | None = None
+    token_quantiles: dict[str, float] = Field(default_factory=dict)
+    by_label: dict[str, dict[str, LabelScore]] = Field(default_factory=dict)
+    reasons: dict[str, int] = Field(default_factory=dict)
 
 
 class TrainingStep(BaseModel):

@@ -1,7 +1,7 @@
-"""Scores of a benchmark: avg@k, pass@k and majority@k, with an interval over its problems.
+"""Scores of a benchmark: avg@k, pass@k and majority@k, with intervals, lengths and rates.
 
-Samples of one problem resemble each other, so the interval resamples problems, not answers. With
-30 problems it is several points wide whatever k is.
+How the intervals are made is told in :mod:`evaluation.intervals`, how answers vote in
+:mod:`evaluation.votes`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.intervals import bootstrap_interval, describe_interval, sampling_interval
+from evaluation.votes import Compare, count_majorities, read_ballot, settle_pairs
 from pipeline.hashing import derive_seed
 from pipeline.settings.evaluation import EvaluationSettings
-from promptcot.verification.math_answers import normalise_answer
 
-FEW_ITEMS = 30
-"""Below this a percentile bootstrap is rough: its coverage falls short of what it says."""
+QUANTILES = {"p10": 0.1, "p50": 0.5, "p90": 0.9, "max": 1.0}
+"""Of an answer's length in tokens, by name."""
+Problems = Mapping[str, Sequence["Outcome"]]
+Labels = Mapping[str, Mapping[str, str]]
+"""Labels of each item, e.g. its level, by item id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,103 +57,123 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     return 1.0 - comb(num_samples - num_correct, k) / comb(num_samples, k)
 
 
-def majority_at_k(answers: Sequence[tuple[str | None, bool]]) -> float:
-    """Whether the commonest extracted answer is correct; ties share the credit.
-
-    Args:
-        answers: (extracted, correct) of one problem's samples. Answers without a box do not vote.
-    """
-    votes = Counter(normalise_answer(text) for text, _ in answers if text is not None)
-    if not votes:
-        return 0.0
-    most = max(votes.values())
-    leaders = {text for text, count in votes.items() if count == most}
-    right = {normalise_answer(text) for text, correct in answers if text is not None and correct}
-    return len(leaders & right) / len(leaders)
+def list_ks(num_samples: int) -> list[int]:
+    """The k of pass@k that are told: powers of two, and all samples."""
+    powers = [2**power for power in range(num_samples.bit_length())]
+    return sorted({k for k in powers if k <= num_samples} | {num_samples})
 
 
-def bootstrap_interval(
-    means: Sequence[float], *, confidence: float, num_resamples: int, seed: int
-) -> tuple[float, float]:
-    """Percentile interval of the mean over problems, by resampling problems.
-
-    Problems that were all solved always, or never, show no spread when resampled; a bootstrap
-    would call such a score certain. The exact one-sided binomial bound over problems stands there
-    (0 of 16 problems: up to 17 % at 95 %).
-
-    Args:
-        means: Mean score of each problem.
-        confidence: E.g. 0.95.
-        num_resamples: Bootstrap replicates.
-        seed: Seed of the resampling.
-    """
-    values = np.asarray(means, dtype=np.float64)
-    if values.min() == values.max() and values[0] in (0.0, 1.0):
-        unseen = 1.0 - (1.0 - confidence) ** (1.0 / len(values))
-        return (0.0, unseen) if values[0] == 0.0 else (1.0 - unseen, 1.0)
-    generator = np.random.default_rng(seed)
-    picks = generator.integers(0, len(values), size=(num_resamples, len(values)))
-    tail = (1.0 - confidence) / 2
-    low, high = np.quantile(values[picks].mean(axis=1), [tail, 1.0 - tail])
-    return float(low), float(high)
-
-
-def score_benchmark(outcomes: Sequence[Outcome], settings: EvaluationSettings) -> dict[str, Any]:
+def score_benchmark(
+    outcomes: Sequence[Outcome],
+    settings: EvaluationSettings,
+    *,
+    labels: Labels | None = None,
+    compare: Compare = settle_pairs,
+) -> dict[str, Any]:
     """Scores of one benchmark as they stand in a manifest; rates are shares between 0 and 1.
 
     Args:
-        outcomes: All graded answers of one benchmark; equally many per problem.
-        settings: Seeds and sizes of the bootstrap.
+        outcomes: All graded answers of one benchmark.
+        settings: Seeds and sizes of the bootstrap, and what majority@k may cost.
+        labels: What avg@k is broken down by, for each item.
+        compare: The grader's equality of two answers, for majority@k; by text alone by default.
     """
     first = outcomes[0]
     problems: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         problems.setdefault(outcome.item_id, []).append(outcome)
-    k = min(len(samples) for samples in problems.values())
-    correct = {item: sum(s.correct for s in samples) for item, samples in problems.items()}
-    means = [correct[item] / len(samples) for item, samples in problems.items()]
-    low, high = bootstrap_interval(
-        means,
-        confidence=settings.confidence,
-        num_resamples=settings.bootstrap_samples,
-        seed=derive_seed(settings.seed, "bootstrap", first.benchmark),
-    )
+    means = {item: average(s.correct for s in samples) for item, samples in problems.items()}
     return {
         "benchmark": first.benchmark,
         "domain": first.domain,
         "num_items": len(problems),
-        "samples_per_item": k,
-        "avg_at_k": average(means),
-        "interval": [low, high],
-        "interval_note": describe_interval(means),
-        "pass_at_k": _pass_rate(problems, correct, k),
-        "majority_at_k": _majority_rate(problems) if first.domain == "math" else None,
+        "samples_per_item": min(len(samples) for samples in problems.values()),
+        **_rate_answers(problems, list(means.values()), settings),
+        **_vote(problems, settings, compare),
         "truncated_rate": average(o.truncated for o in outcomes),
         "format_rate": average(o.extracted is not None for o in outcomes),
-        "mean_tokens": average(o.num_tokens for o in outcomes),
+        **_measure_lengths(outcomes),
+        "by_label": _break_down(means, labels or {}, settings),
         "reasons": dict(sorted(Counter(o.reason for o in outcomes).items())),
     }
 
 
-def _pass_rate(
-    problems: Mapping[str, Sequence[Outcome]], correct: Mapping[str, int], k: int
-) -> float:
-    return average(pass_at_k(len(samples), correct[item], k) for item, samples in problems.items())
+def _rate_answers(
+    problems: Problems, means: Sequence[float], settings: EvaluationSettings
+) -> dict[str, Any]:
+    """avg@k with its two intervals, and pass@k for several k."""
+    samples = [len(answers) for answers in problems.values()]
+    correct = [sum(answer.correct for answer in answers) for answers in problems.values()]
+    benchmark = next(iter(problems.values()))[0].benchmark
+    pass_at = {
+        str(k): average(pass_at_k(n, c, k) for n, c in zip(samples, correct, strict=True))
+        for k in list_ks(min(samples))
+    }
+    return {
+        "avg_at_k": average(means),
+        "interval": list(_interval(means, settings, benchmark)),
+        "interval_note": describe_interval(means),
+        "sampling_interval": list(sampling_interval(correct, samples, settings.confidence)),
+        "pass_at_k": pass_at[str(min(samples))],
+        "pass_at": pass_at,
+    }
 
 
-def _majority_rate(problems: Mapping[str, Sequence[Outcome]]) -> float:
-    return average(
-        majority_at_k([(sample.extracted, sample.correct) for sample in samples])
-        for samples in problems.values()
+def _interval(
+    means: Sequence[float], settings: EvaluationSettings, *names: str
+) -> tuple[float, float]:
+    return bootstrap_interval(
+        means,
+        confidence=settings.confidence,
+        num_resamples=settings.bootstrap_samples,
+        seed=derive_seed(settings.seed, "bootstrap", *names),
     )
 
 
-def describe_interval(means: Sequence[float]) -> str:
-    """What limits the interval, in words; empty when nothing does."""
-    if len(set(means)) == 1:
-        if means[0] in (0.0, 1.0):
-            return "all problems score alike: the exact bound for that many problems"
-        return "all problems score alike, so resampling them shows no spread"
-    if len(means) < FEW_ITEMS:
-        return f"rough: only {len(means)} problems"
-    return ""
+def _vote(problems: Problems, settings: EvaluationSettings, compare: Compare) -> dict[str, Any]:
+    """majority@k of mathematics; programs have no equality to vote by."""
+    if next(iter(problems.values()))[0].domain != "math":
+        return {"majority_at_k": None, "majority_unsettled": 0}
+    ballots = [
+        read_ballot([(answer.extracted, answer.correct) for answer in answers])
+        for answers in problems.values()
+    ]
+    majority = count_majorities(ballots, compare, most_comparisons=settings.majority_comparisons)
+    return {
+        "majority_at_k": average(majority.credits),
+        "majority_unsettled": majority.num_unsettled,
+    }
+
+
+def _measure_lengths(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Tokens of an answer: mean, quantiles, and the mean of the correct ones."""
+    lengths = np.asarray([outcome.num_tokens for outcome in outcomes])
+    right = [outcome.num_tokens for outcome in outcomes if outcome.correct]
+    return {
+        "mean_tokens": float(lengths.mean()),
+        "mean_tokens_correct": average(right) if right else None,
+        "token_quantiles": {
+            name: float(np.quantile(lengths, share)) for name, share in QUANTILES.items()
+        },
+    }
+
+
+def _break_down(
+    means: Mapping[str, float], labels: Labels, settings: EvaluationSettings
+) -> dict[str, dict[str, Any]]:
+    """avg@k of each value of each label, with its interval: label → value → figures."""
+    groups: dict[str, dict[str, list[float]]] = {}
+    for item, mean in means.items():
+        for label, value in labels.get(item, {}).items():
+            groups.setdefault(label, {}).setdefault(value, []).append(mean)
+    return {
+        label: {
+            value: {
+                "num_items": len(scores),
+                "avg_at_k": average(scores),
+                "interval": list(_interval(scores, settings, label, value)),
+            }
+            for value, scores in sorted(values.items())
+        }
+        for label, values in sorted(groups.items())
+    }

@@ -45,6 +45,7 @@ PRESENTATION = frozenset(
         "promptcot/report_samples.py",
         "promptcot/report_view.py",
         "promptcot/templates/synthesis_report.html.j2",
+        "evaluation/paired.py",
         "evaluation/plots.py",
         "evaluation/report.py",
         "evaluation/report_commands.py",

@@ -22,6 +22,8 @@ class EvaluationSettings(Settings):
     seed: int = 0
     bootstrap_samples: int = Field(2000, ge=100)
     confidence: float = Field(0.95, gt=0, lt=1)
+    majority_comparisons: int = Field(32, ge=0)
+    """Pairs of wrong answers to one problem that majority@k may ask the grader about."""
     code_timeout_s: float = Field(10.0, gt=0)
     """Processor seconds of one test."""
     memory_limit_mib: int = Field(1024, ge=64)
