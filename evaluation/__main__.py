@@ -120,6 +120,37 @@ def report(
     _finish({"recipe": loaded.name, "path": str(path)}, as_json)
 
 
+@app.command()
+def compare(
+    first: Annotated[
+        str,
+        typer.Argument(
+            metavar="A", help="Folder of an evaluation version, or a checkpoint's name."
+        ),
+    ],
+    second: Annotated[str, typer.Argument(metavar="B", help="The same; the difference is B - A.")],
+    recipe: cli.RecipeOption = "demo",
+    overrides: cli.SetOption = None,
+    out: cli.OutOption = None,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Compare two evaluated checkpoints, problem by problem; nothing is written.
+
+    Example: python -m evaluation compare phase-1 phase-2 --recipe demo
+    """
+    loaded, folder = _open(recipe, overrides, out, as_json)
+    from evaluation.compare import compare_versions
+    from evaluation.comparison_view import show_comparison
+    from evaluation.item_scores import find_evaluation
+
+    versions = [find_evaluation(folder, name) for name in (first, second)]
+    found = compare_versions(versions[0], versions[1], loaded.settings.evaluation)
+    show_comparison(found, versions)
+    rows = [entry.as_json() for entry in found.benchmarks]
+    values = {"a": versions[0].name, "b": versions[1].name, "notes": list(found.notes)}
+    _finish({**values, "benchmarks": rows}, as_json)
+
+
 def _open(
     recipe: str, overrides: Sequence[str] | None, out: Path | None, as_json: bool
 ) -> tuple[Recipe, Path]:

@@ -74,10 +74,14 @@ def compare_means(
 def _interval(
     differences: Floats, confidence: float, num_resamples: int, *, seed: int
 ) -> tuple[float, float]:
-    """By resampling problems; where all differ alike, unseen ones may differ by 1 either way."""
+    """By resampling problems.
+
+    Where all differ alike, unseen ones may differ as much the other way; where none does, by 1.
+    """
     if differences.min() == differences.max():
         mean, unseen = float(differences[0]), unseen_share(len(differences), confidence)
-        return max(-1.0, mean - unseen * (1 + mean)), min(1.0, mean + unseen * (1 - mean))
+        reach = unseen * (2 * abs(mean) or 1.0)
+        return max(-1.0, mean - reach), min(1.0, mean + reach)
     tail = expanded_tail(confidence, len(differences))
     replicates = resample_means(differences, num_resamples, seed)
     low, high = np.quantile(replicates, [tail, 1.0 - tail])
