@@ -24,7 +24,7 @@ from curriculum.preparation import PACKAGES, Preparation
 from curriculum.prepared import PreparedSource, read_counts, table_path, write_part
 from curriculum.sources.catalog import OpenedSource, RawRow, SourcePart
 from pipeline import console
-from pipeline.benchmarks import benchmark_inputs, load_benchmark, load_benchmark_index
+from pipeline.benchmarks import benchmark_inputs, load_benchmark_index, load_questions
 from pipeline.contamination import BenchmarkIndex
 from pipeline.hashing import code_version, content_hash
 from pipeline.manifest import MANIFEST, Manifest, check_balance, load_version
@@ -249,7 +249,7 @@ def _describe(preparation: Preparation, files: list[dict[str, Any]]) -> Manifest
 
 def _count_items(recipe: Recipe) -> dict[str, int]:
     """How many items of each benchmark were searched for."""
-    return {entry.name: len(load_benchmark(recipe, entry)) for entry in recipe.settings.benchmarks}
+    return {entry.name: len(load_questions(recipe, entry)) for entry in recipe.settings.benchmarks}
 
 
 def _warn_of_count(source: OpenedSource, count: int) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 from evaluation.grading import AnswerGrader, Grade, ToGrade, split_answer
 from evaluation.statistics import Outcome, score_benchmark
 from pipeline.benchmark_items import BenchmarkItem
-from pipeline.benchmarks import load_benchmark, read_json_lines
+from pipeline.benchmark_rows import read_json_lines
+from pipeline.benchmarks import load_benchmark
 from pipeline.errors import ConfigError, SourceError
 from pipeline.settings.benchmarks import BenchmarkSettings
 from pipeline.settings.evaluation import EvaluationSettings

@@ -21,9 +21,9 @@ from evaluation.records import SampledAnswer
 from evaluation.sampling import Completion, Student, encode_item
 from evaluation.statistics import Outcome, score_benchmark
 from pipeline.benchmark_items import BenchmarkItem
-from pipeline.benchmarks import benchmark_path, load_benchmark
+from pipeline.benchmarks import load_benchmark, scored_inputs
 from pipeline.errors import ConfigError
-from pipeline.hashing import derive_seed, file_sha256
+from pipeline.hashing import derive_seed
 from pipeline.manifest import InputRef, Version
 from pipeline.settings.base import determining
 from pipeline.settings.evaluation import EvaluationSettings
@@ -115,11 +115,7 @@ def plan_batches(
 
 def _describe_stage(recipe: Recipe, checkpoint: Path, out: Path, name: str) -> Stage:
     inputs = [InputRef(name="checkpoint", version=hash_checkpoint(checkpoint))]
-    inputs += [
-        InputRef(name=f"benchmark:{entry.name}", version=file_sha256(benchmark_path(recipe, entry)))
-        for entry in recipe.settings.benchmarks
-        if entry.is_scored
-    ]
+    inputs += scored_inputs(recipe)
     return Stage(
         name=f"evaluation-{name}",
         root=out / "evaluation" / name,

@@ -37,7 +37,7 @@ class Completion:
 
 def encode_item(item: BenchmarkItem) -> list[int]:
     """Token ids of an item's prompt in the student's chat format."""
-    return encode_prompt([Message(role="user", content=user_turn(item.question, item.domain))])
+    return encode_prompt([Message(role="user", content=user_turn(item.task, item.domain))])
 
 
 class Student:

@@ -65,7 +65,8 @@ def named_files(recipe: Recipe) -> Iterator[tuple[str, Path]]:
         if teacher.script is not None:
             yield f"teachers.{name}.script", recipe.file(teacher.script)
     for benchmark in settings.benchmarks:
-        yield f"benchmark {benchmark.name}", recipe.file(benchmark.path)
+        if benchmark.path:
+            yield f"benchmark {benchmark.name}", recipe.file(benchmark.path)
     for source in settings.curriculum.sources:
         for path in source.paths:
             yield f"source {source.name}", recipe.file(path)

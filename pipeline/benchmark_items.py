@@ -68,9 +68,17 @@ class BenchmarkItem:
     domain: Domain
     question: str
     """The statement alone, without instructions or chat wrapping."""
+    prompt: str = ""
+    """The task as it is put to a model, where that is more than the question: with a starting
+    line, starter code, or where to read input. The chat format adds its own instruction."""
     gold: MathGold | None = None
     """Maths: none where the benchmark is not scored."""
     tests: ProgramTests | None = None
     """Code: none where the benchmark is not scored."""
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     """What results are broken down by, e.g. subject, level, year, contest_date, difficulty."""
+
+    @property
+    def task(self) -> str:
+        """What the user's turn is made of."""
+        return self.prompt or self.question

@@ -6,18 +6,16 @@ are kept in the user's cache, as compiled kernels are. What cannot be kept is wo
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.hashing import code_version
 from pipeline.problem_features import formula_part, shares
-from pipeline.store import atomic_path
+from pipeline.store import atomic_path, cache_folder
 from pipeline.word_forms import VARIABLE, is_variable, spellings
 from pipeline.word_hashes import hash_tokens
 
@@ -75,7 +73,7 @@ def spell(features: Iterable[str]) -> dict[str, str]:
 @cache
 def ordinary_words() -> WordArrays:
     """All usual spellings of the words that ordinary problems hold."""
-    path = _cache_folder() / f"ordinary-words-{code_version('pipeline')}.npz"
+    path = cache_folder() / f"ordinary-words-{code_version('pipeline')}.npz"
     if path.is_file():
         with np.load(path) as stored:
             return WordArrays(**{field.name: stored[field.name] for field in fields(WordArrays)})
@@ -91,11 +89,6 @@ def ordinary_words() -> WordArrays:
         # Nowhere to keep it (a read-only home): the next process works it out again.
         return found
     return found
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "promptcot-mamba"
 
 
 def is_run(word: str) -> bool:

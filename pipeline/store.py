@@ -53,6 +53,12 @@ def explain_disk_errors(path: Path) -> Iterator[None]:
         ) from exc
 
 
+def cache_folder() -> Path:
+    """Folder of what can be fetched or worked out again, shared by all runs of a user."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "promptcot-mamba"
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of ``path``; on success fsync and rename it into place."""

@@ -13,7 +13,8 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 import pipeline
 from pipeline.errors import ConfigError
-from pipeline.settings.base import Settings
+from pipeline.settings.ablations import AblationSettings
+from pipeline.settings.base import Settings, execution_only
 from pipeline.settings.benchmarks import BenchmarkSettings
 from pipeline.settings.curriculum import CurriculumSettings
 from pipeline.settings.evaluation import EvaluationSettings
@@ -38,11 +39,20 @@ class RecipeSettings(Settings):
     )
     synthesis: SynthesisSettings = SynthesisSettings()
     benchmarks: tuple[BenchmarkSettings, ...] = ()
+    benchmark_folder: str = execution_only("")
+    """Folder of local copies of benchmarks, relative to the recipe; empty: the environment
+    variable ``PROMPTCOT_BENCHMARKS``, and without it benchmarks are fetched."""
     curriculum: CurriculumSettings = CurriculumSettings()
     model: ModelSettings = ModelSettings()
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     throughput: ThroughputSettings = ThroughputSettings()
+    ablations: AblationSettings = AblationSettings()
+
+    @model_validator(mode="after")
+    def _known_data(self) -> RecipeSettings:
+        self.ablations.check(self.curriculum)
+        return self
 
     @model_validator(mode="after")
     def _known_teachers(self) -> RecipeSettings:

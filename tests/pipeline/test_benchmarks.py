@@ -65,7 +65,7 @@ def test_other_content_than_pinned_is_refused(tmp_path: Path) -> None:
     settings = write(tmp_path / "toy.jsonl", MATH)
     with pytest.raises(GateRefused, match="the recipe expects 0000"):
         load_benchmark(RECIPE, settings.model_copy(update={"sha256": "0" * 64}))
-    with pytest.raises(SourceError, match="has 2 items, the recipe expects 30"):
+    with pytest.raises(GateRefused, match="has 2 items, the recipe expects 30"):
         load_benchmark(RECIPE, settings.model_copy(update={"expected_items": 30}))
     with pytest.raises(SourceError, match="file not found"):
         load_benchmark(RECIPE, settings.model_copy(update={"path": "none.jsonl"}))
