@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evaluation import throughput_commands
 from pipeline import cli
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ app = cli.make_app(
     "Score checkpoints, grade answers of any model, write the report.\n\n"
     "Example: python -m evaluation run --recipe demo",
 )
+app.add_typer(throughput_commands.app)
 
 
 @app.command()
@@ -149,6 +151,39 @@ def compare(
     rows = [entry.as_json() for entry in found.benchmarks]
     values = {"a": versions[0].name, "b": versions[1].name, "notes": list(found.notes)}
     _finish({**values, "benchmarks": rows}, as_json)
+
+
+@app.command()
+def ablation(
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="A variant; again for more (default: all).")
+    ] = None,
+    matched: Annotated[
+        str, typer.Option("--matched", help="none, steps or tokens (default: the recipe's).")
+    ] = "",
+    seeds: Annotated[str, typer.Option("--seeds", help="E.g. 0,1,2 (default: the recipe's).")] = "",
+    recipe: cli.RecipeOption = "demo",
+    overrides: cli.SetOption = None,
+    out: cli.OutOption = None,
+    dry_run: cli.DryRunOption = False,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Train and evaluate the recipe and its leave-one-out variants over seeds; tabulate them.
+
+    Example: python -m evaluation ablation --recipe demo --only no-open-thoughts2 --seeds 0,1
+    """
+    loaded, folder = _open(recipe, overrides, out, as_json)
+    from evaluation.ablation_plan import list_arms, read_options
+    from evaluation.ablation_view import describe_plan, run_and_show
+
+    matching, numbers = read_options(loaded, matched, seeds)
+    arms = list_arms(loaded, only or (), matching)
+    if dry_run:
+        runs = describe_plan(loaded, arms, numbers, folder)
+        _finish({"recipe": loaded.name, "out": str(folder), "runs": runs}, as_json)
+        return
+    table = run_and_show(loaded, arms, numbers, folder)
+    _finish({"recipe": loaded.name, "out": str(folder), **table}, as_json)
 
 
 def _open(

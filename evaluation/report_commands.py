@@ -40,9 +40,14 @@ def _recipe_name(recipe: Recipe) -> str:
 
 def find_overrides(recipe: Recipe) -> list[str]:
     """``--set`` options that lead from the recipe's file to the settings of this run."""
+    return [f"--set '{change}'" for change in list_overrides(recipe)]
+
+
+def list_overrides(recipe: Recipe) -> list[str]:
+    """Changes ``section.key=value`` from the recipe's file to the settings of this run."""
     written = load_recipe(str(recipe.path.resolve())).settings.model_dump(mode="json")
     used = recipe.settings.model_dump(mode="json")
-    return [f"--set '{key}={value}'" for key, value in _differences("", written, used)]
+    return [f"{key}={value}" for key, value in _differences("", written, used)]
 
 
 def _differences(key: str, written: Any, used: Any) -> Iterator[tuple[str, str]]:
