@@ -11,12 +11,12 @@ import ast
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal
 
 from promptcot.verification.sandbox import (
-    FAILURES,
     Execution,
     Limits,
     Sandbox,
@@ -27,6 +27,7 @@ from promptcot.verification.sandbox import (
 CodeReason = Literal[
     "passed",
     "no_tests",
+    "too_long",
     "syntax_error",
     "tests_failed",
     "runtime_error",
@@ -184,25 +185,35 @@ class CodeGrader:
         error = find_syntax_error(program)
         if error is not None:
             return CodeResult(False, "syntax_error", _one_line(error))
-        inputs = [test["input"] for test in tests]
-        runs = self._sandbox.run_many(program, inputs, limits=self._limits, stop_after=FAILURES)
-        for number, (run, test) in enumerate(zip(runs, tests, strict=True), start=1):
-            result = describe_failure(number, run, test["output"])
-            if result is not None:
-                return result
+        inputs = (test["input"] for test in tests)
+        with closing(self._sandbox.run_each(program, inputs, limits=self._limits)) as runs:
+            for number, (run, test) in enumerate(zip(runs, tests, strict=True), start=1):
+                result = describe_failure(number, run, test["output"])
+                if result is not None:
+                    return result
         return CodeResult(True, "passed")
 
 
 def describe_failure(number: int, run: Execution, expected: str) -> CodeResult | None:
     """The verdict on the program by one of its tests, or none if it passed that one."""
     if run.status != "ok":
-        reason = _REASONS[run.status]
-        last = run.stderr.strip().rsplit("\n", 1)[-1]
-        return CodeResult(False, reason, f"test {number}: {_one_line(last) or run.status}")
+        return describe_end(number, run)
     if not outputs_match(expected, run.stdout):
-        detail = f"test {number}: expected {_short(expected)}, got {_short(run.stdout)}"
-        return CodeResult(False, "tests_failed", detail)
+        return describe_difference(number, expected, run.stdout)
     return None
+
+
+def describe_end(number: int, run: Execution) -> CodeResult:
+    """The verdict on a program whose run of a test did not end well."""
+    last = run.stderr.strip().rsplit("\n", 1)[-1]
+    detail = f"test {number}: {_one_line(last) or run.status}"
+    return CodeResult(False, _REASONS[run.status], detail)
+
+
+def describe_difference(number: int, expected: str, found: str) -> CodeResult:
+    """The verdict on a program that gave another output than the expected one."""
+    detail = f"test {number}: expected {_short(expected)}, got {_short(found)}"
+    return CodeResult(False, "tests_failed", detail)
 
 
 def _short(text: str) -> str:

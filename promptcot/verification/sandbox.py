@@ -1,33 +1,34 @@
 """Execute untrusted Python programs with bubblewrap: no network, no files of ours, hard limits.
 
-One sandbox is started per program (about 50 ms), and in it one process per input. Inside there are
-the system's libraries and the Python installation, read-only, an own process namespace and a small
-private ``/tmp``; no home folder, no environment, no network. The programs may start threads but no
-processes, and may send signals to themselves only. Whether an output is right is decided outside,
-so nothing inside is worth forging.
+One sandbox is started per program (about 50 ms), and in it one process per input, or one that
+answers calls of a function. Inside there are the system's libraries and the Python installation,
+read-only, an own process namespace and a small private ``/tmp``; no home folder, no environment, no
+network. The programs may start threads but no processes, and may send signals to themselves only.
+Whether an output is right is decided outside, so nothing inside is worth forging.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import shutil
-import subprocess
 import sys
-import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.errors import SandboxError
+from promptcot.verification.sandbox_process import SandboxProcess
 
 Status = Literal["ok", "error", "timeout", "memory_limit", "output_limit", "crashed", "not_run"]
 FAILURES: tuple[Status, ...] = ("error", "timeout", "memory_limit", "output_limit", "crashed")
 
-_RUNNER = Path(__file__).with_name("sandbox_runner.py")
+_INSIDE = ("sandbox_runner.py", "sandbox_driver.py", "plain_values.py")
 _START_S = 30.0
 """What a sandbox may need to start on a busy machine, on top of its programs' own time."""
 _SCRATCH_BYTES = 64 << 20
@@ -65,7 +66,9 @@ class Limits:
     memory_mib: int = 1024
     """Address space."""
     output_kib: int = 1024
-    """Standard output, and any one file that the program writes."""
+    """Standard output, the result of one call, and any one file that the program writes."""
+    total_cpu_s: float | None = None
+    """Processor seconds of all calls that one process answers together; none: no further limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,22 +120,101 @@ class Sandbox:
         Raises:
             SandboxError: The sandbox itself does not start.
         """
-        chosen = limits or Limits()
-        with tempfile.TemporaryDirectory(prefix="promptcot-run-") as scratch:
-            folder = "/tmp" if self.is_sealed else scratch
-            request = _request(program, inputs, chosen, folder, stop_after)
-            patience_s = _START_S + chosen.wall_s * len(inputs)
-            lines = _communicate(self._command(), scratch, request, patience_s)
-        found = [_read_execution(line) for line in lines[: len(inputs)]]
-        if found and found[-1].status in stop_after:
-            missing = Execution("not_run", "", "")
-        else:
-            missing = Execution("crashed", "", "the program stopped the process that watches it")
-        return found + [missing] * (len(inputs) - len(found))
+        found: list[Execution] = []
+        for execution in self.run_each(program, inputs, limits=limits):
+            found.append(execution)
+            if execution.status in stop_after:
+                break
+        return found + [Execution("not_run", "", "")] * (len(inputs) - len(found))
 
-    def _command(self) -> list[str]:
-        runner = "/runner.py" if self.is_sealed else str(_RUNNER)
-        return [*self.prefix, _interpreter(), "-s", "-S", "-P", "-B", runner]
+    def run_each(
+        self,
+        program: str,
+        inputs: Iterable[str],
+        *,
+        limits: Limits | None = None,
+        preamble: str = "",
+    ) -> Iterator[Execution]:
+        """Run a program once per input, in one sandbox, reading each input when its turn comes.
+
+        Closing the iterator ends the sandbox.
+
+        Args:
+            program: Python source.
+            inputs: Standard input of each run.
+            limits: Limits of each run.
+            preamble: Python source that is executed before the program, in its namespace.
+
+        Raises:
+            SandboxError: The sandbox itself does not start.
+        """
+        chosen = limits or Limits()
+        asked = {"program": program, "preamble": preamble, "setup": None}
+        with self._started(asked, chosen) as process:
+            for text in inputs:
+                process.send_frame(text.encode("utf-8", "surrogatepass"), _START_S)
+                line = process.read_line(_START_S + chosen.wall_s)
+                if line is None:
+                    text = "the program stopped the process that watches it"
+                    yield Execution("crashed", "", text)
+                    return
+                yield _read_execution(line)
+
+    @contextmanager
+    def open_calls(self, setup: Mapping[str, str], limits: Limits) -> Iterator[CallSession]:
+        """Start one process that plays a role of :mod:`promptcot.verification.sandbox_driver`.
+
+        Args:
+            setup: ``role``, ``program``, ``prompt``, ``preamble`` and ``entry_point``.
+            limits: Of each call.
+
+        Raises:
+            SandboxError: The sandbox itself does not start.
+        """
+        with self._started({"setup": dict(setup)}, limits) as process:
+            yield CallSession(process, limits)
+
+    @contextmanager
+    def _started(self, asked: dict[str, Any], limits: Limits) -> Iterator[SandboxProcess]:
+        runner = self._inside("sandbox_runner.py")
+        command = [*self.prefix, _interpreter(), "-s", "-S", "-P", "-B", runner]
+        environment = {"LD_LIBRARY_PATH": _LIBRARIES}
+        with SandboxProcess(command, environment=environment, remedy=_REMEDY) as process:
+            folder = "/tmp" if self.is_sealed else process.folder
+            asked |= {"folder": folder, "driver": self._inside("sandbox_driver.py")}
+            process.require_ready(_request(asked, limits), _START_S)
+            yield process
+
+    def _inside(self, name: str) -> str:
+        return f"/sandbox/{name}" if self.is_sealed else str(Path(__file__).with_name(name))
+
+
+class CallSession:
+    """One process in a sandbox that exchanges lines with this side."""
+
+    def __init__(self, process: SandboxProcess, limits: Limits) -> None:
+        self._process = process
+        self._wall_s = limits.wall_s
+
+    def send(self, line: str) -> None:
+        """Send one line of ASCII."""
+        self._process.send(line.encode("ascii", "replace") + b"\n", self._wall_s)
+
+    def receive(self, *, extra_s: float = 0.0) -> Execution:
+        """The next line, as the standard output of a run that is ``ok``, or how the process ended.
+
+        Args:
+            extra_s: Seconds on top of the wall limit, for what the process may be waiting for.
+        """
+        line = self._process.read_line(self._wall_s + extra_s)
+        if line is None:
+            return Execution("timeout", "", "no answer in time")
+        if line.startswith(b"+"):
+            return Execution("ok", line[1:].decode("ascii", "replace"), "")
+        end = _read_execution(line)
+        if end.status == "ok":
+            return Execution("error", "", "the program ended before its tests did")
+        return end
 
 
 def find_sandbox() -> Sandbox | None:
@@ -210,63 +292,34 @@ def _seal(binary: str) -> tuple[str, ...]:
         if not home.startswith("/usr"):
             command += ["--ro-bind", home, home]
     command += ["--setenv", "LD_LIBRARY_PATH", _LIBRARIES]
-    command += ["--ro-bind", str(_RUNNER), "/runner.py", "--remount-ro", "/dev"]
+    for name in _INSIDE:
+        command += ["--ro-bind", str(Path(__file__).with_name(name)), f"/sandbox/{name}"]
+    command += ["--remount-ro", "/dev"]
     command += ["--remount-ro", "/", "--chdir", "/tmp"]
     return (*command, "--")
 
 
-def _request(
-    program: str,
-    inputs: Sequence[str],
-    limits: Limits,
-    folder: str,
-    stop_after: Collection[Status],
-) -> bytes:
+def _request(asked: Mapping[str, Any], limits: Limits) -> bytes:
+    total_s = limits.total_cpu_s if asked["setup"] is not None else limits.cpu_s
     return json.dumps(
         {
-            "program": program,
-            "inputs": list(inputs),
-            "folder": folder,
-            "stop_after": sorted(stop_after),
-            "cpu_s": max(1, -int(-limits.cpu_s // 1)),
+            **asked,
+            "cpu_s": limits.cpu_s,
+            "total_cpu_s": None if total_s is None else max(1, math.ceil(total_s)),
             "wall_s": limits.wall_s,
             "memory_bytes": limits.memory_mib << 20,
             "output_bytes": limits.output_kib << 10,
             # A fixed hash seed: a program that prints a set prints it in the same order each time.
             "environment": {
                 "PYTHONHASHSEED": "0",
-                "HOME": folder,
+                "HOME": asked["folder"],
                 "LD_LIBRARY_PATH": _LIBRARIES,
             },
         }
     ).encode("ascii")
 
 
-def _communicate(command: list[str], folder: str, request: bytes, patience_s: float) -> list[str]:
-    """Lines that the runner reported after it said that it is ready."""
-    try:
-        done = subprocess.run(
-            command,
-            input=request,
-            capture_output=True,
-            cwd=folder,
-            env={"LD_LIBRARY_PATH": _LIBRARIES},
-            timeout=patience_s,
-        )
-    except subprocess.TimeoutExpired as exc:
-        stdout, stderr = exc.stdout or b"", exc.stderr or b""
-    except OSError as exc:
-        raise SandboxError(f"{command[0]} does not start: {exc}", hint=_REMEDY) from exc
-    else:
-        stdout, stderr = done.stdout, done.stderr
-    first, *lines = stdout.decode("ascii", "replace").splitlines() or [""]
-    if first != '{"ready": true}':
-        reason = stderr.decode("utf-8", "replace").strip().rsplit("\n", 1)[-1]
-        raise SandboxError(f"{command[0]} does not start ({reason or 'no answer'})", hint=_REMEDY)
-    return lines
-
-
-def _read_execution(line: str) -> Execution:
+def _read_execution(line: bytes) -> Execution:
     """One reported run; a line that is none counts as a crash of the program."""
     try:
         values: dict[str, Any] = json.loads(line)

@@ -1,15 +1,19 @@
-"""Runs inside the sandbox: one untrusted program over many inputs, one process per input.
+"""Runs inside the sandbox: one untrusted program over many inputs, or one that answers calls.
 
-Stdlib only; started by :mod:`promptcot.verification.sandbox` as a script, never imported. Reads one
-JSON request from standard input, writes one JSON line ``{"ready": true}`` and then one line per
-input. Expected outputs never come here, so a program that tampers with this process or its channel
-can at most claim an output, which is compared outside.
+Stdlib only; started by :mod:`promptcot.verification.sandbox` as a script, never imported. Reads a
+JSON request from standard input, framed by its length, and writes the JSON line ``{"ready": true}``.
+Then either every further frame is an input, gets a process of its own and is answered by one JSON
+line; or one process (:mod:`promptcot.verification.sandbox_driver`) reads the rest of standard input
+itself, and its lines are passed on behind a ``+`` until a JSON line says how it ended. Expected
+outputs never come here, so a program that tampers with this process or its channel can at most
+claim an output, which is compared outside.
 """
 
 import ctypes
 import json
 import os
 import resource
+import select
 import shutil
 import signal
 import struct
@@ -29,10 +33,13 @@ _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
 builtins.exit = _sitebuiltins.Quitter("exit", "end of file")
 builtins.quit = _sitebuiltins.Quitter("quit", "end of file")
 del _signal, _sitebuiltins, builtins
+{preamble}
 with open({path!r}, encoding="utf-8") as _source:
     _source = compile(_source.read(), "program.py", "exec")
 exec(_source)
 """
+POLL_S = 0.05
+CHUNK = 1 << 16
 
 # Refused calls, x86_64 and aarch64: new processes and namespaces, tracing and other processes'
 # memory, memory that the address-space limit does not see (shared memory, queues, memfd, io_uring),
@@ -140,28 +147,29 @@ def limit(kind: int, value: int, grace: int = 0) -> None:
     resource.setrlimit(kind, (soft, hard))
 
 
-def start(request: dict[str, Any], path: str, files: Sequence[BinaryIO]) -> int:
+def start(request: dict[str, Any], arguments: Sequence[str], files: Sequence[int]) -> int:
     """Fork the program's process: limits, filter, its three files and nothing else."""
     pid = os.fork()
     if pid:
         return pid
     try:
         for number, file in enumerate(files):
-            os.dup2(file.fileno(), number)
+            os.dup2(file, number)
         os.closerange(3, 1024)
         limit(resource.RLIMIT_CORE, 0)
         limit(resource.RLIMIT_NOFILE, 64)
         limit(resource.RLIMIT_NPROC, 256)
         limit(resource.RLIMIT_FSIZE, request["output_bytes"])
         limit(resource.RLIMIT_AS, request["memory_bytes"])
-        # At the soft limit SIGXCPU, which names the reason; a program that ignores it dies.
-        limit(resource.RLIMIT_CPU, request["cpu_s"], grace=1)
+        if request["total_cpu_s"] is not None:
+            # At the soft limit SIGXCPU, which names the reason; a program that ignores it dies.
+            limit(resource.RLIMIT_CPU, request["total_cpu_s"], grace=1)
         if sys.platform == "linux":
             prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             refuse_new_processes()
-        program = PROLOGUE.format(path=path)
-        flags = ["-s", "-S", "-P", "-B", "-X", "utf8"]
-        os.execve(sys.executable, [sys.executable, *flags, "-c", program], request["environment"])
+        flags = ["-s", "-S", "-B", "-X", "utf8"]
+        command = [sys.executable, *flags, *arguments]
+        os.execve(sys.executable, command, request["environment"])
     except (OSError, ValueError, KeyError) as exc:
         os.write(2, f"sandbox: {type(exc).__name__}: {exc}".encode())
     finally:
@@ -203,17 +211,19 @@ def read_tail(file: BinaryIO, size: int) -> str:
     return file.read().decode("utf-8", "replace")
 
 
-def run_one(request: dict[str, Any], path: str, text: str) -> dict[str, str]:
+def run_one(request: dict[str, Any], path: str, text: bytes) -> dict[str, str]:
     """Run the program on one input."""
+    arguments = ["-P", "-c", PROLOGUE.format(path=path, preamble=request["preamble"])]
     with (
         tempfile.TemporaryFile() as stdin,
         tempfile.TemporaryFile() as stdout,
         tempfile.TemporaryFile() as stderr,
     ):
-        stdin.write(text.encode("utf-8", "surrogatepass"))
+        stdin.write(text)
         stdin.flush()
         stdin.seek(0)
-        status = wait(start(request, path, (stdin, stdout, stderr)), request["wall_s"])
+        files = [file.fileno() for file in (stdin, stdout, stderr)]
+        status = wait(start(request, arguments, files), request["wall_s"])
         tail = read_tail(stderr, STDERR_TAIL)
         return {
             "status": name_status(status, tail),
@@ -236,23 +246,99 @@ def clear(folder: Path) -> None:
             path.unlink()
 
 
+def read_frame() -> bytes | None:
+    """The next frame of standard input, not a byte more; none at its end.
+
+    The rest may be for another process, so nothing here buffers.
+    """
+    header = _read_exactly(16)
+    return _read_exactly(int(header)) if header else None
+
+
+def _read_exactly(size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        chunk = os.read(0, min(size - len(data), 1 << 20))
+        if not chunk:
+            return b""
+        data += chunk
+    return bytes(data)
+
+
+def serve_inputs(request: dict[str, Any], report: BinaryIO) -> None:
+    """Run the program once per frame."""
+    path = Path(request["folder"]) / "program.py"
+    while (text := read_frame()) is not None:
+        clear(path.parent)
+        path.write_bytes(request["program"].encode("utf-8", "surrogatepass"))
+        _write_line(report, json.dumps(run_one(request, str(path), text)).encode("ascii"))
+
+
+def serve_calls(request: dict[str, Any], report: BinaryIO) -> None:
+    """Let the driver answer calls in one process, and watch over it."""
+    path = Path(request["folder"]) / "setup.json"
+    path.write_text(json.dumps(request["setup"]), encoding="ascii")
+    reader, writer = os.pipe()
+    with tempfile.TemporaryFile() as stderr:
+        pid = start(request, [request["driver"], str(path)], (0, writer, stderr.fileno()))
+        os.close(writer)
+        status = forward_replies(request, pid, reader, report)
+        tail = read_tail(stderr, STDERR_TAIL)
+    if status == "ended":
+        status = name_status(wait(pid, 1.0), tail)
+    else:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    end = {"status": status, "stdout": "", "stderr": tail}
+    _write_line(report, json.dumps(end).encode("ascii"))
+
+
+def forward_replies(request: dict[str, Any], pid: int, reader: int, report: BinaryIO) -> str:
+    """Pass on the lines of a process until it closes its channel or uses too much.
+
+    Returns:
+        ``ended``, ``timeout`` or ``output_limit``.
+    """
+    line, used_before = bytearray(), 0.0
+    while True:
+        ready = select.select([reader], [], [], POLL_S)[0]
+        # The processor clock of another process, from its number: linux/posix-timers.h.
+        used = time.clock_gettime((~pid << 3) | 2)
+        chunk = os.read(reader, CHUNK) if ready else b""
+        ends = chunk.count(b"\n")
+        # Of several lines at once nobody knows which took how long.
+        if used - used_before > request["cpu_s"] and ends < 2:
+            return "timeout"
+        if ready and not chunk:
+            return "ended"
+        *complete, rest = chunk.split(b"\n")
+        for part in complete:
+            _write_line(report, b"+" + line + part)
+            line.clear()
+        line += rest
+        if len(line) > request["output_bytes"]:
+            return "output_limit"
+        used_before = used if ends else used_before
+
+
+def _write_line(report: BinaryIO, line: bytes) -> None:
+    report.write(line + b"\n")
+    report.flush()
+
+
 def main() -> None:
     """Serve the one request."""
     if sys.platform == "linux":
         # Same-user processes may then not look into this one.
         prctl(_PR_SET_DUMPABLE, 0)
-    request = json.loads(sys.stdin.buffer.read())
+    request = json.loads(read_frame() or b"")
     os.chdir(request["folder"])
-    path = Path(request["folder"]) / "program.py"
-    report = os.fdopen(os.dup(1), "w", encoding="ascii")
-    print(json.dumps({"ready": True}), file=report, flush=True)
-    for text in request["inputs"]:
-        clear(path.parent)
-        path.write_bytes(request["program"].encode("utf-8", "surrogatepass"))
-        result = run_one(request, str(path), text)
-        print(json.dumps(result), file=report, flush=True)
-        if result["status"] in request["stop_after"]:
-            break
+    with os.fdopen(os.dup(1), "wb") as report:
+        _write_line(report, json.dumps({"ready": True}).encode("ascii"))
+        if request["setup"] is None:
+            serve_inputs(request, report)
+        else:
+            serve_calls(request, report)
 
 
 if __name__ == "__main__":

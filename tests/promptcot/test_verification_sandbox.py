@@ -86,7 +86,7 @@ def test_many_inputs_share_one_sandbox_and_nothing_else(sealed: Sandbox) -> None
         "import os; os.listdir('/proc')",
         "import os; os.listdir('/sys')",
         "import os; os.listdir('/home')",
-        "import os; os.remove('/runner.py')",
+        "import os; os.remove('/sandbox/sandbox_runner.py')",
         "import os; os.mknod('/tmp/disk', 0o60600, os.makedev(8, 0))",
         "import socket; socket.socket(40, socket.SOCK_STREAM)",
         "files = [open('/tmp/program.py') for _ in range(100)]",

@@ -1,0 +1,129 @@
+"""A started sandbox as seen from outside: frames go in, lines come out, and it always ends."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+
+from pipeline.errors import SandboxError
+
+_READY = b'{"ready": true}'
+_CHUNK = 1 << 18
+
+
+class SandboxProcess:
+    """The process of a sandbox's command. Leaving the context kills whatever is left of it.
+
+    Raises:
+        SandboxError: The command cannot be started.
+    """
+
+    def __init__(
+        self, command: Sequence[str], *, environment: Mapping[str, str], remedy: str
+    ) -> None:
+        self._name = command[0]
+        self._remedy = remedy
+        self._buffer = bytearray()
+        self._scratch = tempfile.TemporaryDirectory(prefix="promptcot-run-")
+        self._stderr = tempfile.TemporaryFile()
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                cwd=self._scratch.name,
+                env=environment,
+                bufsize=0,
+            )
+        except OSError as exc:
+            self._stderr.close()
+            self._scratch.cleanup()
+            raise SandboxError(f"{self._name} does not start: {exc}", hint=remedy) from exc
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._input, self._output = self._process.stdin, self._process.stdout
+        os.set_blocking(self._input.fileno(), False)
+
+    @property
+    def folder(self) -> str:
+        """An own folder of this machine, for programs that are not sealed off."""
+        return self._scratch.name
+
+    def __enter__(self) -> SandboxProcess:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._input.close()
+        self._output.close()
+        self._stderr.close()
+        self._scratch.cleanup()
+
+    def require_ready(self, request: bytes, seconds: float) -> None:
+        """Send the request and wait until the other side has understood it.
+
+        Raises:
+            SandboxError: It does not.
+        """
+        self.send_frame(request, seconds)
+        line = self.read_line(seconds)
+        if line != _READY:
+            self._stderr.seek(0)
+            last = self._stderr.read().decode("utf-8", "replace").strip().rsplit("\n", 1)[-1]
+            raise SandboxError(
+                f"{self._name} does not start ({last or 'no answer'})", hint=self._remedy
+            )
+
+    def send_frame(self, data: bytes, seconds: float) -> None:
+        """Send bytes with their length before them."""
+        self.send(f"{len(data):015d}\n".encode("ascii") + data, seconds)
+
+    def send(self, data: bytes, seconds: float) -> None:
+        """Send bytes; what nobody reads within the time, or any more, is dropped.
+
+        Its reader then has ended or hangs, which the lines that come back tell.
+        """
+        deadline = time.monotonic() + seconds
+        view = memoryview(data)
+        while view and self._wait(self._input.fileno(), selectors.EVENT_WRITE, deadline):
+            try:
+                view = view[os.write(self._input.fileno(), view) :]
+            except BrokenPipeError:
+                return
+
+    def finish_input(self) -> None:
+        """Tell the other side that no more comes."""
+        self._input.close()
+
+    def read_line(self, seconds: float) -> bytes | None:
+        """The next line; none when it does not come in time or the process has ended."""
+        deadline = time.monotonic() + seconds
+        searched = 0
+        while (end := self._buffer.find(b"\n", searched)) < 0:
+            searched = len(self._buffer)
+            if not self._wait(self._output.fileno(), selectors.EVENT_READ, deadline):
+                return None
+            chunk = os.read(self._output.fileno(), _CHUNK)
+            if not chunk:
+                return None
+            self._buffer += chunk
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        return line
+
+    @staticmethod
+    def _wait(file: int, event: int, deadline: float) -> bool:
+        with selectors.DefaultSelector() as selector:
+            selector.register(file, event)
+            return bool(selector.select(max(0.0, deadline - time.monotonic())))
