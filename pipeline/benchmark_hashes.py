@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from pipeline.benchmark_items import BenchmarkItem, ProgramTests
+from pipeline.benchmark_items import BenchmarkItem, MathGold, ProgramTests
 from pipeline.hashing import canonical_json
 from pipeline.livecodebench import StoredCases
 
@@ -41,11 +41,16 @@ def hash_scored(items: Sequence[BenchmarkItem]) -> str:
 
 
 def _content(item: BenchmarkItem) -> list[Any]:
-    gold = asdict(item.gold) if item.gold is not None else None
+    gold = _stated(item.gold) if item.gold is not None else {}
     if item.tests is None:
-        return [item.question, gold, None]
+        return [item.question, gold, {}, []]
     tests = replace(item.tests, time_limit_s=None, cases=())
-    return [item.question, gold, {**asdict(tests), "cases": [dict(c) for c in item.tests.cases]}]
+    return [item.question, gold, _stated(tests), [dict(case) for case in item.tests.cases]]
+
+
+def _stated(values: MathGold | ProgramTests) -> dict[str, Any]:
+    """The fields that say something: one that most items leave empty changes no other's hash."""
+    return {name: value for name, value in asdict(values).items() if value}
 
 
 def _all_of(item: BenchmarkItem) -> list[Any]:
