@@ -84,9 +84,13 @@ def scripted_recipe(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def prefect_server() -> Iterator[None]:
-    """A server of the tests' own; it takes some 15 s, so only slow tests ask for it."""
+    """A server of the tests' own; it takes some 15 s, so the slow tests of one file share it.
+
+    It ends with that file: a connection that stays open draws from the global generator of random
+    numbers every 20 s, which a property test elsewhere would be blamed for.
+    """
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
     from prefect.testing.utilities import prefect_test_harness
 

@@ -24,6 +24,9 @@ def collect() -> dict[str, Wording]:
 WORDINGS = collect()
 
 
+# The strategies are hypothesis's own and draw from nothing else. It compares the state of the global
+# generator before and after a draw, so any other thread that used it meanwhile would fail the test.
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 @pytest.mark.parametrize("name", WORDINGS)
 @settings(max_examples=30)
 @given(st.data())
