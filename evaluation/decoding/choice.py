@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 _PIECE = 128
 """Tokens whose probabilities are summed before the draw looks among them."""
-_FIRST_CANDIDATES = 64
+_CANDIDATES = 64
 """A nucleus of 0.95 is rarely wider; rows where it is are looked at again."""
-_MORE_CANDIDATES = 1024
+_BIN_BITS = 16
+"""Bits of a float32 that are dropped for its bin: bins are 0.8 % wide, and 1.0 is in the last."""
+_NUM_BINS = 1 << 14
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +40,8 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
             raise ValueError(f"no sampling is possible with {self}")
-        if self.repetition_penalty <= 0:
-            raise ValueError(f"repetition_penalty must be positive, not {self.repetition_penalty}")
+        if self.repetition_penalty < 1:
+            raise ValueError(f"repetition_penalty is at least 1, not {self.repetition_penalty}")
 
     @property
     def is_greedy(self) -> bool:
@@ -48,7 +50,7 @@ class Sampling:
 
 
 def choose_tokens(
-    logits: Tensor, sampling: Sampling, seeds: Tensor, positions: Tensor, seen: Tensor | None
+    logits: Tensor, sampling: Sampling, seeds: Tensor, positions: Tensor, penalties: Tensor | None
 ) -> Tensor:
     """(rows,) int64 chosen tokens.
 
@@ -57,22 +59,25 @@ def choose_tokens(
         sampling: The rules.
         seeds: (rows,) int64, of each row's random stream.
         positions: (rows,) int64, tokens generated before.
-        seen: (rows, vocabulary) bool, tokens of prompt and answer; none without a penalty.
+        penalties: (rows, vocabulary) float32: the repetition penalty at tokens of prompt and
+            answer, else 1; none without a penalty.
     """
-    if seen is not None and sampling.repetition_penalty != 1:
-        penalise(logits, seen, sampling.repetition_penalty)
+    if penalties is not None:
+        penalise(logits, penalties)
     if sampling.is_greedy:
         return logits.argmax(-1)
     weights = weigh_tokens(logits, sampling)
     return _draw(weights, draw_uniform(seeds, positions))
 
 
-def penalise(logits: Tensor, seen: Tensor, penalty: float) -> None:
-    """Divide positive scores of seen tokens by ``penalty`` and multiply negative ones, in place."""
+def penalise(logits: Tensor, penalties: Tensor) -> None:
+    """Divide positive scores by their penalties and multiply negative ones, in place.
+
+    Of penalties from 1 on that is the smaller of both, which needs no comparison of signs.
+    """
     import torch
 
-    lowered = torch.where(logits < 0, logits * penalty, logits / penalty)
-    torch.where(seen, lowered, logits, out=logits)
+    torch.minimum(logits * penalties, logits.div_(penalties), out=logits)
 
 
 def weigh_tokens(logits: Tensor, sampling: Sampling) -> Tensor:
@@ -102,22 +107,39 @@ def find_nucleus(weights: Tensor, top_p: float) -> Tensor:
         weights: (rows, vocabulary), not negative.
         top_p: Between 0 and 1.
     """
-    wanted = weights.sum(-1, dtype=weights.dtype).double()[:, None] * top_p
+    wanted = weights.sum(-1).double()[:, None] * top_p
     if weights.is_cuda:
         # No branch may depend on the values inside a captured graph.
         return _least_within(weights.sort(-1, descending=True).values, wanted)[0]
-    least, is_within = _least_of_top(weights, wanted, _FIRST_CANDIDATES)
-    for candidates in (_MORE_CANDIDATES, weights.shape[-1]):
-        rows = (~is_within[:, 0]).nonzero()[:, 0]
-        if not len(rows):
-            break
-        least[rows], is_within[rows] = _least_of_top(weights[rows], wanted[rows], candidates)
+    candidates = min(_CANDIDATES, weights.shape[-1])
+    least, is_within = _least_within(weights.topk(candidates, sorted=True).values, wanted)
+    rows = (~is_within[:, 0]).nonzero()[:, 0]
+    if len(rows):
+        least[rows] = _least_of_bins(weights[rows], wanted[rows])
     return least
 
 
-def _least_of_top(weights: Tensor, wanted: Tensor, candidates: int) -> tuple[Tensor, Tensor]:
-    candidates = min(candidates, weights.shape[-1])
-    return _least_within(weights.topk(candidates, sorted=True).values, wanted)
+def _least_of_bins(weights: Tensor, wanted: Tensor) -> Tensor:
+    """As :func:`_least_within` for any width of the nucleus, without a sort of all weights.
+
+    Weights are summed by bins of their leading bits; only those of one bin are then sorted.
+    """
+    import torch
+
+    rows = len(weights)
+    bins = weights.view(torch.int32) >> _BIN_BITS
+    own = bins + torch.arange(rows, device=weights.device, dtype=torch.int32)[:, None] * _NUM_BINS
+    sums = torch.bincount(own.flatten(), weights.flatten(), minlength=rows * _NUM_BINS)
+    sums = sums.view(rows, _NUM_BINS).double().flip(-1)  # the largest weights first
+    reached = sums.cumsum(-1)
+    place = (reached < wanted).sum(-1, keepdim=True).clamp(max=_NUM_BINS - 1)
+    before = (reached - sums).gather(-1, place)
+    inside = bins == (_NUM_BINS - 1 - place)
+    count = inside.sum(-1, keepdim=True)
+    ordered = weights.masked_fill(~inside, 0).topk(max(1, int(count.amax())), sorted=True).values
+    within = (before + ordered.double().cumsum(-1) < wanted).sum(-1, keepdim=True)
+    # Sums of bins and of weights round differently: at the end of a bin its last weight stands.
+    return ordered.gather(-1, within.minimum(count - 1).clamp(min=0))
 
 
 def _least_within(ordered: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:

@@ -84,11 +84,11 @@ class Decoder:
         """(rows,) tokens generated so far."""
         self.seeds = torch.zeros_like(self.tokens)
         """(rows,) seed of each slot's random stream."""
-        self.seen: Tensor | None = None
-        """(rows, vocabulary) bool: tokens of prompt and answer; none without a penalty."""
+        self.penalties: Tensor | None = None
+        """(rows, vocabulary) float32: the repetition penalty at tokens of prompt and answer, 1 at
+        others; none without a penalty."""
         if self.sampling.repetition_penalty != 1:
-            vocabulary = model.config.vocab_size
-            self.seen = torch.zeros(rows, vocabulary, dtype=torch.bool, device=device)
+            self.penalties = torch.ones(rows, model.config.vocab_size, device=device)
         self._last_prompt: tuple[int, ...] | None = None
         self._last_cache: StateCache | None = None
         use_graph = options.use_graph and device.type == "cuda"
@@ -100,16 +100,18 @@ class Decoder:
     @property
     def num_bytes(self) -> int:
         """Memory that the slots hold on the device, logits of a step excluded."""
-        seen = 0 if self.seen is None else self.seen.numel()
-        return self.states.num_bytes + 3 * 8 * len(self.tokens) + seen
+        held = [self.tokens, self.positions, self.seeds]
+        held += [] if self.penalties is None else [self.penalties]
+        return self.states.num_bytes + sum(one.numel() * one.element_size() for one in held)
 
     def reset(self) -> None:
         """Set all slots to before any token."""
         for row in range(len(self.tokens)):
             self.states.write(row, None)
-        for held in (self.tokens, self.positions, self.seeds, self.seen):
-            if held is not None:
-                held.zero_()
+        for held in (self.tokens, self.positions, self.seeds):
+            held.zero_()
+        if self.penalties is not None:
+            self.penalties.fill_(1)
 
     def fill(self, slot: int, prompt: Sequence[int], seed: int) -> None:
         """Put a prompt into a slot, whatever was there; the next step gives its first token.
@@ -132,9 +134,9 @@ class Decoder:
         self.tokens[slot] = prompt[-1]
         self.positions[slot] = 0
         self.seeds[slot] = seed
-        if self.seen is not None:
-            self.seen[slot] = False
-            self.seen[slot, list(set(prompt))] = True
+        if self.penalties is not None:
+            self.penalties[slot] = 1
+            self.penalties[slot, sorted(set(prompt))] = self.sampling.repetition_penalty
 
     def step(self) -> Tensor:
         """Advance all slots by one token.
@@ -158,9 +160,11 @@ class Decoder:
 
         with torch.inference_mode():
             logits = advance(self.model, self.tokens, self.states, self._operations)
-            chosen = choose_tokens(logits, self.sampling, self.seeds, self.positions, self.seen)
-            if self.seen is not None:
-                self.seen.scatter_(1, chosen[:, None], True)
+            chosen = choose_tokens(
+                logits, self.sampling, self.seeds, self.positions, self.penalties
+            )
+            if self.penalties is not None:
+                self.penalties.scatter_(1, chosen[:, None], self.sampling.repetition_penalty)
             self.tokens.copy_(chosen)
             self.positions += 1
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 
 from pipeline.settings.recipe import Recipe
+from pipeline.settings.synthesis import BudgetSettings
 from promptcot.engines.answers import AnswerStore
 from promptcot.engines.budget import Budget
 
@@ -16,13 +17,18 @@ FOLDER = "answers"
 class Account:
     """The open books of a run folder; use as a context manager.
 
+    Args:
+        recipe: Prices of its teachers, and its budget.
+        out: Folder that the answers' folder lies in.
+        is_limited: Whether the recipe's budget holds.
+
     Raises:
         StoreError: The stored answers cannot be used.
     """
 
-    def __init__(self, recipe: Recipe, out: Path) -> None:
+    def __init__(self, recipe: Recipe, out: Path, *, is_limited: bool = True) -> None:
         self._folder = out / FOLDER
-        self._limits = recipe.settings.synthesis.budget
+        self._limits = recipe.settings.synthesis.budget if is_limited else BudgetSettings()
         self._teachers = recipe.settings.teachers
         self._store: AnswerStore | None = None
         self.budget = Budget(self._limits, self._teachers)

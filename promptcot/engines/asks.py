@@ -31,9 +31,17 @@ class Unit:
 class Call:
     """One caller and what it has got so far; changed under the dispatcher's lock."""
 
-    def __init__(self, answers: dict[str, Answer], advance: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        answers: dict[str, Answer],
+        advance: Callable[[int], None],
+        *,
+        keeps_answers: bool = True,
+    ) -> None:
         self.answers = answers
         self.advance = advance
+        self.keeps_answers = keeps_answers
+        """Whether the caller wants the texts, or only that they are stored."""
         self.num_left = 0
         """Units without an outcome."""
         self.pending: list[WorkPending] = []

@@ -59,14 +59,24 @@ class Dispatcher:
         self._refusal: BudgetExceeded | None = None
 
     def submit(
-        self, units: Sequence[Unit], purpose: Purpose, advance: Callable[[int], None]
+        self,
+        units: Sequence[Unit],
+        purpose: Purpose,
+        advance: Callable[[int], None],
+        *,
+        keeps_answers: bool = True,
     ) -> Call:
-        """Look up what is stored and queue the rest; returns at once."""
+        """Look up what is stored and queue the rest; returns at once.
+
+        Without ``keeps_answers`` the call's answers are empty ones: no text is held for it.
+        """
         unique = {unit.keys: unit for unit in units}
         with self._lock:
             # Looked up under the lock: an answer is either open or stored, never in between.
             unopened = [key for keys in unique if keys not in self._open for key in keys]
-            call = Call(self._account.store.get(unopened), advance)
+            call = Call(
+                self._look_up(unopened, keeps_answers), advance, keeps_answers=keeps_answers
+            )
             new: list[Ask] = []
             for keys, unit in unique.items():
                 ask = self._open.get(keys)
@@ -87,6 +97,12 @@ class Dispatcher:
         if not call.num_left:
             call.is_done.set()
         return call
+
+    def _look_up(self, keys: Sequence[str], keeps_answers: bool) -> dict[str, Answer]:
+        store = self._account.store
+        if keeps_answers:
+            return store.get(keys)
+        return dict.fromkeys(store.stored(keys), Answer("", "stop", 0, 0))
 
     def cancel(self) -> None:
         """Fail everything that waits, at once, and end the engine's tasks."""
@@ -248,7 +264,8 @@ class Dispatcher:
                     for key, answer in zip(ask.unit.keys, answers, strict=True)
                 }
                 for call in ask.calls:
-                    call.answers.update(final)
+                    if call.keeps_answers:
+                        call.answers.update(final)
                     call.settle_one()
 
     def _postpone(self, ask: Ask, reason: WorkPending) -> None:

@@ -240,6 +240,7 @@ def _generation_config(request: Request, *, max_tokens: int) -> Any:
         if request.top_k:
             config.top_k = request.top_k
         config.min_p = request.min_p
+    config.repetition_penalty = request.repetition_penalty
     if request.stop:
         config.stop_strings = set(request.stop)
     if request.constraint is not None:

@@ -73,6 +73,8 @@ def request_body(model: str, request: Request) -> dict[str, Any]:
         body["top_k"] = request.top_k
     if request.min_p:
         body["min_p"] = request.min_p
+    if request.repetition_penalty != 1:
+        body["repetition_penalty"] = request.repetition_penalty
     body["max_tokens"] = request.max_tokens
     body["seed"] = request.seed
     if request.stop:

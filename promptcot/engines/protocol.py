@@ -38,6 +38,8 @@ class Request:
     top_k: int = 0
     """0: off."""
     min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    """Over prompt and generated tokens; 1: off."""
     constraint: Constraint | None = None
     stop: tuple[str, ...] = ()
     template: Literal["chat", "none"] = "chat"
@@ -45,8 +47,11 @@ class Request:
 
     def key(self, model: str) -> str:
         """Content hash under which the answer is stored (32 hex digits)."""
+        # Named only where it is used: most requests never had it, and keep their keys.
+        penalty = {"repetition_penalty": self.repetition_penalty}
         return content_hash(
             {
+                **(penalty if self.repetition_penalty != 1 else {}),
                 "model": model,
                 "messages": [m.model_dump() for m in self.messages],
                 "temperature": self.temperature,

@@ -25,7 +25,7 @@ from pipeline.settings.recipe import Recipe
 from pipeline.settings.teacher import TeacherSettings
 from promptcot.engines.account import Account
 from promptcot.engines.answers import Purpose
-from promptcot.engines.asks import Unit
+from promptcot.engines.asks import Call, Unit
 from promptcot.engines.dispatch import Dispatcher
 from promptcot.engines.protocol import Answer, Capabilities, Engine, Request
 from promptcot.engines.registry import make_engine
@@ -103,15 +103,37 @@ class Teacher:
             StoreError: The stored answers cannot be read or written.
         """
         self._check_constraints(requests)
-        capabilities = self.capabilities
-        units = self._cut(requests)
-        purpose = Purpose(label, self._name, capabilities.name, capabilities.model)
+        units, purpose = self._cut(requests), self._purpose(label)
         with console.meter(label, total=len(requests), unit="answers") as advance:
             answers = self._dispatcher.submit(units, purpose, advance).wait()
         found = [answers[key] for unit in units for key in unit.keys]
         if self.watch is not None:
             self.watch(label, requests, found)
         return found
+
+    def start_all(
+        self, requests: Sequence[Request], label: str, advance: Callable[[int], None]
+    ) -> Call:
+        """Begin to answer all requests and return at once; texts are stored, not held.
+
+        :meth:`answer_all` of a part of them waits for that part. Where the engine wants groups,
+        these are cut from the requests of one call, so a part would be another group.
+
+        Args:
+            requests: What to ask.
+            label: As in :meth:`answer_all`.
+            advance: Told how many more answers are there, from another thread.
+
+        Returns:
+            The call; as long as it is not done, its requests are wanted.
+        """
+        self._check_constraints(requests)
+        units, purpose = self._cut(requests), self._purpose(label)
+        return self._dispatcher.submit(units, purpose, advance, keeps_answers=False)
+
+    def _purpose(self, label: str) -> Purpose:
+        capabilities = self.capabilities
+        return Purpose(label, self._name, capabilities.name, capabilities.model)
 
     def cancel(self) -> None:
         """End all work for good, from any thread: what waits fails at once."""

@@ -228,6 +228,7 @@ def sampling_params(request: Request) -> Any:
         top_p=request.top_p,
         top_k=request.top_k,
         min_p=request.min_p,
+        repetition_penalty=request.repetition_penalty,
         max_tokens=request.max_tokens,
         seed=request.seed,
         stop=list(request.stop) or None,

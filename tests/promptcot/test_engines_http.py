@@ -54,7 +54,13 @@ def test_sends_sampling_seed_stop_key_and_constraint(
     requests = [
         request(5, stop=("END",)),
         request(6, constraint=Constraint("regex", "a+")),
-        request(7, constraint=Constraint("json_schema", schema), top_k=20, min_p=0.1),
+        request(
+            7,
+            constraint=Constraint("json_schema", schema),
+            top_k=20,
+            min_p=0.1,
+            repetition_penalty=1.1,
+        ),
     ]
     answers = ask(openai_server, tmp_path, requests, model="echo", api_key_env="MY_KEY")
     plain, regex, as_json = (json.loads(a.text) for a in answers)
@@ -70,6 +76,7 @@ def test_sends_sampling_seed_stop_key_and_constraint(
     }
     assert regex["body"]["structured_outputs"] == {"regex": "a+"}
     assert (as_json["body"]["top_k"], as_json["body"]["min_p"]) == (20, 0.1)
+    assert as_json["body"]["repetition_penalty"] == 1.1
     assert as_json["body"]["response_format"]["json_schema"]["schema"] == {"type": "object"}
     assert answers[0].num_prompt_tokens == 7
 

@@ -38,6 +38,7 @@ class SamplingParams:
     max_tokens: int | None = 16
     top_k: int = 0
     min_p: float = 0.0
+    repetition_penalty: float = 1.0
     structured_outputs: Any = None
     output_kind: Any = None
     prompt_logprobs: int | None = None
@@ -228,7 +229,7 @@ def test_an_old_vllm_is_refused(tmp_path: Path, fake_vllm: types.ModuleType, ver
 @pytest.mark.usefixtures("fake_vllm")
 def test_requests_become_sampling_params_and_outputs_answers(tmp_path: Path) -> None:
     requests = [
-        request(0, stop=("END",), top_k=20, min_p=0.1),
+        request(0, stop=("END",), top_k=20, min_p=0.1, repetition_penalty=1.1),
         request(1, constraint=Constraint("regex", "a+")),
         request(2, constraint=Constraint("json_schema", '{"type": "object"}')),
         request(3, template="none"),
@@ -252,6 +253,7 @@ def test_requests_become_sampling_params_and_outputs_answers(tmp_path: Path) -> 
         top_p=0.9,
         top_k=20,
         min_p=0.1,
+        repetition_penalty=1.1,
         max_tokens=50,
         seed=0,
         stop=["END"],
