@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evaluation import throughput_commands
+from evaluation import benchmark_commands, throughput_commands
 from pipeline import cli
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ app = cli.make_app(
     "Example: python -m evaluation run --recipe demo",
 )
 app.add_typer(throughput_commands.app)
+app.add_typer(benchmark_commands.app)
 
 
 @app.command()

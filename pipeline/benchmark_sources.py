@@ -63,12 +63,12 @@ def locate(recipe: Recipe, settings: BenchmarkSettings, *, questions_only: bool 
         return found
     if questions_only and settings.statements is not None and settings.statements.url:
         statements = settings.statements
-        file = _fetch_url(settings.name, statements.url, statements.sha256)
+        file = _fetch_url(settings, statements.url, statements.sha256)
         return Located((file,), "url", statements.url, is_statements=True)
     if settings.hub_id:
         return _on_hub(settings)
     if settings.url:
-        file = _fetch_url(settings.name, settings.url, settings.sha256 or "")
+        file = _fetch_url(settings, settings.url, settings.sha256 or "")
         return Located((file,), "url", settings.url)
     searched = f"; {folder} has none of {', '.join(_local_names(settings))}" if folder else ""
     raise SourceError(
@@ -156,6 +156,14 @@ def _local_names(settings: BenchmarkSettings) -> list[str]:
     ]
 
 
+def _advise_copy(settings: BenchmarkSettings) -> str:
+    """How to do without the network."""
+    names = _local_names(settings)[0]
+    if settings.files:
+        names = f"{settings.name}/ with {', '.join(settings.files)}"
+    return f"keep a local copy, {names}, in a folder named by benchmark_folder or {FOLDER_VARIABLE}"
+
+
 def _on_hub(settings: BenchmarkSettings) -> Located:
     revision = settings.revision
     if not _COMMIT.fullmatch(revision):
@@ -163,8 +171,8 @@ def _on_hub(settings: BenchmarkSettings) -> Located:
         raise ConfigError(
             f"benchmark {settings.name!r}: the recipe {said} hub dataset {settings.hub_id}, which "
             "names no commit",
-            hint="set `revision` to the 40 digits of a commit of the dataset's page, or keep local "
-            f"copies in a folder named by benchmark_folder or {FOLDER_VARIABLE}",
+            hint="set `revision` to the 40 digits of a commit of the dataset's page, or "
+            f"{_advise_copy(settings)}",
         )
     if not settings.files:
         raise ConfigError(
@@ -210,29 +218,29 @@ def _explain_hub_errors(settings: BenchmarkSettings, name: str) -> Iterator[None
         raise SourceError(
             f"benchmark {settings.name!r}: cannot fetch {name} of hub dataset "
             f"{settings.hub_id}@{settings.revision}: {reason}",
-            hint="check the network and the names, or keep local copies in a folder named by "
-            f"benchmark_folder or {FOLDER_VARIABLE} ({', '.join(_local_names(settings))})",
+            hint=f"check the network and the names, or {_advise_copy(settings)}",
         ) from exc
 
 
-def _fetch_url(name: str, url: str, sha256: str) -> Path:
+def _fetch_url(settings: BenchmarkSettings, url: str, sha256: str) -> Path:
     """The file of a URL, from the cache once it was fetched; another content is refused."""
     target = cache_folder() / "benchmarks" / sha256 / url.rpartition("/")[2].partition("?")[0]
     if target.is_file():
         return target
     console.say(f"downloading {url}")
     with atomic_path(target) as temporary:
-        _download(name, url, temporary)
+        _download(settings, url, temporary)
         found = _content_sha256(temporary, is_packed=target.suffix == ".gz")
         if found != sha256:
             raise GateRefused(
-                f"benchmark {name!r}: {url} has sha256 {found}, the recipe expects {sha256}",
+                f"benchmark {settings.name!r}: {url} has sha256 {found}, "
+                f"the recipe expects {sha256}",
                 hint="restore the original file, or correct `sha256` if you meant to change it",
             )
     return target
 
 
-def _download(name: str, url: str, target: Path) -> None:
+def _download(settings: BenchmarkSettings, url: str, target: Path) -> None:
     import httpx
 
     try:
@@ -252,7 +260,6 @@ def _download(name: str, url: str, target: Path) -> None:
                 handle.write(piece)
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
         raise SourceError(
-            f"benchmark {name!r}: cannot fetch {url}: {exc or type(exc).__name__}",
-            hint="check the network, or keep a local copy in a folder named by benchmark_folder or "
-            f"{FOLDER_VARIABLE}",
+            f"benchmark {settings.name!r}: cannot fetch {url}: {exc or type(exc).__name__}",
+            hint=f"check the network, or {_advise_copy(settings)}",
         ) from exc
