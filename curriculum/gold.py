@@ -104,7 +104,7 @@ def _code_grader(timeout_s: float) -> CodeGrader:
 
 def read_pair(row: PreparedRow) -> tuple[str, str] | None:
     """The gold answer and the row's own, or ``None`` where there are not both."""
-    from promptcot.verification.math_answers import extract_boxed
+    from promptcot.verification.math_boxes import extract_boxed
 
     gold = read_gold(row.candidate.gold or "")
     found = extract_boxed(row.answer)
@@ -113,7 +113,7 @@ def read_pair(row: PreparedRow) -> tuple[str, str] | None:
 
 def read_gold(text: str) -> str | None:
     """The final answer in a source's gold text: boxed, behind ``####``, or the text itself."""
-    from promptcot.verification.math_answers import extract_boxed
+    from promptcot.verification.math_boxes import extract_boxed
 
     if "\\boxed" in text:
         boxed = extract_boxed(text)

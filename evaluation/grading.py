@@ -1,7 +1,8 @@
 """Grade answers: only what follows the thinking counts, and nothing is guessed from it.
 
-A thought that never ends has no answer. There is no fall-back to the last number of a text: it
-rewards rambling. Maths wants a box, code wants a Python block.
+A thought that never ends has no answer, and is reported as cut off where a limit ended it. There is
+no fall-back to the last number of a text: it rewards rambling. Maths wants a box, code wants a
+Python block. An answer of more than :data:`MAX_ANSWER_CHARS` characters is refused unread.
 """
 
 from __future__ import annotations
@@ -10,11 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-from pipeline.benchmark_items import BenchmarkItem
+from pipeline.benchmark_items import BenchmarkItem, MathGold
 from pipeline.settings.evaluation import EvaluationSettings
 from pipeline.student import THINK_CLOSE, THINK_OPEN
 from promptcot.verification.code_tests import CodeGrader, extract_python
-from promptcot.verification.math_answers import MathGrader, extract_boxed
+from promptcot.verification.math_answers import MathGrader
+from promptcot.verification.math_boxes import extract_answer
+from promptcot.verification.math_text import MAX_CHARS
+
+MAX_ANSWER_CHARS = 1_000_000
+"""Of what follows the thinking; the paper's limit of 65,536 tokens is some 250,000 characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +29,8 @@ class Grade:
 
     correct: bool
     reason: str
+    """``correct``, ``wrong``, ``truncated``, ``no_answer``, ``no_code``, ``too_long`` or what
+    happened to a program."""
     extracted: str | None = None
     detail: str = ""
 
@@ -41,10 +49,10 @@ class ToGrade:
 def split_completion(text: str) -> tuple[str, str | None]:
     """Thinking and answer of a text that continues a prefilled ``<think>``.
 
-    The answer is none when the thought never ends.
+    The answer is none when the thought, or a later one, never ends.
     """
     thinking, closed, answer = text.partition(THINK_CLOSE)
-    return thinking.strip(), answer.strip() if closed else None
+    return thinking.strip(), _drop_thoughts(answer) if closed else None
 
 
 def split_answer(text: str) -> str | None:
@@ -54,8 +62,20 @@ def split_answer(text: str) -> str | None:
     """
     before, closed, answer = text.partition(THINK_CLOSE)
     if closed:
-        return answer.strip()
+        return _drop_thoughts(answer)
     return None if THINK_OPEN in before else text.strip()
+
+
+def _drop_thoughts(answer: str) -> str | None:
+    """An answer without the thoughts that interrupt it; none when the last of them never ends."""
+    pieces, position = [], 0
+    while (opened := answer.find(THINK_OPEN, position)) >= 0:
+        pieces.append(answer[position:opened])
+        closed = answer.find(THINK_CLOSE, opened)
+        if closed < 0:
+            return None
+        position = closed + len(THINK_CLOSE)
+    return "".join([*pieces, answer[position:]]).strip()
 
 
 class AnswerGrader:
@@ -92,24 +112,33 @@ class AnswerGrader:
     def grade(self, answers: Sequence[ToGrade]) -> list[Grade]:
         """Verdicts on answers, in their order."""
         grades: dict[int, Grade] = {}
-        numbered = list(enumerate(answers))
-        math = [(n, entry) for n, entry in numbered if entry.item.domain == "math"]
-        code = [(n, entry) for n, entry in numbered if entry.item.domain == "code"]
+        math: list[tuple[int, ToGrade]] = []
+        code: list[tuple[int, ToGrade]] = []
+        for number, entry in enumerate(answers):
+            if entry.answer is not None and len(entry.answer) > MAX_ANSWER_CHARS:
+                grades[number] = Grade(
+                    False, "too_long", detail=f"{len(entry.answer):,} characters after the thinking"
+                )
+            else:
+                (math if entry.item.domain == "math" else code).append((number, entry))
         grades.update(self._grade_math(math))
         grades.update(self._grade_code(code))
         return [grades[number] for number in range(len(answers))]
 
     def _grade_math(self, answers: Sequence[tuple[int, ToGrade]]) -> dict[int, Grade]:
-        grades, boxes = {}, {}
+        grades, found = {}, {}
         for number, entry in answers:
-            box = extract_boxed(entry.answer or "")
-            if box is None:
+            gold = _gold(entry.item)
+            answer = extract_answer(entry.answer or "", gold)
+            if answer is None:
                 grades[number] = Grade(False, "truncated" if entry.truncated else "no_answer")
             else:
-                boxes[number] = (_gold(entry.item), box)
-        verdicts = self._math.grade(list(boxes.values()))
-        for (number, (_, box)), equal in zip(boxes.items(), verdicts, strict=True):
-            grades[number] = Grade(equal, "correct" if equal else "wrong", box)
+                found[number] = (gold, answer)
+        verdicts = self._math.compare(list(found.values()))
+        for (number, (_, answer)), equal in zip(found.items(), verdicts, strict=True):
+            detail = _UNDECIDED if equal is None else ""
+            reason = "correct" if equal else "wrong"
+            grades[number] = Grade(equal is True, reason, answer[:MAX_CHARS], detail)
         return grades
 
     def _grade_code(self, answers: Sequence[tuple[int, ToGrade]]) -> dict[int, Grade]:
@@ -127,10 +156,13 @@ class AnswerGrader:
         return grades
 
 
-def _gold(item: BenchmarkItem) -> str:
+_UNDECIDED = "could not be compared with the gold answer within the limits"
+
+
+def _gold(item: BenchmarkItem) -> MathGold:
     if item.gold is None:
         raise ValueError(f"item {item.id!r} of benchmark {item.benchmark!r} has no gold answer")
-    return item.gold.text
+    return item.gold
 
 
 def _cases(item: BenchmarkItem) -> list[dict[str, str]]:

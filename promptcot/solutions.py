@@ -27,7 +27,7 @@ from promptcot.recommended import Sampling, choose_sampling
 from promptcot.run_context import SynthesisRun, count_tokens, input_of, refuse_reply
 from promptcot.statement_language import find_loop
 from promptcot.verification.code_tests import extract_python
-from promptcot.verification.math_answers import extract_boxed
+from promptcot.verification.math_boxes import extract_boxed
 
 STAGE = "solutions"
 _SAMPLING = ("sampling", "temperature", "top_p", "top_k", "min_p")

@@ -27,7 +27,8 @@ from promptcot.program_tests import write_tests
 from promptcot.run_context import SynthesisRun, count_tokens, input_of
 from promptcot.solutions import sampling_of
 from promptcot.verification.code_tests import CodeGrader
-from promptcot.verification.math_answers import MathGrader, extract_boxed
+from promptcot.verification.math_answers import MathGrader
+from promptcot.verification.math_boxes import extract_boxed
 from promptcot.verification.sandbox import find_sandbox
 from promptcot.voting import Vote, count_votes
 

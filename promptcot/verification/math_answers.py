@@ -1,9 +1,9 @@
-"""Extract and compare mathematical answers.
+"""Compare mathematical answers: by rules at once, else with math-verify in worker processes.
 
-Equal texts, whole numbers and plain fractions are settled at once; everything else goes to
-math-verify, which runs in worker processes (:mod:`promptcot.verification.math_worker`) under limits
-of time and memory for each comparison. The workers are started on first need, so grading whole
-numbers costs nothing.
+The rules (:mod:`promptcot.verification.math_equality`) are exact, bounded and take well below a
+millisecond. What they leave open (sums, integrals, limits) goes to worker processes
+(:mod:`promptcot.verification.math_worker`) with limits of time and memory for each comparison.
+The workers are started on first need: most benchmarks are graded without one.
 """
 
 from __future__ import annotations
@@ -21,12 +21,18 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import asdict
 from fractions import Fraction
+from itertools import pairwise
 from math import ceil
 from types import TracebackType
 from typing import IO, Any, cast
 
+from pipeline.benchmark_items import MathGold
 from pipeline.errors import SandboxError
+from promptcot.verification.math_equality import is_equal_answer
+from promptcot.verification.math_forms import strip_edges
+from promptcot.verification.math_text import MAX_CHARS, MAX_DIGITS, is_word, tokenise
 
 _START_S = 120.0
 """Importing sympy takes about a second; a machine under load may need many."""
@@ -34,68 +40,40 @@ _PATIENCE = 10
 """Seconds of the clock per allowed processor second, on a machine that is this much overloaded."""
 MEMORY_MIB = 1024
 """Address space of one comparison; ordinary ones need 70 MiB."""
-_MAX_CHARS = 2000
-"""No benchmark's answer is nearly as long; a model's runaway one is wrong, not slow."""
-_MAX_DIGITS = 1000
-"""Python refuses to convert longer numerals than 4,300 digits."""
-_BOX = "\\boxed{"
-_WHOLE = re.compile(r"[+-]?(?:\d+|\d{1,3}(?:,\d{3})+)")
-_WORDS = re.compile(r"\\(?:text|mathrm|textbf|mbox)\{([^{}]*)\}")
-_DROPPED = re.compile(r"\\left|\\right|\\!|\\,|\\;|\\ |\$|\s")
-_REWRITTEN = {"\\dfrac": "\\frac", "\\tfrac": "\\frac"}
+_WHOLE = re.compile(r"[+-]?\d+")
 _FRACTION = re.compile(
     r"(?P<sign>[+-]?)(?:\\frac\{(?P<a>[+-]?\d{1,300})\}\{(?P<b>\d{1,300})\}|(?P<c>\d{1,300})/(?P<d>\d{1,300}))"
 )
 
-
-def extract_boxed(text: str) -> str | None:
-    r"""Content of the last ``\boxed{...}`` whose braces are balanced, or none.
-
-    Args:
-        text: The answer alone, after the thinking.
-    """
-    start = text.rfind(_BOX)
-    while start >= 0:
-        content = _balanced(text, start + len(_BOX))
-        if content is not None:
-            return content.strip() or None
-        start = text.rfind(_BOX, 0, start)
-    return None
-
-
-def _balanced(text: str, start: int) -> str | None:
-    """Text up to the brace that closes the one before ``start``."""
-    depth, position = 1, start
-    while position < len(text):
-        character = text[position]
-        if character == "\\":
-            position += 1  # an escaped brace is no brace
-        elif character in "{}":
-            depth += 1 if character == "{" else -1
-            if depth == 0:
-                return text[start:position]
-        position += 1
-    return None
+Gold = MathGold | str
+"""A gold answer, or its text alone."""
 
 
 def normalise_answer(text: str) -> str:
-    """An answer without spacing, dollar signs and size commands; whole numbers in plain digits."""
-    if text.isdecimal() and text.isascii() and len(text) <= _MAX_DIGITS:
+    """An answer in one spelling of LaTeX, without spacing; whole numbers in plain digits.
+
+    Equal results mean equal answers; unequal ones may be equal all the same (1/2 and 0.5).
+    """
+    if len(text) > MAX_CHARS:
+        return text
+    if text.isdecimal() and text.isascii() and len(text) <= MAX_DIGITS:
         return str(int(text))  # by far the most common answer
-    text = _DROPPED.sub("", _WORDS.sub(r"\1", text))
-    for old, new in _REWRITTEN.items():
-        text = text.replace(old, new)
-    text = text.rstrip(".")
-    return str(int(text.replace(",", ""))) if _is_whole(text) else text
-
-
-def _is_whole(text: str) -> bool:
-    return len(text) <= _MAX_DIGITS and _WHOLE.fullmatch(text) is not None
+    tokens = strip_edges(tokenise(text))
+    bare = [token[1:] if is_word(token) else token for token in tokens]
+    pieces = bare[:1]
+    for before, token in pairwise(bare):
+        # A command would swallow the letter behind it, a number the number.
+        needs_space = before[-1:].isalnum() and token[:1].isalnum()
+        is_open = len(before) > 1 or before[:1].isdecimal()
+        pieces.append(" " + token if needs_space and is_open else token)
+    joined = "".join(pieces)
+    is_whole = len(joined) <= MAX_DIGITS and _WHOLE.fullmatch(joined) is not None
+    return str(int(joined)) if is_whole else joined
 
 
 def _read_exact(text: str) -> Fraction | None:
     """The value of a normalised answer that is a whole number or a plain fraction."""
-    if _is_whole(text):
+    if len(text) <= MAX_DIGITS and _WHOLE.fullmatch(text):
         return Fraction(int(text))
     match = _FRACTION.fullmatch(text)
     if match is None or not (below := int(match["b"] or match["d"])):
@@ -104,19 +82,23 @@ def _read_exact(text: str) -> Fraction | None:
     return -value if match["sign"] == "-" else value
 
 
-def settle_by_text(gold: str, predicted: str) -> bool | None:
-    """Whether two answers are equal, where their texts decide it."""
-    return settle_normalised(normalise_answer(gold), normalise_answer(predicted))
+def settle_by_text(gold: Gold, predicted: str) -> bool | None:
+    """Whether an answer equals the gold one, where the rules decide it without a worker."""
+    return is_equal_answer(_as_gold(gold), predicted)
 
 
 def settle_normalised(left: str, right: str) -> bool | None:
-    """As :func:`settle_by_text`, of answers that are normalised already."""
-    if not left or not right or max(len(left), len(right)) > _MAX_CHARS:
+    """Whether two normalised answers are equal, where their texts alone decide it."""
+    if not left or not right or max(len(left), len(right)) > MAX_CHARS:
         return False
     if left == right:
         return True
     first, second = _read_exact(left), _read_exact(right)
     return None if first is None or second is None else first == second
+
+
+def _as_gold(gold: Gold) -> MathGold:
+    return MathGold(text=gold) if isinstance(gold, str) else gold
 
 
 class MathGrader:
@@ -157,8 +139,8 @@ class MathGrader:
         """Leave out what has not begun; whoever waits for it gets ``CancelledError``."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def grade(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
-        """Whether each (gold, predicted) pair of answer texts is equal, in their order.
+    def grade(self, pairs: Sequence[tuple[Gold, str]]) -> list[bool]:
+        """Whether each answer equals the gold answer it is paired with, in their order.
 
         A comparison that cannot be done within the limits counts as unequal.
 
@@ -167,8 +149,8 @@ class MathGrader:
         """
         return [verdict is True for verdict in self.compare(pairs)]
 
-    def compare(self, pairs: Sequence[tuple[str, str]]) -> list[bool | None]:
-        """As :meth:`grade`, with none where a limit ended the comparison.
+    def compare(self, pairs: Sequence[tuple[Gold, str]]) -> list[bool | None]:
+        """As :meth:`grade`, with none where nobody can tell: a limit, or prose on both sides.
 
         Raises:
             SandboxError: A worker process does not start.
@@ -180,7 +162,7 @@ class MathGrader:
             verdicts[number] = verdict
         return verdicts
 
-    def _compare(self, pair: tuple[str, str]) -> bool | None:
+    def _compare(self, pair: tuple[Gold, str]) -> bool | None:
         try:
             worker = self._idle.get_nowait()
         except queue.Empty:
@@ -229,10 +211,10 @@ class _Worker:
                 hint="install math-verify again (pip install 'math-verify>=0.9,<0.10')",
             )
 
-    def ask(self, pair: tuple[str, str]) -> dict[str, bool | None] | None:
+    def ask(self, pair: tuple[Gold, str]) -> dict[str, bool | None] | None:
         """The reply about a pair; none when the worker itself died or hangs."""
         gold, predicted = pair
-        request = json.dumps({"gold": gold, "predicted": predicted}) + "\n"
+        request = json.dumps({"gold": asdict(_as_gold(gold)), "predicted": predicted}) + "\n"
         try:
             self._requests.write(request.encode("ascii"))
         except BrokenPipeError:

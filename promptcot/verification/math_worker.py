@@ -1,10 +1,12 @@
 """The worker process of :mod:`promptcot.verification.math_answers`: one comparison per line.
 
 JSON lines ``{"gold", "predicted"}`` in, ``{"equal"}`` out, after a first line ``{"ready": true}``;
-``equal`` is null where the comparison could not be finished. Each comparison runs in a fork of this
-process with hard limits on memory and processor time, so an explosive expression ends its own fork
-and nothing that one comparison caches changes another. math-verify's own alarm is off: it counts
-seconds of the clock, and a busy machine would give other verdicts than an idle one.
+``equal`` is null where the comparison could not be finished. The rules decide the shape of answers
+here as in the calling process; math-verify is asked about leaves that they leave open. Each
+comparison runs in a fork of this process with hard limits on memory and processor time, so an
+explosive expression ends its own fork and nothing that one comparison caches changes another.
+math-verify's own alarm is off: it counts seconds of the clock, and a busy machine would give other
+verdicts than an idle one.
 """
 
 from __future__ import annotations
@@ -17,29 +19,47 @@ import resource
 import signal
 import sys
 
+from pipeline.benchmark_items import MathGold
+from promptcot.verification.math_equality import is_equal_answer
+
 _EQUAL, _UNEQUAL, _UNABLE = 10, 11, 12
-_WARM_UP = (("x+1", "1+x"), (r"\frac{1}{2}", "0.5"), (r"\{1,2\}", "2, 1"), ("(1,2)", "(2,1)"))
+_DECIMALS = 20
+_WARM_UP = (
+    ("x+1", "1+x"),
+    (r"\frac{1}{2}", "0.5"),
+    (r"\sum_{k=1}^{10} k", "55"),
+    (r"\int_0^1 x dx", r"\frac{1}{2}"),
+    (r"\lim_{x \to 0} \frac{\sin x}{x}", "1"),
+)
 """Compared once before the forks, so that each inherits what sympy sets up on first use."""
 
 
 def are_equal(gold: str, predicted: str) -> bool:
-    r"""Whether two answers, as found within ``\boxed{}``, mean the same mathematics."""
+    r"""What math-verify says about two expressions.
+
+    Its rounding to six decimals is off: 0.333333 is not one third.
+    """
     from math_verify import parse, verify
 
     left = parse(f"\\boxed{{{gold}}}", parsing_timeout=None)
     right = parse(f"\\boxed{{{predicted}}}", parsing_timeout=None)
     if not left or not right:
         return False
-    return bool(verify(left, right, timeout_seconds=None))
+    return bool(
+        verify(left, right, float_rounding=_DECIMALS, numeric_precision=30, timeout_seconds=None)
+    )
 
 
-def compare_in_fork(gold: str, predicted: str, *, cpu_s: int, memory_bytes: int) -> bool | None:
+def compare_in_fork(
+    gold: MathGold, predicted: str, *, cpu_s: int, memory_bytes: int
+) -> bool | None:
     """The verdict of a fork, or none when a limit ended it."""
     pid = os.fork()
     if not pid:
         try:
             _limit(cpu_s, memory_bytes)
-            os._exit(_EQUAL if are_equal(gold, predicted) else _UNEQUAL)
+            verdict = is_equal_answer(gold, predicted, are_equal)
+            os._exit({True: _EQUAL, False: _UNEQUAL, None: _UNABLE}[verdict])
         except (MemoryError, RecursionError):
             os._exit(_UNABLE)
         finally:
@@ -75,9 +95,8 @@ def main() -> None:
     print(json.dumps({"ready": True}), file=replies, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
-        equal = compare_in_fork(
-            request["gold"], request["predicted"], cpu_s=cpu_s, memory_bytes=memory_bytes
-        )
+        gold = MathGold(**request["gold"])
+        equal = compare_in_fork(gold, request["predicted"], cpu_s=cpu_s, memory_bytes=memory_bytes)
         print(json.dumps({"equal": equal}), file=replies, flush=True)
 
 

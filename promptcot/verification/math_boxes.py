@@ -1,0 +1,89 @@
+r"""Find the final answer in what follows the thinking: the last ``\boxed{...}``, or the last few.
+
+Nothing else is looked for: no "the answer is", no last number. The text is read once, whatever it
+holds, so that a hostile one costs no more than its length.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.benchmark_items import MathGold
+
+_TOKEN = re.compile(r"\\+f?boxed\s*\{|\\[\s\S]|[{}]")
+_CONNECTOR = re.compile(
+    r"(?:\s|[$,;:.&]|\\[()\[\],;:!]|\\q?quad\b|\\text\{\s*(?:and|or)\s*\}|\\(?:text|mathrm)\{\s*,?\s*\}"
+    r"|\b(?:and|or)\b|\b[A-Za-z](?:_\{?\w{1,3}\}?)?\s*=)*"
+)
+_MAX_CONNECTOR = 60
+_MAX_GAP = 100
+"""Between the boxes of an item that asks for several answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """One box: where its content begins, and where the whole of it begins and ends."""
+
+    start: int
+    end: int
+    content: str
+
+
+def extract_boxed(text: str) -> str | None:
+    r"""Content of the last ``\boxed{...}`` whose braces are balanced, or none.
+
+    Args:
+        text: The answer alone, after the thinking.
+    """
+    boxes = find_boxes(text)
+    return (boxes[-1].content.strip() or None) if boxes else None
+
+
+def extract_answer(text: str, gold: MathGold) -> str | None:
+    r"""The answer within the boxes: the last one, and those that it continues.
+
+    ``\boxed{1}$ and $\boxed{3}`` is one answer of two values. Where several answers are asked for,
+    a few words may stand between the boxes; a last box that holds a list is the whole answer.
+
+    Args:
+        text: The answer alone, after the thinking.
+        gold: What the item asks for.
+    """
+    boxes = find_boxes(text)
+    if not boxes or not boxes[-1].content.strip():
+        return None
+    is_multiple = len(gold.parts) > 1
+    if is_multiple and ("," in boxes[-1].content or ";" in boxes[-1].content):
+        return boxes[-1].content.strip()
+    run = [boxes[-1]]
+    for box in reversed(boxes[:-1]):
+        if box.end > run[0].start or not _continues(text[box.end : run[0].start], is_multiple):
+            break
+        run.insert(0, box)
+    return ", ".join(dict.fromkeys(box.content.strip() for box in run if box.content.strip()))
+
+
+def _continues(gap: str, is_multiple: bool) -> bool:
+    """Whether what stands between two boxes makes one answer of them."""
+    if is_multiple and len(gap) <= _MAX_GAP:
+        return True
+    return len(gap) <= _MAX_CONNECTOR and _CONNECTOR.fullmatch(gap) is not None and "." not in gap
+
+
+def find_boxes(text: str) -> Sequence[Box]:
+    r"""All boxes with balanced braces, in the order in which they begin."""
+    found: list[Box] = []
+    stack: list[tuple[int, int] | None] = []
+    for token in _TOKEN.finditer(text):
+        piece = token[0]
+        if piece == "{":
+            stack.append(None)
+        elif piece == "}":
+            opened = stack.pop() if stack else None
+            if opened is not None:
+                found.append(Box(opened[0], token.end(), text[opened[1] : token.start()]))
+        elif piece.endswith("{") and "boxed" in piece:
+            stack.append((token.start(), token.end()))
+    return sorted(found, key=lambda box: box.start)

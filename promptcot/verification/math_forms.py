@@ -1,0 +1,314 @@
+r"""The shape of an answer: one value, several, a tuple, an interval, an equation, a matrix.
+
+Only the shape is read here; what stands at its leaves stays a row of tokens. ``1 \pm \sqrt{2}`` are
+two values, ``(0,1) \cup \{2\}`` is a region, ``x \in [0,1]`` a named interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from promptcot.verification.math_text import Tokens, is_number, is_word, word_set
+
+_OPENERS = {"(": ")", "[": "]", "{": "}", "\\{": "\\}", "\\langle": "\\rangle"}
+_OPENERS |= {"\\lfloor": "\\rfloor", "\\lceil": "\\rceil", "\\begin": "\\end"}
+_CLOSERS = frozenset(_OPENERS.values())
+_SEPARATORS = frozenset((",", ";", "'and", "'or", "'And", "'Or"))
+_COMPARISONS = frozenset(("<", ">", "<=", ">=", "!="))
+_MATRICES = frozenset(("pmatrix", "bmatrix", "Bmatrix", "matrix", "array", "smallmatrix"))
+_CONDITION_WORDS = frozenset(
+    ("'where", "'for", "'with", "'if", "'when", "'such", "\\forall", "'any", "'all")
+)
+_NUMBER_SETS = frozenset("ZRNQC")
+_MAX_DEPTH = 12
+_MAX_ITEMS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A number, an expression or words."""
+
+    tokens: Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """Several answers, in no order."""
+
+    items: tuple[Form, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bracket:
+    """A tuple, a point or an interval: items in order, and how the brackets look."""
+
+    opening: str
+    closing: str
+    items: tuple[Form, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A union of intervals and sets."""
+
+    pieces: tuple[Form, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    r"""``x = 5``, ``f(x) = 2x``, ``x \\in [0,1]``: a name and what it stands for."""
+
+    name: Tokens
+    form: Form
+
+
+@dataclass(frozen=True, slots=True)
+class Equation:
+    """Sides of which the first is no mere name."""
+
+    sides: tuple[Tokens, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """``0 < x <= 5``: operands and the signs between them."""
+
+    operands: tuple[Tokens, ...]
+    signs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """Rows of entries."""
+
+    rows: tuple[tuple[Form, ...], ...] = field(default=())
+
+
+Form = Value | Values | Bracket | Region | Named | Equation | Relation | Matrix
+
+
+def parse_form(tokens: Tokens, depth: int = 0) -> Form:
+    """The shape of an answer; what has none of the shapes, or is nested too deep, is a value."""
+    tokens = strip_edges(tokens)
+    if depth > _MAX_DEPTH or not tokens:
+        return Value(tokens)
+    if "\\approx" in tokens:
+        tokens = _cut_approximation(tokens)
+    parts = [part for part in _split(tokens, _SEPARATORS) if part]
+    if len(parts) > 1 and len(parts) <= _MAX_ITEMS:
+        return _parse_list(parts, depth)
+    tokens = strip_edges(parts[0]) if len(parts) == 1 else tokens
+    return _parse_single(tokens, depth)
+
+
+def strip_edges(tokens: Tokens) -> Tokens:
+    """Without a full stop, a comma or the like at the end, and without braces around it all."""
+    while True:
+        if tokens and tokens[-1] in {".", ",", ";", ":", "\\\\", "!."}:
+            tokens = tokens[:-1]
+        elif tokens and tokens[0] in {".", ",", ";", ":", "\\\\"}:
+            tokens = tokens[1:]
+        elif len(tokens) > 1 and tokens[0] == "{" and _closes(tokens) == len(tokens) - 1:
+            tokens = tokens[1:-1]
+        else:
+            return tokens
+
+
+def _cut_approximation(tokens: Tokens) -> Tokens:
+    r"""The exact side of ``\\sqrt{2} \\approx 1.414``."""
+    sides = [side for side in _split(tokens, frozenset(("\\approx",))) if side]
+    return sides[0] if sides else ()
+
+
+def _parse_list(parts: list[Tokens], depth: int) -> Form:
+    kept = [part for part in parts if not _is_condition(part)]
+    forms = [parse_form(part, depth + 1) for part in kept or parts]
+    if len(forms) == 1:
+        return forms[0]
+    if all(isinstance(form, Relation | Region | Named) for form in forms) and any(
+        isinstance(form, Relation | Region) for form in forms
+    ):
+        return Region(tuple(forms))
+    return Values(tuple(_flatten(forms)))
+
+
+def _flatten(forms: list[Form]) -> Iterator[Form]:
+    for form in forms:
+        if isinstance(form, Values):
+            yield from form.items
+        else:
+            yield form
+
+
+def _is_condition(part: Tokens) -> bool:
+    r"""``k \\in \\mathbb{Z}``, ``where n > 1``: about the answer, not one of the answers."""
+    if part[0] in _CONDITION_WORDS:
+        return True
+    return "\\in" in part and ("\\mathbb" in part or part[-1] in _NUMBER_SETS)
+
+
+def _parse_single(tokens: Tokens, depth: int) -> Form:
+    if "=" in tokens:
+        sides = [strip_edges(side) for side in _split(tokens, frozenset("="))]
+        if len(sides) > 1 and all(sides):
+            return _parse_equation(sides, depth)
+    if "\\in" in tokens:
+        sides = [strip_edges(side) for side in _split(tokens, frozenset(("\\in",)))]
+        if len(sides) == 2 and all(sides):
+            return Named(sides[0], parse_form(sides[1], depth + 1))
+    if not _COMPARISONS.isdisjoint(tokens):
+        relation = _parse_relation(tokens)
+        if relation is not None:
+            return relation
+    if "\\cup" in tokens:
+        pieces = [piece for piece in _split(tokens, frozenset(("\\cup",))) if piece]
+        if len(pieces) > 1:
+            return Region(tuple(parse_form(piece, depth + 1) for piece in pieces))
+    return _parse_enclosed(tokens, depth)
+
+
+def _parse_equation(sides: list[Tokens], depth: int) -> Form:
+    if is_name(sides[0]):
+        # Of a chain ``C = 2 + 3 = 5`` the last side is the answer.
+        return Named(sides[0], parse_form(sides[-1], depth + 1))
+    if len(sides) == 2 and is_name(sides[1]) and not is_name(sides[0]):
+        return Named(sides[1], parse_form(sides[0], depth + 1))
+    return Equation(tuple(sides))
+
+
+def _parse_relation(tokens: Tokens) -> Relation | None:
+    operands = _split(tokens, _COMPARISONS)
+    signs = tuple(_top_level(tokens, _COMPARISONS))
+    if not 2 <= len(operands) <= 3 or len(signs) != len(operands) - 1 or not all(operands):
+        return None
+    return Relation(tuple(strip_edges(side) for side in operands), signs)
+
+
+def _parse_enclosed(tokens: Tokens, depth: int) -> Form:
+    r"""Brackets around it all, a matrix, ``\\pm``, or just a value."""
+    first, last = tokens[0], tokens[-1]
+    if first == "\\begin":
+        matrix = _parse_matrix(tokens, depth)
+        if matrix is not None:
+            return matrix
+    if first == "]" and last in {"[", "]"}:  # ]a,b[, as some countries write (a,b)
+        tokens = ("(", *tokens[1:-1], ")" if last == "[" else "]")
+        return parse_form(tokens, depth + 1)
+    closing = _closes(tokens)
+    if first == "[" and last == "[" and _split(tokens[1:-1], frozenset(","))[1:]:
+        return parse_form((*tokens[:-1], ")"), depth + 1)
+    if closing == len(tokens) - 1:
+        inside = tokens[1:-1]
+        items = [part for part in _split(inside, frozenset((",", ";"))) if part]
+        if first == "\\{":
+            return Values(tuple(_flatten([parse_form(part, depth + 1) for part in items])))
+        if first in {"(", "[", "\\langle"} and 1 < len(items) <= _MAX_ITEMS:
+            return Bracket(first, last, tuple(parse_form(part, depth + 1) for part in items))
+        if first == "(" and len(items) == 1:
+            return parse_form(inside, depth + 1)
+    if len(tokens) > 4 and _is_letter(first) and tokens[1] in {"(", "["}:
+        return _parse_interval_after_letter(tokens, depth)
+    signed = expand_signs(tokens)
+    return Values(tuple(Value(choice) for choice in signed)) if signed else Value(tokens)
+
+
+def _parse_interval_after_letter(tokens: Tokens, depth: int) -> Form:
+    """``t(0,4]``: a half-open interval cannot be the argument of a function."""
+    rest = tokens[1:]
+    if _closes(rest) == len(rest) - 1 and (rest[0], rest[-1]) in {("(", "]"), ("[", ")")}:
+        return Named(tokens[:1], parse_form(rest, depth + 1))
+    signed = expand_signs(tokens)
+    return Values(tuple(Value(choice) for choice in signed)) if signed else Value(tokens)
+
+
+def expand_signs(tokens: Tokens) -> list[Tokens]:
+    r"""Both readings of ``\pm`` and ``\mp``, all upper signs or all lower; none without them."""
+    if "\\pm" not in tokens and "\\mp" not in tokens:
+        return []
+    upper, lower = {"\\pm": "+", "\\mp": "-"}, {"\\pm": "-", "\\mp": "+"}
+    return [tuple(signs.get(token, token) for token in tokens) for signs in (upper, lower)]
+
+
+def _parse_matrix(tokens: Tokens, depth: int) -> Form | None:
+    """A matrix that is the whole of the tokens."""
+    name_end = tokens.index("}") if "}" in tokens else 0
+    name = "".join(token.lstrip("'") for token in tokens[2:name_end])
+    if name not in _MATRICES or "\\end" not in tokens or _closes(tokens) is None:
+        return None
+    end = len(tokens) - 1 - tokens[::-1].index("\\end")
+    body = tokens[name_end + 1 : end]
+    if name == "array" and body[:1] == ("{",):
+        body = body[body.index("}") + 1 :] if "}" in body else body
+    rows = [row for row in _split(body, frozenset(("\\\\",))) if row]
+    entries = [_split(row, frozenset("&")) for row in rows]
+    return Matrix(tuple(tuple(parse_form(entry, depth + 1) for entry in row) for row in entries))
+
+
+def is_name(tokens: Tokens) -> bool:
+    r"""Whether tokens only name something: ``x``, ``m_{max}``, ``f(x)``, ``\\angle ABC``, words."""
+    if not tokens or not any(_is_letter(token) or is_word(token) for token in tokens):
+        return False
+    in_subscript, depth = False, 0
+    for position, token in enumerate(tokens):
+        depth += (token in {"{", "("}) - (token in {"}", ")"})
+        in_subscript = position > 0 and (
+            tokens[position - 1] == "_" or (in_subscript and depth > 0)
+        )
+        if is_number(token) and not in_subscript:
+            return False
+        if token in {"+", "-", "*", "/", "^", "!", "\\frac", "\\sqrt", "\\binom", "%", "\\degree"}:
+            return False
+        if token.startswith("\\") and token[1:] in _FUNCTION_NAMES:
+            return False
+    return True
+
+
+_FUNCTION_NAMES = word_set("""sin cos tan cot sec csc ln log lg exp sum prod int lim""")
+
+
+def _is_letter(token: str) -> bool:
+    return len(token) == 1 and token.isalpha()
+
+
+def _split(tokens: Tokens, separators: frozenset[str]) -> list[Tokens]:
+    """Tokens between separators that stand outside all brackets."""
+    parts: list[Tokens] = []
+    depth, start = 0, 0
+    for position, token in enumerate(tokens):
+        if token in _OPENERS:
+            depth += 1
+        elif token in _CLOSERS:
+            depth = max(0, depth - 1)
+        elif depth == 0 and token in separators:
+            parts.append(tokens[start:position])
+            start = position + 1
+    return [*parts, tokens[start:]]
+
+
+def _top_level(tokens: Tokens, wanted: frozenset[str]) -> Iterator[str]:
+    depth = 0
+    for token in tokens:
+        if token in _OPENERS:
+            depth += 1
+        elif token in _CLOSERS:
+            depth = max(0, depth - 1)
+        elif depth == 0 and token in wanted:
+            yield token
+
+
+def _closes(tokens: Tokens) -> int | None:
+    """Position of the bracket that closes the first token; brackets of intervals may differ."""
+    depth = 0
+    for position, token in enumerate(tokens):
+        if token in _OPENERS:
+            depth += 1
+        elif token in _CLOSERS:
+            depth -= 1
+            if depth == 0:
+                return position if _fit(tokens[0], token) else None
+    return None
+
+
+def _fit(opening: str, closing: str) -> bool:
+    return _OPENERS.get(opening) == closing or (opening in "([" and closing in ")]")
