@@ -132,13 +132,15 @@ def _cell(value: object) -> str:
 
 
 @contextmanager
-def progress(description: str, total: int, unit: str = "rows") -> Iterator[Callable[[int], None]]:
+def progress(
+    description: str, total: int, unit: str = "rows", detail: Callable[[], str] = str
+) -> Iterator[Callable[[int], None]]:
     """Show progress of a known amount of work; yields the function that advances it.
 
     On a terminal it is a bar (nested uses stack under each other); elsewhere a plain line every
-    few seconds.
+    few seconds. ``detail`` is asked whenever either is drawn, e.g. for a rate.
     """
-    line = _Line(description, unit)
+    line = _Line(description, unit, detail)
     with _lines_lock:
         _outer.append(line)
     line.expect(total)
@@ -188,8 +190,9 @@ def _drop(line: _Line) -> None:
 class _Line:
     """One bar of the terminal's live display, or one recurring line of a log; safe for threads."""
 
-    def __init__(self, description: str, unit: str) -> None:
+    def __init__(self, description: str, unit: str, detail: Callable[[], str] = str) -> None:
         self.description = description
+        self._detail = detail
         self.num_users = 0
         self._unit = unit
         self._done = self._total = 0
@@ -226,12 +229,15 @@ class _Line:
 
     def _show(self) -> None:
         if self._display is not None and self._task is not None:
-            self._display.update(self._task, self._done, self._total)
+            detail = self._detail()
+            text = f"{self.description}: {detail}" if detail else self.description
+            self._display.update(self._task, self._done, self._total, text)
 
     def _print(self, now: float) -> None:
+        detail = self._detail()
         say(
             f"{self.description}: {self._done}/{self._total} {self._unit} "
-            f"in {now - self._start:.0f} s"
+            f"in {now - self._start:.0f} s{f', {detail}' if detail else ''}"
         )
 
 
@@ -249,10 +255,10 @@ class _Display:
                 self._bars.start()
             return self._bars.add_task(escape(description), total=0)
 
-    def update(self, task: TaskID, done: int, total: int) -> None:
+    def update(self, task: TaskID, done: int, total: int, text: str) -> None:
         with self._lock:
             if self._bars is not None:
-                self._bars.update(task, completed=done, total=total)
+                self._bars.update(task, completed=done, total=total, description=escape(text))
 
     def remove(self, task: TaskID) -> None:
         """Take a bar away; the last one stays on the screen as the record of what was done."""

@@ -60,6 +60,7 @@ class RecipeSettings(Settings):
         stages = (synthesis.concepts, synthesis.triples, synthesis.problems, synthesis.solutions)
         used = [stage.teacher for stage in (*stages, synthesis.refinement)]
         used += [judge.teacher for judge in synthesis.judging.judges]
+        used += [] if self.evaluation.is_local else [self.evaluation.engine]
         for name in used:
             if name not in self.teachers:
                 raise ValueError(f"teacher {name!r} is not among {sorted(self.teachers)}")

@@ -85,7 +85,9 @@ class Teacher:
     ) -> None:
         self._stack.close()
 
-    def answer_all(self, requests: Sequence[Request], label: str) -> list[Answer]:
+    def answer_all(
+        self, requests: Sequence[Request], label: str, *, is_shown: bool = True
+    ) -> list[Answer]:
         """Answer all requests, in their order; call it from as many threads as you like.
 
         Calls are served in their order, and the engine never waits for one to end. An answer whose
@@ -94,6 +96,7 @@ class Teacher:
         Args:
             requests: What to ask. The cut into groups depends on them and their order.
             label: The stage, as the progress line and the ledger call it.
+            is_shown: Whether there is a progress line.
 
         Raises:
             TeacherError: The engine cannot serve a request, or failed; answers so far are kept.
@@ -104,7 +107,11 @@ class Teacher:
         """
         self._check_constraints(requests)
         units, purpose = self._cut(requests), self._purpose(label)
-        with console.meter(label, total=len(requests), unit="answers") as advance:
+        with ExitStack() as shown:
+            advance = _ignore
+            if is_shown:
+                line = console.meter(label, total=len(requests), unit="answers")
+                advance = shown.enter_context(line)
             answers = self._dispatcher.submit(units, purpose, advance).wait()
         found = [answers[key] for unit in units for key in unit.keys]
         if self.watch is not None:
@@ -166,6 +173,10 @@ class Teacher:
                 )
             )
         return units
+
+
+def _ignore(_: int) -> None:
+    """Progress that nobody watches."""
 
 
 def open_teacher(
