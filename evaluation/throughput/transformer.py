@@ -174,10 +174,11 @@ class StaticTransformer:
         shape = self.shape
         normed = rms_norm(hidden, (shape.hidden_size,), layer.norm, shape.rms_norm_eps)
         heads = linear(normed, layer.qkv, layer.qkv_bias)
-        heads = heads.unflatten(-1, (-1, shape.head_dim)).transpose(1, 2)
+        heads = torch.unflatten(heads, -1, (-1, shape.head_dim)).transpose(1, 2)
         split = shape.num_attention_heads + shape.num_key_value_heads
         rotated = self._rotate(heads[:, :split], cos, sin)
-        queries, keys = rotated.split([shape.num_attention_heads, shape.num_key_value_heads], 1)
+        sizes = [shape.num_attention_heads, shape.num_key_value_heads]
+        queries, keys = torch.split(rotated, sizes, 1)
         return queries, keys, heads[:, split:]
 
     def _finish(self, layer: Layer, hidden: Tensor, mixed: Tensor) -> Tensor:

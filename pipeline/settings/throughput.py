@@ -58,6 +58,7 @@ PRESETS = {
         head_dim=32,
         intermediate_size=352,
         vocab_size=32_768,
+        tie_word_embeddings=True,
         rope_theta=10_000.0,
     ),
 }
@@ -103,6 +104,8 @@ class ThroughputSettings(Settings):
     steps must cost what its first ones did. 0 leaves this out."""
     flat_tolerance: float = Field(0.05, gt=0, lt=1)
     """How much more a Mamba-2's token may cost at the longest length than at the shortest."""
+    num_threads: int = Field(0, ge=0)
+    """CPU threads; 0 leaves PyTorch's default."""
     vllm_python: str = ""
     """Interpreter that can import vLLM; empty: this one."""
     vllm_timeout_s: float = Field(1800.0, gt=0)

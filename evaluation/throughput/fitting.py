@@ -1,0 +1,129 @@
+"""The largest batch that fits a budget: calculated from what was measured, then proven."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import dataclass, field
+
+import torch
+
+from evaluation.throughput.attention import synchronise
+from evaluation.throughput.memory import Memory, ran_out
+from evaluation.throughput.runners import Runner, Session
+
+_PROBE_BATCHES = (8, 64)
+"""Multiples of eight, as the decode loop takes rows on a CPU."""
+_PROBE_TOKENS = 64
+_MAX_ATTEMPTS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Overhead:
+    """What a step takes beside weights and caches, in bytes."""
+
+    fixed: int
+    per_sequence: int
+
+
+@dataclass(slots=True)
+class Fit:
+    """The outcome of a search."""
+
+    batch: int
+    """Sequences; 0: not even one fits."""
+    peak_bytes: int = 0
+    """Needed at that batch, weights and CUDA itself included."""
+    cache_bytes: int = 0
+    refused: list[int] = field(default_factory=list)
+    """Batches that were tried and did not fit."""
+
+
+def largest_batch(usable_bytes: float, sequence_bytes: float, most: int) -> int:
+    """Whole sequences that fit."""
+    return max(0, min(most, int(usable_bytes // sequence_bytes)))
+
+
+def measure_overhead(runner: Runner, memory: Memory) -> Overhead:
+    """Peaks of two small batches, less weights and caches, as a line over the batch."""
+    needed = []
+    for batch in _PROBE_BATCHES:
+        memory.start()
+        session = runner.open(batch, _PROBE_TOKENS)
+        _take_steps(session, _PROBE_TOKENS - 1, runner.device)
+        needed.append(memory.peak() - runner.weight_bytes - session.cache_bytes)
+        session.close()
+    small, large = _PROBE_BATCHES
+    slope = max(0, (needed[1] - needed[0]) // (large - small))
+    return Overhead(fixed=max(0, needed[0] - slope * small), per_sequence=slope)
+
+
+class Search:
+    """Finds a batch for one model under one budget.
+
+    Args:
+        runner: The model.
+        memory: Of its device.
+        limit: Bytes that may be used, everything included.
+        overhead: Measured before.
+        most: Largest batch to try.
+    """
+
+    def __init__(
+        self, runner: Runner, memory: Memory, limit: int, overhead: Overhead, most: int
+    ) -> None:
+        self.runner, self.memory, self.limit, self.overhead = runner, memory, limit, overhead
+        self.most = most
+
+    def find(self, tokens: int) -> tuple[Fit, Session | None]:
+        """The largest batch for sequences of ``tokens`` tokens, and it, open.
+
+        The first try is the calculated batch. One that does not fit makes it smaller, one that
+        leaves room for more sequences makes it larger, as long as nothing was refused.
+        """
+        each = self.runner.subject.cache_bytes(tokens) + self.overhead.per_sequence
+        room = self.limit - self.runner.weight_bytes - self.overhead.fixed
+        fit = Fit(batch=largest_batch(room, each, self.most))
+        for _ in range(_MAX_ATTEMPTS):
+            if fit.batch == 0:
+                return fit, None
+            session = self._try(fit, tokens)
+            if session is None:
+                fit.refused.append(fit.batch)
+                fit.batch -= max(1, fit.batch // 50)
+                continue
+            more = min(self.most - fit.batch, int((self.limit - fit.peak_bytes) // each))
+            if fit.refused or more <= fit.batch // 50:
+                return fit, session
+            session.close()
+            fit.batch += more
+        return Fit(0, refused=fit.refused), None
+
+    def _try(self, fit: Fit, tokens: int) -> Session | None:
+        """Allocate and take steps at the last position; none if the budget does not allow it."""
+        self.memory.restrict(self.limit)
+        self.memory.start()
+        session: Session | None = None
+        try:
+            session = self.runner.open(fit.batch, tokens)
+            _take_steps(session, tokens - 1, self.runner.device)
+            # Freed memory that a CPU's process kept is used again without growing it.
+            counted = self.runner.weight_bytes + session.cache_bytes + self.overhead.fixed
+            self.memory.check(self.limit, counted)
+        except RuntimeError as exc:
+            if not ran_out(exc):
+                raise
+        else:
+            fit.peak_bytes = max(self.memory.peak(), counted)
+            fit.cache_bytes = session.cache_bytes
+            return session
+        if session is not None:
+            session.close()
+        gc.collect()
+        return None
+
+
+def _take_steps(session: Session, position: int, device: torch.device) -> None:
+    step, _ = session.step_at(position)
+    step()
+    step()
+    synchronise(device)
