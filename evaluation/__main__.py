@@ -40,12 +40,10 @@ def run(
     Example: python -m evaluation run --checkpoint runs/demo/checkpoints/phase-2
     """
     loaded, folder = _open(recipe, overrides, out, as_json)
-    from evaluation.checkpoints import find_checkpoints, hash_checkpoint
+    from evaluation.checkpoints import choose_checkpoints
     from pipeline.run_folder import prepare_run_folder
 
-    chosen = [checkpoint] if checkpoint else find_checkpoints(loaded, folder)
-    for path in chosen:
-        hash_checkpoint(path)  # all are looked at before the first one is run for long
+    chosen = choose_checkpoints(loaded, folder, checkpoint)
     if dry_run:
         _finish(_describe_plan(loaded, chosen), as_json)
         return
@@ -202,12 +200,12 @@ def _open(
     return loaded, folder
 
 
-def _evaluate(recipe: Recipe, checkpoint: Path, out: Path) -> dict[str, Any]:
-    """Evaluate one checkpoint and show its scores."""
+def _evaluate(recipe: Recipe, checkpoint: Path | None, out: Path) -> dict[str, Any]:
+    """Evaluate one checkpoint, or a teacher's own model, and show its scores."""
     from evaluation.run import evaluate_checkpoint
     from pipeline import console
 
-    name = checkpoint.resolve().name
+    name = checkpoint.resolve().name if checkpoint else recipe.settings.evaluation.engine
     console.heading(f"evaluating {name}")
     version = evaluate_checkpoint(recipe, checkpoint, out, name)
     scores = version.manifest.extra["scores"]
@@ -232,7 +230,7 @@ def _finish(values: dict[str, Any], as_json: bool) -> None:
         console.print_json(values)
 
 
-def _describe_plan(recipe: Recipe, checkpoints: Sequence[Path]) -> dict[str, Any]:
+def _describe_plan(recipe: Recipe, checkpoints: Sequence[Path | None]) -> dict[str, Any]:
     """What a run would sample; nothing is written."""
     from evaluation.run import load_benchmarks, plan_batches
     from pipeline import console
@@ -240,12 +238,14 @@ def _describe_plan(recipe: Recipe, checkpoints: Sequence[Path]) -> dict[str, Any
     settings = recipe.settings.evaluation
     benchmarks = load_benchmarks(recipe)
     num_items = {name: len(items) for name, items in benchmarks.items()}
-    num_answers = sum(num_items.values()) * settings.samples_per_item
+    batches = plan_batches(benchmarks, recipe)
+    num_answers = sum(len(batch.rows) for batch in batches)
     plan = {
-        "checkpoints": [str(path) for path in checkpoints],
+        "engine": settings.engine,
+        "checkpoints": [str(path) for path in checkpoints if path is not None],
         "benchmarks": num_items,
         "answers_per_checkpoint": num_answers,
-        "batches_per_checkpoint": len(plan_batches(benchmarks, settings)),
+        "batches_per_checkpoint": len(batches),
         "most_tokens_per_checkpoint": num_answers * settings.max_new_tokens,
     }
     console.table("plan", ["what", "value"], [[key, str(value)] for key, value in plan.items()])

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluation.decoding.plan import DecodingPlan
 from pipeline.errors import SourceError
 from pipeline.hashing import content_hash, file_sha256
+from pipeline.records import Message
 from pipeline.settings.recipe import Recipe
 from pipeline.student import VOCAB_SIZE
 
 _CONFIG = "config.json"
 _WEIGHTS = "*.safetensors"
+_TOKENIZER_FILES = ("*token*.json", "*.jinja", "*.model", "vocab.*", "merges.txt")
 
 
 def find_checkpoints(recipe: Recipe, out: Path) -> list[Path]:
@@ -32,8 +37,34 @@ def find_checkpoints(recipe: Recipe, out: Path) -> list[Path]:
     return found
 
 
-def hash_checkpoint(folder: Path) -> str:
+def choose_checkpoints(recipe: Recipe, out: Path, given: Path | None) -> list[Path | None]:
+    """What a run evaluates; all are looked at before the first one is run for long.
+
+    Args:
+        recipe: Its ``[evaluation]`` says what answers.
+        out: The run folder.
+        given: The user's choice.
+
+    Returns:
+        The given folder, or the recipe's that have been trained; none for a teacher's own model.
+
+    Raises:
+        SourceError: There is none, or one holds no model.
+    """
+    if given is None and not recipe.settings.evaluation.is_local:
+        return [None]
+    chosen = [given] if given is not None else find_checkpoints(recipe, out)
+    for folder in chosen:
+        hash_checkpoint(folder)
+    return list(chosen)
+
+
+def hash_checkpoint(folder: Path, *, with_tokenizer: bool = False) -> str:
     """Content hash of a checkpoint's configuration and weights.
+
+    Args:
+        folder: The checkpoint.
+        with_tokenizer: Whether its own tokenizer is used, and so is part of what it is.
 
     Raises:
         SourceError: The folder is missing or holds no model.
@@ -46,11 +77,18 @@ def hash_checkpoint(folder: Path) -> str:
             f"{folder} holds no model (wants {_CONFIG} and {_WEIGHTS})",
             hint="pass a folder written by python -m trainer.sft or by save_pretrained",
         )
-    return content_hash({path.name: file_sha256(path) for path in [folder / _CONFIG, *weights]})
+    files = [folder / _CONFIG, *weights]
+    if with_tokenizer:
+        files += [path for name in _TOKENIZER_FILES for path in sorted(folder.glob(name))]
+    return content_hash({path.name: file_sha256(path) for path in files})
 
 
-def load_model(folder: Path) -> Any:
-    """The checkpoint's causal language model, ready to decode, on a GPU when there is one.
+def load_student(folder: Path, plan: DecodingPlan) -> Any:
+    """The checkpoint's Mamba-2, ready to decode.
+
+    Args:
+        folder: The checkpoint.
+        plan: Device and precision.
 
     Raises:
         SourceError: The weights or the configuration are damaged, do not fit each other, or are
@@ -65,11 +103,10 @@ def load_model(folder: Path) -> Any:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     _check_architecture(folder)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         model, report = StudentModel.from_pretrained(
             folder,
-            dtype=torch.float32 if device == "cpu" else "auto",
+            dtype=getattr(torch, plan.weights_dtype),
             local_files_only=True,
             output_loading_info=True,
         )
@@ -84,7 +121,76 @@ def load_model(folder: Path) -> Any:
         )
     if not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):
         raise _unusable(folder, "some weights are NaN or infinite")
-    return model.eval().to(device)
+    return model.eval().to(plan.device)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedTransformer:
+    """A causal model of transformers with its tokenizer."""
+
+    model: Any
+    tokenizer: Any
+    folder: Path
+    end_ids: frozenset[int]
+    pad_id: int
+    context: int
+    """Tokens of prompt and answer together."""
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The prompt in the model's chat format, open for its turn."""
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        return str(text)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a rendered prompt; the template has written the start token."""
+        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of generated ids without control tokens."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+def load_transformer(folder: Path, plan: DecodingPlan) -> LoadedTransformer:
+    """A causal model and its tokenizer from local files, ready to generate.
+
+    Args:
+        folder: The checkpoint.
+        plan: Device and precision.
+
+    Raises:
+        SourceError: Weights or tokenizer cannot be read, or there is no chat template.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, plan.weights_dtype), local_files_only=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as exc:
+        raise _unusable(folder, str(exc).strip().splitlines()[0]) from exc
+    if not tokenizer.chat_template:
+        raise _unusable(
+            folder, "its tokenizer has no chat template", "add chat_template.jinja to the folder"
+        )
+    ends = model.generation_config.eos_token_id
+    ends = set(ends if isinstance(ends, list) else [ends]) | {tokenizer.eos_token_id}
+    end_ids = frozenset(int(token) for token in ends if token is not None)
+    pad_id = tokenizer.pad_token_id
+    return LoadedTransformer(
+        model=model.eval().to(plan.device),
+        tokenizer=tokenizer,
+        folder=folder,
+        end_ids=end_ids,
+        pad_id=int(pad_id if pad_id is not None else min(end_ids, default=0)),
+        context=int(model.config.max_position_embeddings),
+    )
 
 
 def _check_architecture(folder: Path) -> None:
@@ -93,11 +199,15 @@ def _check_architecture(folder: Path) -> None:
     except (OSError, ValueError) as exc:
         raise _unusable(folder, str(exc).splitlines()[0]) from exc
     if found != "mamba2":
-        raise _unusable(folder, f"it is a {found!r} model, not mamba2")
+        raise _unusable(
+            folder,
+            f"it is a {found!r} model, not mamba2",
+            hint='set evaluation.engine = "transformer" for other models, or pass another '
+            "--checkpoint",
+        )
 
 
-def _unusable(folder: Path, reason: str) -> SourceError:
-    return SourceError(
-        f"the checkpoint {folder} cannot be loaded: {reason}",
-        hint="train it again, or pass another --checkpoint",
-    )
+def _unusable(
+    folder: Path, reason: str, hint: str = "train it again, or pass another --checkpoint"
+) -> SourceError:
+    return SourceError(f"the checkpoint {folder} cannot be loaded: {reason}", hint=hint)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.records import Domain, Record
+from pipeline.records import Domain, FinishReason, Record
 
 
 class SampledAnswer(Record):
@@ -30,4 +30,12 @@ class SampledAnswer(Record):
     """``correct``, ``wrong``, ``no_answer``, ``no_code``, ``truncated`` or a program's failure."""
     truncated: bool
     """Whether the token limit ended the text."""
+    finish_reason: FinishReason
+    """``stop``: by the end token; ``length``: by the token limit."""
     num_tokens: int
+    """Generated, without the end token."""
+    num_prompt_tokens: int
+    seed: int
+    """Of the sample's own random stream."""
+    prompt_hash: str
+    """Hash of the messages that were sent."""

@@ -1,29 +1,30 @@
 """Evaluate one checkpoint: sample k answers per benchmark item, grade them, score them.
 
-Inputs: a checkpoint folder and the recipe's benchmarks. Output: a version under
+Inputs: a checkpoint folder (or a teacher) and the recipe's benchmarks. Output: a version under
 ``<out>/evaluation/<name>`` whose rows are the raw graded answers and whose manifest holds the
-scores in ``extra["scores"]``. A killed run continues with the batches that are missing.
+scores in ``extra["scores"]``. Samples are stored one by one, so a killed run continues with those
+that are missing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import fields, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from evaluation.card import write_card
 from evaluation.checkpoints import hash_checkpoint
-from evaluation.grading import AnswerGrader, Grade, ToGrade, split_completion
+from evaluation.decoding.plan import plan_decoding
+from evaluation.grading import AnswerGrader, Grade, ToGrade
 from evaluation.records import SampledAnswer
-from evaluation.sampling import Completion, Student, encode_item
+from evaluation.sampling import Completion, Sampler, SampleRequest, open_sampler
 from evaluation.statistics import Outcome, score_benchmark
 from pipeline.benchmark_items import BenchmarkItem
 from pipeline.benchmarks import load_benchmark, scored_inputs
 from pipeline.errors import ConfigError
-from pipeline.hashing import derive_seed
+from pipeline.hashing import content_hash
 from pipeline.manifest import InputRef, Version
 from pipeline.settings.base import determining
 from pipeline.settings.evaluation import EvaluationSettings
@@ -32,47 +33,36 @@ from pipeline.stages import Batch, BatchResult, Stage, run_stage, split_batches,
 from pipeline.store import read_rows
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One sample to be drawn for one item."""
-
-    item: BenchmarkItem
-    sample: int
-
-    @property
-    def id(self) -> str:
-        """The row's id."""
-        return f"{self.item.benchmark}/{self.item.id}/{self.sample}"
-
-
-def evaluate_checkpoint(recipe: Recipe, checkpoint: Path, out: Path, name: str) -> Version:
+def evaluate_checkpoint(recipe: Recipe, checkpoint: Path | None, out: Path, name: str) -> Version:
     """Sample and grade what is missing; return the version with the scores.
 
     Args:
         recipe: The experiment; its benchmarks and ``[evaluation]``.
-        checkpoint: Folder with ``config.json`` and safetensors.
+        checkpoint: Folder with ``config.json`` and safetensors; none: the teacher's own model.
         out: Run folder.
         name: Folder of this checkpoint's versions under ``<out>/evaluation``.
 
     Raises:
-        ConfigError: The recipe has no benchmarks.
+        ConfigError: The recipe has no benchmarks, or there is no checkpoint and no teacher.
         SourceError: A benchmark or the checkpoint cannot be read.
         GateRefused: A benchmark's file is not the one that the recipe names.
         SandboxError: There are programs to grade and no way to run them safely.
+        TeacherError: What answers cannot be used, or has no answer to a sample.
         StoreError: The disk is full, or another process evaluates the same.
     """
     settings = recipe.settings.evaluation
     benchmarks = load_benchmarks(recipe)
     stage = _describe_stage(recipe, checkpoint, out, name)
-    batches = plan_batches(benchmarks, settings)
-    has_code = any(items[0].domain == "code" for items in benchmarks.values())
-    with _Evaluator(checkpoint, settings, has_code=has_code) as evaluator:
+    batches = plan_batches(benchmarks, recipe)
+    with ExitStack() as opened:
+        sampler = open_sampler(recipe, checkpoint, out, stage.name)
+        evaluator = _Evaluator(recipe, batches, sampler, opened)
         return run_stage(
-            stage,
+            replace(stage, cancel=sampler.cancel),
             batches,
             evaluator.process,
             card=write_card,
-            extra=lambda _: {"scores": _score(stage, settings)},
+            extra=lambda _: {"scores": _score(stage, settings, benchmarks)},
         )
 
 
@@ -99,91 +89,105 @@ def load_benchmarks(recipe: Recipe) -> dict[str, list[BenchmarkItem]]:
     return benchmarks
 
 
-def plan_batches(
-    benchmarks: Mapping[str, Sequence[BenchmarkItem]], settings: EvaluationSettings
-) -> list[Batch]:
-    """Batches of sequences that are decoded together; none mixes two benchmarks.
+def plan_batches(benchmarks: Mapping[str, Sequence[BenchmarkItem]], recipe: Recipe) -> list[Batch]:
+    """Batches of samples that are graded together; none mixes two benchmarks.
 
-    So one benchmark's samples do not change when another is added.
+    So one benchmark's samples do not change when another is added, also where a batch is decoded
+    as one.
     """
+    settings = recipe.settings.evaluation
+    samples = {entry.name: entry.samples_per_item for entry in recipe.settings.benchmarks}
     batches = []
-    for items in benchmarks.values():
-        trials = [Trial(item, n) for item in items for n in range(settings.samples_per_item)]
-        batches += split_batches(trials, settings.batch_size, key=lambda trial: trial.id)
+    for name, items in benchmarks.items():
+        number = samples[name] or settings.samples_per_item
+        requests = [SampleRequest(item, n) for item in items for n in range(number)]
+        batches += split_batches(requests, settings.batch_size, key=lambda request: request.id)
     return batches
 
 
-def _describe_stage(recipe: Recipe, checkpoint: Path, out: Path, name: str) -> Stage:
-    inputs = [InputRef(name="checkpoint", version=hash_checkpoint(checkpoint))]
-    inputs += scored_inputs(recipe)
+def _describe_stage(recipe: Recipe, checkpoint: Path | None, out: Path, name: str) -> Stage:
+    inputs = [*_describe_model(recipe, checkpoint), *scored_inputs(recipe)]
+    settings = recipe.settings.evaluation
+    decoding = {"decoding": plan_decoding(settings).as_json()} if settings.is_local else {}
     return Stage(
         name=f"evaluation-{name}",
         root=out / "evaluation" / name,
         record=SampledAnswer,
         settings={
-            **determining(recipe.settings.evaluation),
+            **determining(settings),
+            **decoding,
             "benchmarks": [
                 determining(entry) for entry in recipe.settings.benchmarks if entry.is_scored
             ],
         },
         inputs=inputs,
-        packages=("evaluation", "promptcot.verification", "pipeline"),
+        packages=("evaluation", "promptcot.verification", "trainer.model", "pipeline"),
         unit="answers",
     )
 
 
+def _describe_model(recipe: Recipe, checkpoint: Path | None) -> list[InputRef]:
+    """What answers: a checkpoint by its content, a teacher by its model's name."""
+    settings = recipe.settings.evaluation
+    inputs = []
+    if not settings.is_local:
+        teacher = recipe.settings.teachers[settings.engine]
+        inputs.append(InputRef(name=f"model:{teacher.model}", version=content_hash(teacher.model)))
+    if checkpoint is not None:
+        with_tokenizer = settings.engine == "transformer"
+        version = hash_checkpoint(checkpoint, with_tokenizer=with_tokenizer)
+        inputs.append(InputRef(name="checkpoint", version=version))
+    if not inputs:
+        raise ConfigError(
+            f"evaluation.engine = {settings.engine!r} decodes a checkpoint, and none is given",
+            hint="pass --checkpoint FOLDER, or name a teacher in evaluation.engine",
+        )
+    return inputs
+
+
 class _Evaluator:
-    """Turns batches of trials into graded answers; model and graders start on first need."""
+    """Turns batches of requests into graded answers; sampler and graders start on first need."""
 
-    def __init__(self, checkpoint: Path, settings: EvaluationSettings, *, has_code: bool) -> None:
-        self._settings = settings
-        self._student = Student(checkpoint, settings)
-        self._open = ExitStack()
-        self._grader = self._open.enter_context(AnswerGrader(settings, has_code=has_code))
-
-    def __enter__(self) -> _Evaluator:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+    def __init__(
+        self, recipe: Recipe, batches: Sequence[Batch], sampler: Sampler, opened: ExitStack
     ) -> None:
-        self._open.close()
+        self._sampler = sampler
+        self._requests = [request for batch in batches for request in batch.rows]
+        self._opened = opened
+        self._is_open = False
+        has_code = any(request.item.domain == "code" for request in self._requests)
+        self._grader = opened.enter_context(
+            AnswerGrader(recipe.settings.evaluation, has_code=has_code)
+        )
 
     def process(self, batch: Batch) -> BatchResult:
-        """Decode and grade one batch."""
-        trials: Sequence[Trial] = batch.rows
-        prompts = [encode_item(trial.item) for trial in trials]
-        seed = derive_seed(self._settings.seed, "evaluation", batch.id)
-        completions = self._student.complete(prompts, seed=seed)
+        """Wait for the samples of one batch and grade them, while further ones are drawn."""
+        if not self._is_open:
+            self._opened.enter_context(self._sampler)
+            self._sampler.start(self._requests)
+            self._is_open = True
+        requests: Sequence[SampleRequest] = batch.rows
+        completions = self._sampler.sample(requests)
         grades = self._grader.grade(
             [
-                ToGrade(
-                    item=trial.item,
-                    answer=split_completion(completion.text)[1],
-                    truncated=completion.truncated,
-                )
-                for trial, completion in zip(trials, completions, strict=True)
+                ToGrade(item=request.item, answer=completion.answer, truncated=completion.truncated)
+                for request, completion in zip(requests, completions, strict=True)
             ]
         )
-        rows = [
-            _make_row(trial, completion, grade)
-            for trial, completion, grade in zip(trials, completions, grades, strict=True)
-        ]
         return BatchResult(
-            num_in=len(trials),
-            rows=rows,
+            num_in=len(requests),
+            rows=[
+                _make_row(request, completion, grade)
+                for request, completion, grade in zip(requests, completions, grades, strict=True)
+            ],
             tokens={
-                "prompt": sum(len(prompt) for prompt in prompts),
+                "prompt": sum(completion.num_prompt_tokens for completion in completions),
                 "completion": sum(completion.num_tokens for completion in completions),
             },
         )
 
 
-def _make_row(trial: Trial, completion: Completion, grade: Grade) -> SampledAnswer:
-    thinking, answer = split_completion(completion.text)
+def _make_row(trial: SampleRequest, completion: Completion, grade: Grade) -> SampledAnswer:
     return SampledAnswer(
         id=trial.id,
         benchmark=trial.item.benchmark,
@@ -193,21 +197,32 @@ def _make_row(trial: Trial, completion: Completion, grade: Grade) -> SampledAnsw
         question=trial.item.question,
         gold=trial.item.gold.text if trial.item.gold else None,
         text=completion.text,
-        thinking=thinking,
-        answer=answer or "",
+        thinking=completion.thinking,
+        answer=completion.answer or "",
         extracted=grade.extracted,
         correct=grade.correct,
         reason=grade.reason,
         truncated=completion.truncated,
+        finish_reason=completion.finish_reason,
         num_tokens=completion.num_tokens,
+        num_prompt_tokens=completion.num_prompt_tokens,
+        seed=completion.seed,
+        prompt_hash=completion.prompt_hash,
     )
 
 
-def _score(stage: Stage, settings: EvaluationSettings) -> list[dict[str, Any]]:
+def _score(
+    stage: Stage,
+    settings: EvaluationSettings,
+    benchmarks: Mapping[str, Sequence[BenchmarkItem]],
+) -> list[dict[str, Any]]:
     """Scores of every benchmark, from the finished shards."""
     names = [field.name for field in fields(Outcome)]
     outcomes: dict[str, list[Outcome]] = {}
     for path in staged_shards(stage):
         for row in read_rows(path, names):
             outcomes.setdefault(row["benchmark"], []).append(Outcome(**row))
-    return [score_benchmark(rows, settings) for rows in outcomes.values()]
+    return [
+        score_benchmark(rows, settings, labels={item.id: item.labels for item in benchmarks[name]})
+        for name, rows in outcomes.items()
+    ]

@@ -1,138 +1,276 @@
-"""Sample answers from a checkpoint in this process.
+"""Draw samples: from a checkpoint in this process or from one of the recipe's teachers.
 
-Prompts are padded on the left: then the padding changes nothing (measured: token for token the
-same as one prompt alone), while padding on the right would run through the state before decoding.
+Whatever answers is an engine, and every finished sample is stored under a hash of what determines
+it in ``<out>/evaluation/answers``: a killed run asks for what is missing only, and grading again
+samples nothing. Every sample has a seed of its own, so neither order nor batch, neither a kill nor
+another benchmark changes a text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
 
-from evaluation.checkpoints import load_model
+from evaluation.decoding.plan import plan_decoding
+from evaluation.grading import split_answer, split_completion
+from evaluation.student_engine import StudentEngine
+from evaluation.transformer_engine import TransformerEngine
 from pipeline import console
 from pipeline.benchmark_items import BenchmarkItem
-from pipeline.records import Message
+from pipeline.errors import TeacherError
+from pipeline.hashing import derive_seed
+from pipeline.records import FinishReason, Message
 from pipeline.settings.evaluation import EvaluationSettings
-from pipeline.student import BOS_ID, EOS_ID, decode, encode_prompt, user_turn
+from pipeline.settings.recipe import Recipe
+from pipeline.student import THINK_CLOSE, THINK_OPEN, render_prompt, user_turn
+from promptcot.engines.account import Account
+from promptcot.engines.asks import Call
+from promptcot.engines.protocol import Answer, Engine, Request
+from promptcot.engines.registry import make_engine
+from promptcot.engines.teacher import Teacher
 
-PAD_ID = 0
-"""``<unk>``, which no text contains. Padding with the end token would make a repetition penalty
-punish ending, in padded rows only."""
+_MINUTE_S, _HOUR_S = 60, 3600
 
 
 @dataclass(frozen=True, slots=True)
+class SampleRequest:
+    """One sample to be drawn for one item."""
+
+    item: BenchmarkItem
+    sample: int
+    """Number of the sample, from 0."""
+
+    @property
+    def id(self) -> str:
+        """The row's id."""
+        return f"{self.item.benchmark}/{self.item.id}/{self.sample}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
     """What the model wrote after a prompt."""
 
     text: str
+    thinking: str
+    answer: str | None
+    """What follows the thinking; none when the thought never ends."""
+    finish_reason: FinishReason
     num_tokens: int
     """Without the end token."""
-    truncated: bool
-    """Whether the token limit ended it."""
+    num_prompt_tokens: int
+    seed: int
+    prompt_hash: str
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the token limit ended it."""
+        return self.finish_reason == "length"
 
 
-def encode_item(item: BenchmarkItem) -> list[int]:
-    """Token ids of an item's prompt in the student's chat format."""
-    return encode_prompt([Message(role="user", content=user_turn(item.task, item.domain))])
+def make_request(request: SampleRequest, settings: EvaluationSettings) -> Request:
+    """What is asked for one sample."""
+    item = request.item
+    turn = Message(role="user", content=user_turn(item.question, item.domain))
+    is_student = uses_student_format(settings)
+    text = Message(role="user", content=render_prompt([turn]))
+    return Request(
+        messages=(text if is_student else turn,),
+        template="none" if is_student else "chat",
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        top_k=settings.top_k,
+        repetition_penalty=settings.repetition_penalty,
+        max_tokens=settings.max_new_tokens,
+        seed=derive_seed(settings.seed, "evaluation", item.benchmark, item.id, str(request.sample)),
+    )
 
 
-class Student:
-    """A checkpoint that answers; the model is loaded at the first use.
+def uses_student_format(settings: EvaluationSettings) -> bool:
+    """Whether prompts are the student's text, which ends inside an open thought."""
+    if settings.is_local:
+        return settings.engine == "student"
+    return settings.prompt_format == "student"
+
+
+class Sampler:
+    """Samples of one checkpoint or teacher; use as a context manager.
 
     Args:
-        checkpoint: Folder with ``config.json`` and safetensors.
-        settings: Temperature, lengths, threads.
+        teacher: What answers, with its stored answers.
+        settings: How samples are drawn.
+        label: The stage, as the progress line and the ledger call it.
+        student: The engine whose slots the progress line tells of.
     """
 
-    def __init__(self, checkpoint: Path, settings: EvaluationSettings) -> None:
-        self._checkpoint = checkpoint
+    def __init__(
+        self,
+        teacher: Teacher,
+        settings: EvaluationSettings,
+        label: str,
+        student: StudentEngine | None = None,
+    ) -> None:
+        self._teacher = teacher
         self._settings = settings
-        self._model: Any = None
+        self._label = label
+        self._student = student
+        self._open = ExitStack()
+        self._started: Call | None = None
 
-    def complete(self, prompts: Sequence[Sequence[int]], *, seed: int) -> list[Completion]:
-        """One completion per prompt, decoded together; equal arguments give equal texts.
+    def __enter__(self) -> Sampler:
+        self._open.enter_context(self._teacher)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._open.close()
+
+    def start(self, requests: Sequence[SampleRequest]) -> None:
+        """Begin with all samples at once, so that no slot waits while answers are graded.
+
+        Without effect where the engine wants groups: these are the batches of :meth:`sample`.
+        """
+        if self._teacher.capabilities.group_size is not None:
+            return
+        progress = _Progress(len(requests), self._student)
+        advance = self._open.enter_context(
+            console.progress("samples", len(requests), "samples", progress.describe)
+        )
+        if self._student is not None:
+            self._student.watch = lambda: advance(0)
+        asked = [make_request(request, self._settings) for request in requests]
+
+        def note(amount: int) -> None:
+            progress.add(amount)
+            advance(amount)
+
+        self._started = self._teacher.start_all(asked, self._label, note)
+
+    def sample(self, requests: Sequence[SampleRequest]) -> list[Completion]:
+        """Samples in the order of the requests, once all of them are stored.
 
         Raises:
+            TeacherError: The engine failed, or has no answer to some of the requests.
             SourceError: The checkpoint cannot be loaded.
+            StoreError: The stored answers cannot be read or written.
         """
-        import torch
-
-        if self._model is None:
-            self._model = load_model(self._checkpoint)
-        width = max(len(prompt) for prompt in prompts)
-        ids = torch.tensor([[PAD_ID] * (width - len(p)) + list(p) for p in prompts])
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
-        device = self._model.device
-        forked = [] if device.type == "cpu" else [device]
-        with (
-            _threads(self._settings.num_threads),
-            torch.random.fork_rng(devices=forked),
-            console.progress("decoding", self._settings.max_new_tokens, "tokens") as advance,
-        ):
-            torch.manual_seed(seed)
-            output = self._model.generate(
-                ids.to(device),
-                attention_mask=mask.to(device),
-                generation_config=self._generation_config(),
-                stopping_criteria=[_Progress(advance)],
+        asked = [make_request(request, self._settings) for request in requests]
+        is_shown = self._started is None
+        answers = self._teacher.answer_all(asked, self._label, is_shown=is_shown)
+        failed = [
+            (request.id, answer.detail)
+            for request, answer in zip(requests, answers, strict=True)
+            if answer.finish_reason == "error"
+        ]
+        if failed:
+            raise TeacherError(
+                f"{len(failed)} of {len(requests)} samples have no answer; the first, "
+                f"{failed[0][0]}: {failed[0][1]}",
+                hint="nothing is scored with samples missing: correct the cause (often prompt plus "
+                "evaluation.max_new_tokens over the server's context) and run again; the other "
+                "samples are kept",
             )
-        return [self._read(row) for row in output[:, width:].tolist()]
+        return [self._read(*pair) for pair in zip(asked, answers, strict=True)]
 
-    def _generation_config(self) -> Any:
-        from transformers import GenerationConfig
+    def cancel(self) -> None:
+        """End all work, from any thread."""
+        self._teacher.cancel()
 
-        settings = self._settings
-        options: dict[str, Any] = {"do_sample": False}
-        if settings.temperature > 0:
-            # Without top_k=0 the library would silently sample among 50 tokens only.
-            options = {
-                "do_sample": True,
-                "temperature": settings.temperature,
-                "top_p": settings.top_p,
-                "top_k": 0,
-            }
-        return GenerationConfig(
-            **options,
-            repetition_penalty=settings.repetition_penalty,
-            max_new_tokens=settings.max_new_tokens,
-            bos_token_id=BOS_ID,
-            eos_token_id=EOS_ID,
-            pad_token_id=PAD_ID,
+    def _read(self, request: Request, answer: Answer) -> Completion:
+        if request.template == "none":
+            thinking, final = split_completion(answer.text)
+        else:
+            final = split_answer(answer.text)
+            before = answer.text.partition(THINK_CLOSE)[0]
+            has_thought = THINK_CLOSE in answer.text or THINK_OPEN in answer.text
+            thinking = before.partition(THINK_OPEN)[2] or before if has_thought else ""
+        return Completion(
+            text=answer.text,
+            thinking=thinking.strip(),
+            answer=final,
+            finish_reason=answer.finish_reason,
+            num_tokens=answer.num_completion_tokens,
+            num_prompt_tokens=answer.num_prompt_tokens,
+            seed=request.seed,
+            prompt_hash=request.prompt_hash,
         )
-
-    def _read(self, ids: Sequence[int]) -> Completion:
-        """Cut a row at its end token; what follows is padding."""
-        ended = EOS_ID in ids
-        written = ids[: list(ids).index(EOS_ID)] if ended else list(ids)
-        return Completion(text=decode(written), num_tokens=len(written), truncated=not ended)
 
 
 class _Progress:
-    """Advances a progress bar once per decoded token and stops nothing."""
+    """Rate, busy slots and time left, as the progress line tells them."""
 
-    def __init__(self, advance: Any) -> None:
-        self._advance = advance
+    def __init__(self, total: int, student: StudentEngine | None) -> None:
+        self._total = total
+        self._student = student
+        self._done = 0
+        self._start: float | None = None
+        self._before = 0
+        """Samples that were stored when this began."""
 
-    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
-        import torch
+    def add(self, amount: int) -> None:
+        """Count samples that are there."""
+        if self._start is None:
+            self._start, self._before = time.monotonic(), amount
+        self._done += amount
 
-        self._advance(1)
-        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+    def describe(self) -> str:
+        """What follows the counts of the progress line."""
+        if self._start is None:
+            return ""
+        seconds = time.monotonic() - self._start
+        parts = []
+        student = self._student
+        if student is not None and student.num_tokens:
+            rate = student.num_tokens / max(student.seconds, 1e-3)
+            parts.append(f"{rate:,.0f} tokens/s, {student.num_busy} slots busy")
+        new = self._done - self._before
+        if new and self._done < self._total:
+            parts.append(f"about {_clock(seconds / new * (self._total - self._done))} left")
+        return ", ".join(parts)
 
 
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """Decode on so many CPU threads; 0 changes nothing."""
-    import torch
+def _clock(seconds: float) -> str:
+    if seconds < _MINUTE_S:
+        return f"{seconds:.0f} s"
+    if seconds < _HOUR_S:
+        return f"{seconds / _MINUTE_S:.0f} min"
+    return f"{seconds / _HOUR_S:.1f} h"
 
-    before = torch.get_num_threads()
-    if number:
-        torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+
+def open_sampler(recipe: Recipe, checkpoint: Path | None, out: Path, label: str) -> Sampler:
+    """What draws the samples of a run; no model is loaded before a sample is missing.
+
+    Args:
+        recipe: Its ``[evaluation]`` says what answers.
+        checkpoint: Model folder; a teacher needs none.
+        out: The run folder.
+        label: The stage.
+
+    Raises:
+        ConfigError: A device that is not there, or a teacher that lacks a setting.
+        SourceError: The folder holds no model.
+        TeacherError: The engine cannot be used as configured.
+    """
+    settings = recipe.settings.evaluation
+    engine: Engine
+    student = None
+    if not settings.is_local:
+        chosen = recipe.settings.teachers[settings.engine]
+        engine = make_engine(settings.engine, chosen, recipe, out / "evaluation")
+    else:
+        assert checkpoint is not None  # a local engine decodes a checkpoint
+        plan = plan_decoding(settings)
+        if settings.engine == "student":
+            engine = student = StudentEngine(checkpoint, settings, plan)
+        else:
+            engine = TransformerEngine(checkpoint, settings, plan)
+    # The budget is synthesis's; what a teacher charges for evaluation counts against it too.
+    account = Account(recipe, out / "evaluation", is_limited=not settings.is_local)
+    return Sampler(Teacher(engine, name=settings.engine, account=account), settings, label, student)

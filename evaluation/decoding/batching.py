@@ -61,6 +61,8 @@ class Batcher(Generic[Tag]):
         self._queue: deque[Job[Tag]] = deque()
         self._running: dict[int, _Running[Tag]] = {}
         self._free = deque(range(decoder.num_slots))
+        self.num_tokens = 0
+        """Tokens generated so far, in texts that have ended and in others."""
 
     @property
     def num_busy(self) -> int:
@@ -95,6 +97,7 @@ class Batcher(Generic[Tag]):
             self._running[slot] = _Running(job)
         if not self._running:
             return []
+        self.num_tokens += len(self._running) * self._steps
         columns = self._decoder.run(self._steps).t().tolist()
         ended = [self._read(slot, columns[slot]) for slot in list(self._running)]
         return [generated for generated in ended if generated is not None]

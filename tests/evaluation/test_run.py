@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from evaluation import run as module
 from evaluation.checkpoints import find_checkpoints
+from evaluation.decoding.batching import Batcher
 from evaluation.run import evaluate_checkpoint, load_benchmarks, plan_batches
+from evaluation.sampling import Sampler
 from pipeline.errors import ConfigError, GateRefused, SourceError
 from pipeline.settings.recipe import Recipe, load_recipe
 from promptcot.verification.sandbox import find_sandbox
@@ -27,6 +31,17 @@ pytestmark = pytest.mark.skipif(
 def contents(folder: Path) -> dict[str, bytes]:
     files = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def num_stored(out: Path) -> int:
+    path = out / "evaluation" / "answers" / "answers.sqlite"
+    if not path.is_file():
+        return 0
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        try:
+            return int(connection.execute("SELECT count(*) FROM answers").fetchone()[0])
+        except sqlite3.OperationalError:
+            return 0  # the file has just been made
 
 
 def with_settings(recipe: Recipe, *overrides: str) -> Recipe:
@@ -56,7 +71,7 @@ def test_the_second_time_nothing_is_sampled(
     recipe: Recipe, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = evaluate_checkpoint(recipe, checkpoint, tmp_path, "phase-1")
-    monkeypatch.setattr(module.Student, "complete", None)
+    monkeypatch.setattr(Sampler, "sample", None)
     again = evaluate_checkpoint(recipe, checkpoint, tmp_path, "phase-1")
     assert (again.reused, again.name) == (True, first.name)
 
@@ -65,21 +80,40 @@ def test_an_interrupted_run_continues_to_the_same_bytes(
     recipe: Recipe, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = evaluate_checkpoint(recipe, checkpoint, tmp_path / "whole", "phase-1")
-    seeds: list[int] = []
-    complete = module.Student.complete
+    step = Batcher.step
+    num_ended: list[int] = []
 
-    def interrupted(self: module.Student, prompts: list[list[int]], *, seed: int) -> object:
-        if len(seeds) == 1:
-            raise KeyboardInterrupt
-        seeds.append(seed)
-        return complete(self, prompts, seed=seed)
+    def interrupted(self: Batcher[object]) -> object:
+        if sum(num_ended) >= 3:
+            raise RuntimeError("cut off")
+        ended = step(self)
+        num_ended.append(len(ended))
+        return ended
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.Student, "complete", interrupted)
-        with pytest.raises(KeyboardInterrupt):
+        patch.setattr(Batcher, "step", interrupted)
+        with pytest.raises(RuntimeError, match="cut off"):
             evaluate_checkpoint(recipe, checkpoint, tmp_path / "cut", "phase-1")
     continued = evaluate_checkpoint(recipe, checkpoint, tmp_path / "cut", "phase-1")
     assert contents(continued.folder) == contents(whole.folder)
+
+
+def test_grading_again_samples_nothing(
+    recipe: Recipe, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = evaluate_checkpoint(recipe, checkpoint, tmp_path, "phase-1")
+    monkeypatch.setattr("evaluation.student_engine.load_student", None)
+    changed = with_settings(recipe, "evaluation.bootstrap_samples=100")
+    again = evaluate_checkpoint(changed, checkpoint, tmp_path, "phase-1")
+    assert not again.reused and again.name != first.name
+    assert list(again.rows()) == list(first.rows())
+
+
+def test_each_benchmark_has_its_own_number_of_samples(recipe: Recipe) -> None:
+    more = with_settings(recipe, "benchmarks.1.samples_per_item=5")
+    batches = plan_batches(load_benchmarks(more), more)
+    names = [request.item.benchmark for batch in batches for request in batch.rows]
+    assert (names.count("sums"), names.count("programs")) == (6, 5)
 
 
 @pytest.mark.slow
@@ -92,7 +126,7 @@ def test_a_killed_run_continues_to_the_same_bytes(
     command += ["--checkpoint", str(checkpoint), "--out", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 90
-    while not list(out.rglob("receipts/*.json")) and time.monotonic() < deadline:
+    while time.monotonic() < deadline and not num_stored(out):
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -120,7 +154,7 @@ def test_other_weights_settings_or_items_make_another_version(
 
 
 def test_no_batch_mixes_benchmarks(recipe: Recipe) -> None:
-    batches = plan_batches(load_benchmarks(recipe), recipe.settings.evaluation)
+    batches = plan_batches(load_benchmarks(recipe), recipe)
     assert [len(batch.rows) for batch in batches] == [4, 2, 2]
     assert all(len({trial.item.benchmark for trial in batch.rows}) == 1 for batch in batches)
 
