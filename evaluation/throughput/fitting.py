@@ -77,49 +77,63 @@ class Search:
     def find(self, tokens: int) -> tuple[Fit, Session | None]:
         """The largest batch for sequences of ``tokens`` tokens, and it, open.
 
-        The first try is the calculated batch. One that does not fit makes it smaller, one that
-        leaves room for more sequences makes it larger, as long as nothing was refused.
+        The first try is the calculated batch. While nothing was refused, room that is left makes it
+        larger; after a refusal it is halved into the range between what fits and what does not,
+        down to a fiftieth.
         """
         each = self.runner.subject.cache_bytes(tokens) + self.overhead.per_sequence
         room = self.limit - self.runner.weight_bytes - self.overhead.fixed
-        fit = Fit(batch=largest_batch(room, each, self.most))
+        best, batch, shrink = Fit(0), largest_batch(room, each, self.most), 0
+        session: Session | None = None
         for _ in range(_MAX_ATTEMPTS):
-            if fit.batch == 0:
-                return fit, None
-            session = self._try(fit, tokens)
-            if session is None:
-                fit.refused.append(fit.batch)
-                fit.batch -= max(1, fit.batch // 50)
-                continue
-            more = min(self.most - fit.batch, int((self.limit - fit.peak_bytes) // each))
-            if fit.refused or more <= fit.batch // 50:
-                return fit, session
-            session.close()
-            fit.batch += more
-        return Fit(0, refused=fit.refused), None
+            if batch <= best.batch:
+                break
+            if session is not None:
+                session.close()
+            found, session = self._try(batch, tokens)
+            if session is not None:
+                best.batch, best.peak_bytes, best.cache_bytes = batch, *found
+                more = min(self.most - batch, int((self.limit - best.peak_bytes) // each))
+            else:
+                best.refused.append(batch)
+                shrink = max(1, batch // 50, 2 * shrink)
+            if not best.refused:
+                batch += more if more > batch // 50 else 0
+            elif best.batch:
+                gap = min(best.refused) - best.batch
+                batch = best.batch + (gap // 2 if gap > max(1, best.batch // 50) else 0)
+            else:
+                batch = max(0, batch - shrink)
+        if session is None and best.batch:
+            _, session = self._try(best.batch, tokens)
+        return best, session
 
-    def _try(self, fit: Fit, tokens: int) -> Session | None:
-        """Allocate and take steps at the last position; none if the budget does not allow it."""
+    def _try(self, batch: int, tokens: int) -> tuple[tuple[int, int], Session | None]:
+        """Allocate and take steps at the last position.
+
+        Returns:
+            Bytes needed and bytes of the caches, and the open batch; none if the budget does not
+            allow it.
+        """
         self.memory.restrict(self.limit)
         self.memory.start()
         session: Session | None = None
         try:
-            session = self.runner.open(fit.batch, tokens)
+            session = self.runner.open(batch, tokens)
             _take_steps(session, tokens - 1, self.runner.device)
             # Freed memory that a CPU's process kept is used again without growing it.
-            counted = self.runner.weight_bytes + session.cache_bytes + self.overhead.fixed
+            counted = self.runner.weight_bytes + session.cache_bytes
             self.memory.check(self.limit, counted)
         except RuntimeError as exc:
             if not ran_out(exc):
                 raise
         else:
-            fit.peak_bytes = max(self.memory.peak(), counted)
-            fit.cache_bytes = session.cache_bytes
-            return session
+            return (max(self.memory.peak(), counted), session.cache_bytes), session
         if session is not None:
             session.close()
-        gc.collect()
-        return None
+        elif self.runner.device.type == "cuda":
+            gc.collect()  # an allocation that failed half-way is held by its traceback
+        return (0, 0), None
 
 
 def _take_steps(session: Session, position: int, device: torch.device) -> None:

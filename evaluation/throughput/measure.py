@@ -15,7 +15,13 @@ from evaluation.throughput.attention import synchronise
 from evaluation.throughput.fitting import Fit, Overhead, Search, measure_overhead
 from evaluation.throughput.memory import Memory, open_memory
 from evaluation.throughput.records import Group, Point, Records, as_group, as_line
-from evaluation.throughput.runners import Runner, Session, load_code, open_runner
+from evaluation.throughput.runners import (
+    Runner,
+    Session,
+    choose_kernels,
+    load_code,
+    open_runner,
+)
 from evaluation.throughput.shapes import GB, Subject
 from evaluation.throughput.timing import summarise, time_steps
 from pipeline.hashing import code_version, content_hash, file_sha256
@@ -102,6 +108,7 @@ class Bench:
             "device": device_name(self.device),
             "torch": torch.__version__,
             "threads": torch.get_num_threads() if self.device.type == "cpu" else 0,
+            "kernels": choose_kernels(self.settings, self.device),
             "code": _hash_code(),
             "weights": [self.settings.mamba_from, self.settings.transformer_from],
             **{name: getattr(self.settings, name) for name in (*how, "seed")},

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from evaluation.throughput.timing import Step, capture
 from pipeline.errors import ConfigError
 from pipeline.settings.recipe import Recipe
 from pipeline.settings.throughput import ThroughputSettings, TransformerShape
+
+if TYPE_CHECKING:
+    from evaluation.decoding.plan import DecodingPlan
 
 
 class Session(Protocol):
@@ -66,16 +69,20 @@ class MambaRunner:
     def __init__(self, recipe: Recipe, subject: Subject, device: torch.device) -> None:
         from evaluation.decoding.choice import Sampling
         from evaluation.decoding.loop import DecodeOptions
+        from evaluation.decoding.plan import DecodingPlan
 
         settings = recipe.settings.throughput
         self.subject, self.device = subject, device
         self.weights = _name_weights(settings.mamba_from)
-        self.model = _make_student(recipe, device)
-        self.weight_bytes = sum(p.numel() * p.element_size() for p in self.model.parameters())
-        self._options = DecodeOptions(
+        plan = DecodingPlan(
+            device=device.type,
+            weights_dtype=settings.dtype,
             state_dtype=subject.state_dtype,
-            kernels="triton" if device.type == "cuda" else "torch",
+            kernels=choose_kernels(settings, device),
         )
+        self.model = _make_student(recipe, plan)
+        self.weight_bytes = sum(p.numel() * p.element_size() for p in self.model.parameters())
+        self._options = DecodeOptions(state_dtype=plan.state_dtype, kernels=plan.kernels)
         self._sampling = Sampling(temperature=0.0)
         self._generator = torch.Generator(device=device).manual_seed(settings.seed)
 
@@ -123,7 +130,9 @@ class MambaSession:
         return self.decoder.step, "decode loop"
 
     def close(self) -> None:
-        """As :class:`Session` says."""
+        """As :class:`Session` says; a loop refers to itself, so its tensors are let go by name."""
+        for held in (self.decoder.states.states, self.decoder.states.windows):
+            held.clear()
         self.decoder = None
         _free()
 
@@ -236,21 +245,27 @@ def load_code(subject: Subject) -> None:
         import_module("trainer.model.student")
 
 
-def _make_student(recipe: Recipe, device: torch.device) -> Any:
+def choose_kernels(settings: ThroughputSettings, device: torch.device) -> str:
+    """``torch`` or ``triton``."""
+    if settings.kernels != "auto":
+        return settings.kernels
+    return "triton" if device.type == "cuda" else "torch"
+
+
+def _make_student(recipe: Recipe, plan: DecodingPlan) -> Any:
     """Random weights made on the device, or those of a folder."""
-    from evaluation.checkpoints import load_model
+    from evaluation.checkpoints import load_student
     from trainer.model import build_config
     from trainer.model.student import StudentModel
 
     settings = recipe.settings.throughput
-    dtype = getattr(torch, settings.dtype)
     if settings.mamba_from is not None:
-        return load_model(recipe.file(settings.mamba_from)).to(device, dtype)
-    before = torch.get_default_dtype()
+        return load_student(recipe.file(settings.mamba_from), plan).requires_grad_(False)
+    dtype, before = getattr(torch, plan.weights_dtype), torch.get_default_dtype()
     torch.manual_seed(settings.seed)
     torch.set_default_dtype(dtype)
     try:
-        with torch.device(device):
+        with torch.device(plan.device):
             model = StudentModel(build_config(recipe.settings.model))
     finally:
         torch.set_default_dtype(before)
@@ -283,6 +298,7 @@ def _time_prefill(read: Callable[[], None], device: torch.device) -> float:
 
 
 def _free() -> None:
-    gc.collect()
+    """Give a GPU's memory back; a CPU's goes back by itself."""
     if torch.cuda.is_available():
+        gc.collect()
         torch.cuda.empty_cache()

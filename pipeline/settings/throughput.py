@@ -92,6 +92,8 @@ class ThroughputSettings(Settings):
     """Of weights, and of the Transformer's cache."""
     state_dtypes: tuple[Dtype, ...] = ("bfloat16",)
     """Of the recurrent state; the first is the one that the tables compare."""
+    kernels: Literal["auto", "torch", "triton"] = "auto"
+    """Of the Mamba-2's step: ``auto`` is ``triton`` on a GPU and ``torch`` on a CPU."""
     assumed_overhead_gb: float = Field(2.0, ge=0)
     """Beside weights and caches; only for the plan of ``--dry-run``: a run measures it."""
     max_batch: int = Field(1024, ge=1)
