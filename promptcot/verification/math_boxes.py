@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.benchmark_items import MathGold
+from promptcot.verification.math_text import MAX_CHARS
 
-_TOKEN = re.compile(r"\\+f?boxed\s*\{|\\[\s\S]|[{}]")
+_TOKEN = re.compile(r"\\{1,2}f?boxed\s{0,8}\{|\\[\s\S]|[{}]")
 _CONNECTOR = re.compile(
     r"(?:\s|[$,;:.&]|\\[()\[\],;:!]|\\q?quad\b|\\text\{\s*(?:and|or)\s*\}|\\(?:text|mathrm)\{\s*,?\s*\}"
     r"|\b(?:and|or)\b|\b[A-Za-z](?:_\{?\w{1,3}\}?)?\s*=)*"
@@ -20,15 +21,22 @@ _CONNECTOR = re.compile(
 _MAX_CONNECTOR = 60
 _MAX_GAP = 100
 """Between the boxes of an item that asks for several answers."""
+_MAX_BOXES = 60
+"""Of one answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """One box: where its content begins, and where the whole of it begins and ends."""
+    """One box, as places in its text: nested boxes would be long texts many times over."""
 
     start: int
+    content_start: int
+    content_end: int
     end: int
-    content: str
+
+    def read(self, text: str) -> str:
+        """Its content, without spaces around it."""
+        return text[self.content_start : self.content_end].strip()
 
 
 def extract_boxed(text: str) -> str | None:
@@ -38,7 +46,7 @@ def extract_boxed(text: str) -> str | None:
         text: The answer alone, after the thinking.
     """
     boxes = find_boxes(text)
-    return (boxes[-1].content.strip() or None) if boxes else None
+    return (boxes[-1].read(text) or None) if boxes else None
 
 
 def extract_answer(text: str, gold: MathGold) -> str | None:
@@ -52,17 +60,30 @@ def extract_answer(text: str, gold: MathGold) -> str | None:
         gold: What the item asks for.
     """
     boxes = find_boxes(text)
-    if not boxes or not boxes[-1].content.strip():
+    last = boxes[-1].read(text) if boxes else ""
+    if not last:
         return None
     is_multiple = len(gold.parts) > 1
-    if is_multiple and ("," in boxes[-1].content or ";" in boxes[-1].content):
-        return boxes[-1].content.strip()
-    run = [boxes[-1]]
-    for box in reversed(boxes[:-1]):
-        if box.end > run[0].start or not _continues(text[box.end : run[0].start], is_multiple):
+    if is_multiple and _is_list(last):
+        return last
+    following, contents = boxes[-1], [last]
+    for box in reversed(boxes[-_MAX_BOXES:-1]):
+        gap = text[box.end : following.start]
+        if box.end > following.start or not _continues(gap, is_multiple):
             break
-        run.insert(0, box)
-    return ", ".join(dict.fromkeys(box.content.strip() for box in run if box.content.strip()))
+        contents.append(box.read(text))
+        following = box
+    return ", ".join(dict.fromkeys(content for content in reversed(contents) if content))
+
+
+def _is_list(content: str) -> bool:
+    """Whether a comma or a semicolon stands outside all brackets, or a set is written out."""
+    depth = 0
+    for sign in content[:MAX_CHARS]:
+        depth += (sign in "([{") - (sign in ")]}")
+        if sign in ",;" and depth == 0:
+            return True
+    return content.lstrip().startswith("\\{")
 
 
 def _continues(gap: str, is_multiple: bool) -> bool:
@@ -83,7 +104,7 @@ def find_boxes(text: str) -> Sequence[Box]:
         elif piece == "}":
             opened = stack.pop() if stack else None
             if opened is not None:
-                found.append(Box(opened[0], token.end(), text[opened[1] : token.start()]))
+                found.append(Box(*opened, token.start(), token.end()))
         elif piece.endswith("{") and "boxed" in piece:
             stack.append((token.start(), token.end()))
     return sorted(found, key=lambda box: box.start)

@@ -21,9 +21,11 @@ from promptcot.verification.math_forms import (
     Relation,
     Value,
     Values,
+    names_quantity,
     parse_form,
 )
 from promptcot.verification.math_leaves import LeafComparer, Settle
+from promptcot.verification.math_numbers import begin_answer
 from promptcot.verification.math_regions import as_region, same_pieces
 from promptcot.verification.math_relations import same_equation, same_name, same_relation
 from promptcot.verification.math_text import MAX_CHARS, Tokens, has_grouped_digits, tokenise
@@ -41,6 +43,7 @@ def is_equal_answer(gold: MathGold, predicted: str, settle: Settle | None = None
     """
     if not predicted.strip() or len(predicted) > MAX_CHARS:
         return False
+    begin_answer()
     # Only an item with several answers can mean two numbers by 1,234.
     readings = [True]
     if len(gold.parts) > 1 and has_grouped_digits(predicted):
@@ -120,16 +123,20 @@ class _Comparer:
         return same_equation(sides, other)
 
     def _compare_chain(self, gold: Form, predicted: Equation) -> bool | None:
-        """``2 + 3 = 5`` answers 5 where its sides are equal; ``4 = 5`` answers nothing."""
+        """``m + n = 5`` answers 5, and so does ``2 + 3 = 5``; ``4 = 5`` answers nothing."""
+        last = predicted.sides[-1]
+        if names_quantity(predicted.sides[0]):
+            return self.compare(gold, parse_form(last))
         if not isinstance(gold, Value):
             return False
-        last = predicted.sides[-1]
         for side in predicted.sides[:-1]:
             if self._leaves.compare(last, side) is not True:
                 return False
         return self._leaves.compare(gold.tokens, last)
 
     def _compare_regions(self, gold: Form, predicted: Form) -> bool | None:
+        if isinstance(predicted, Values) and any(isinstance(p, Value) for p in predicted.items):
+            return False  # a number beside a set is another answer
         left, right = as_region(gold), as_region(predicted)
         if left is not None and right is not None:
             return same_pieces(left, right, self._leaves.compare)
@@ -166,6 +173,14 @@ class _Comparer:
         if len(distinct) > _MAX_CANDIDATES or len(distinct) > 3 * len(wanted) + 3:
             return False
         table = [[self.compare(g, p) for p in distinct] for g in wanted]
+        if len(wanted) < len(gold) == len(predicted) and len(distinct) <= len(wanted):
+            # An item whose answers repeat: 16, 3, 1, 1 is not 16, 3, 3, 1.
+            counts = [
+                sum(predicted.count(p) for p, v in zip(distinct, row, strict=True) if v)
+                for row in table
+            ]
+            if counts != [gold.count(g) for g in wanted]:
+                return False
         rows = [_any(row) for row in table]
         columns = [_any(column) for column in zip(*table, strict=True)]
         return _all(rows + columns)

@@ -20,6 +20,8 @@ _MATRICES = frozenset(("pmatrix", "bmatrix", "Bmatrix", "matrix", "array", "smal
 _CONDITION_WORDS = frozenset(
     ("'where", "'for", "'with", "'if", "'when", "'such", "\\forall", "'any", "'all")
 )
+_EXPLAINING = frozenset(("'where", "'Where"))
+_CONDITIONS = frozenset(("'for", "'with", "\\forall"))
 _NUMBER_SETS = frozenset("ZRNQC")
 _MAX_DEPTH = 12
 _MAX_ITEMS = 200
@@ -95,8 +97,9 @@ def parse_form(tokens: Tokens, depth: int = 0) -> Form:
         return Value(tokens)
     if "\\approx" in tokens:
         tokens = _cut_approximation(tokens)
+    tokens = _cut_at(tokens, _EXPLAINING)
     parts = [part for part in _split(tokens, _SEPARATORS) if part]
-    if len(parts) > 1 and len(parts) <= _MAX_ITEMS:
+    if 1 < len(parts) <= _MAX_ITEMS:
         return _parse_list(parts, depth)
     tokens = strip_edges(parts[0]) if len(parts) == 1 else tokens
     return _parse_single(tokens, depth)
@@ -133,6 +136,22 @@ def _parse_list(parts: list[Tokens], depth: int) -> Form:
     return Values(tuple(_flatten(forms)))
 
 
+def _cut_at(tokens: Tokens, words: frozenset[str]) -> Tokens:
+    r"""Without the clause that begins with one of some words: ``x^2 \text{ for all } x``."""
+    for position, token in enumerate(tokens):
+        if position and token in words:
+            return tokens[:position]
+    return tokens
+
+
+def _read_label(tokens: Tokens) -> Tokens | None:
+    r"""The words before a colon: ``\text{minimum: } 1``."""
+    if ":" not in tokens[1:-1]:
+        return None
+    label = tokens[: tokens.index(":")]
+    return label if all(is_word(token) for token in label) else None
+
+
 def _flatten(forms: list[Form]) -> Iterator[Form]:
     for form in forms:
         if isinstance(form, Values):
@@ -149,6 +168,10 @@ def _is_condition(part: Tokens) -> bool:
 
 
 def _parse_single(tokens: Tokens, depth: int) -> Form:
+    tokens = _cut_at(tokens, _CONDITIONS)
+    label = _read_label(tokens)
+    if label is not None:
+        return Named(label, parse_form(tokens[len(label) + 1 :], depth + 1))
     if "=" in tokens:
         sides = [strip_edges(side) for side in _split(tokens, frozenset("="))]
         if len(sides) > 1 and all(sides):
@@ -265,6 +288,15 @@ def is_name(tokens: Tokens) -> bool:
 
 
 _FUNCTION_NAMES = word_set("""sin cos tan cot sec csc ln log lg exp sum prod int lim""")
+
+
+def names_quantity(tokens: Tokens) -> bool:
+    """Whether tokens are made of names alone, though not one name: ``m + n``, ``a^2 + b^2``."""
+    for position, token in enumerate(tokens):
+        before = tokens[position - 1] if position else ""
+        if is_number(token) and before not in {"^", "_"}:
+            return False
+    return any(_is_letter(token) for token in tokens)
 
 
 def _is_letter(token: str) -> bool:

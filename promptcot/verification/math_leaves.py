@@ -70,11 +70,11 @@ class LeafComparer:
         if (choice := _read_choice(gold)) is not None:
             return choice == _read_choice(predicted, may_explain=True)
         measured, answer = read_measured(gold), read_measured(_drop_label(predicted))
-        if _has_words(measured.tokens) or _has_words(answer.tokens):
-            return _compare_words(gold, predicted)
         wanted = measured.unit or self._unit
         if wanted and not answer.unit:
             answer = _strip_letters(answer, wanted)
+        if _has_words(measured.tokens) or _has_words(answer.tokens):
+            return _compare_words(gold, predicted)
         if wanted and answer.unit and wanted != answer.unit:
             return False
         if measured.base or answer.base:
@@ -149,7 +149,7 @@ def read_real(tokens: Tokens) -> float | None:
 def _read_plain(tokens: Tokens) -> Fraction | None:
     """The value of a plain numeral, with its sign; by far the most common answer."""
     sign, number = (tokens[0], tokens[1:]) if tokens[0] in {"-", "+"} else ("", tokens)
-    if len(number) != 1 or not is_number(number[0]) or len(number[0]) > 300:
+    if len(number) != 1 or not number[0].replace(".", "", 1).isdecimal() or len(number[0]) > 300:
         return None
     value = read_numeral(number[0])
     return -value if sign == "-" else value

@@ -26,8 +26,12 @@ _SMALL = 24
 """Up to this power of two the first precision suffices."""
 _BUDGET = 20_000_000
 """Bits of arithmetic that one comparison may take: a quarter of a second at the worst."""
+_ANSWER_BUDGET = 4 * _BUDGET
+"""The same for all comparisons of one answer, however many items it lists."""
 _MAX_ARGUMENT = 2000
 """Of factorials and binomials."""
+_MAX_INTEGER_POWER = 100_000
+"""Powers beyond are computed by logarithm: mpmath's products would take their time."""
 _NUM_POINTS = 4
 _INTEGER_POINTS = 14
 _INTEGER_ONLY = frozenset(("factorial", "binomial", "floor", "ceil"))
@@ -58,6 +62,11 @@ def _context() -> Any:
 
         _local.context = MPContext()
     return _local.context
+
+
+def begin_answer() -> None:
+    """Give this thread a new answer's budget."""
+    _local.left = _ANSWER_BUDGET
 
 
 class _Evaluator:
@@ -106,7 +115,8 @@ class _Evaluator:
 
     def _spend(self, bits: int) -> None:
         self.spent += bits
-        if self.spent > _BUDGET:
+        _local.left = getattr(_local, "left", _ANSWER_BUDGET) - bits
+        if self.spent > _BUDGET or _local.left < 0:
             raise TooCostlyError
 
     def _note(self, value: Any) -> Any:
@@ -192,10 +202,14 @@ class _Evaluator:
                 return mp.mpf(0)
             raise UndefinedError
         self._check_power(base, exponent)
-        if not exponent.imag and mp.isint(exponent.real):
+        if (
+            not exponent.imag
+            and mp.isint(exponent.real)
+            and abs(exponent.real) < _MAX_INTEGER_POWER
+        ):
             return base ** int(exponent.real)
-        self._spend(self._bits * self._bits // 128)
-        return mp.power(base, exponent)
+        self._spend(self._bits * self._bits // 64)
+        return mp.exp(exponent * mp.log(base))
 
     def _check_power(self, base: Any, exponent: Any) -> None:
         """Refuse a power before it is computed: ``9^{9^{9^9}}`` would fill the memory."""

@@ -117,7 +117,8 @@ def _unit_start(tokens: Tokens) -> int | None:
             start = position
         elif token not in _WITHIN_UNIT:
             break
-    return start
+    # "5 (metres)"
+    return start - 1 if start and tokens[start - 1] == "(" else start
 
 
 _WITHIN_UNIT = frozenset(("^", "2", "3", "{", "}", "/", "*", "-", "1", "(", ")", ".", "\\%"))
