@@ -1,7 +1,8 @@
-"""Write one run's report: a single static HTML page without external requests.
+"""Write one run's report: a single static HTML page without external requests, and Markdown.
 
-Inputs: whatever the run has left under its folder. Output: ``<out>/report/index.html``, with equal
-bytes for equal inputs. ``python -m evaluation report --recipe NAME`` calls :func:`write_report`.
+Inputs: whatever the run has left under its folder. Output: ``<out>/report/index.html``, and its
+scores and tables as ``report.md`` with plots in ``plots/``; equal bytes for equal inputs.
+``python -m evaluation report --recipe NAME`` calls :func:`write_report`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evaluation.ablation_results import read_runs, tabulate
+from evaluation.paper_results import load_paper
 from evaluation.plots import (
     Bar,
     Curve,
@@ -23,7 +26,10 @@ from evaluation.plots import (
 from evaluation.report_commands import list_artifacts, list_commands
 from evaluation.report_data import RunFacts, collect_run
 from evaluation.report_honesty import describe_limits, describe_mismatches, judge_interval
+from evaluation.report_markdown import write_markdown
+from evaluation.report_paper import PaperSection, describe_paper
 from evaluation.report_rows import choose_samples, describe_provenance
+from evaluation.report_scores import draw_score_plots
 from evaluation.report_view import (
     Lane,
     StageRow,
@@ -32,6 +38,7 @@ from evaluation.report_view import (
     describe_scores,
     describe_tiles,
     format_interval,
+    format_span,
     join_counts,
 )
 from pipeline.pages import Plot, page_environment
@@ -59,12 +66,19 @@ def write_report(recipe: Recipe, out: Path) -> Path:
         StoreError: A checkpoint's records are corrupt, or the page cannot be written.
     """
     facts = collect_run(recipe, out)
-    path = out / "report" / "index.html"
-    write_text(path, render_page(recipe, facts))
-    return path
+    paper = load_paper()
+    ablations = tabulate(read_runs(out), recipe.settings.evaluation)
+    section = describe_paper(recipe, facts, paper, ablations)
+    plots = draw_score_plots(section, paper, facts.evaluations)
+    folder = out / "report"
+    write_text(folder / "index.html", render_page(recipe, facts, section, plots))
+    write_markdown(recipe, facts, section, plots, folder=folder)
+    return folder / "index.html"
 
 
-def render_page(recipe: Recipe, facts: RunFacts) -> str:
+def render_page(
+    recipe: Recipe, facts: RunFacts, paper: PaperSection, score_plots: Mapping[str, Plot]
+) -> str:
     """The page as text."""
     lanes = describe_lanes(facts)
     stages = [stage for lane in lanes for stage in lane.stages]
@@ -84,7 +98,9 @@ def render_page(recipe: Recipe, facts: RunFacts) -> str:
         ],
         "commands": list_commands(recipe),
         "artifacts": list_artifacts(facts),
-        "plots": draw_plots(recipe, facts, lanes),
+        "paper": paper,
+        "label_plots": [plot for name, plot in score_plots.items() if name.startswith("label_")],
+        "plots": {**draw_plots(recipe, facts, lanes), **score_plots},
     }
     return _template().render(values)
 
@@ -181,6 +197,7 @@ def _draw_scores(facts: RunFacts) -> Plot | None:
 def _template() -> Template:
     environment = page_environment("evaluation")
     environment.filters["interval"] = format_interval
+    environment.filters["span"] = format_span
     environment.filters["judge_interval"] = judge_interval
     environment.filters["join_counts"] = join_counts
     return environment.get_template("report.html.j2")

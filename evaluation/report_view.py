@@ -263,5 +263,10 @@ def _score_tiles(evaluations: Sequence[EvaluationFacts]) -> list[Tile]:
 
 def format_interval(score: Score) -> str:
     """The interval of avg@k in per cent, e.g. ``2.1–9.8 %``."""
-    low, high = score.interval
+    return format_span(score.interval)
+
+
+def format_span(interval: tuple[float, float]) -> str:
+    """Two shares in per cent."""
+    low, high = interval
     return f"{100 * low:.1f}–{100 * high:.1f}%"

@@ -6,6 +6,7 @@ How the intervals are made is told in :mod:`evaluation.intervals`, how answers v
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from pipeline.settings.evaluation import EvaluationSettings
 
 QUANTILES = {"p10": 0.1, "p50": 0.5, "p90": 0.9, "max": 1.0}
 """Of an answer's length in tokens, by name."""
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}.*")
 Problems = Mapping[str, Sequence["Outcome"]]
 Labels = Mapping[str, Mapping[str, str]]
 """Labels of each item, e.g. its level, by item id."""
@@ -161,11 +163,15 @@ def _measure_lengths(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 def _break_down(
     means: Mapping[str, float], labels: Labels, settings: EvaluationSettings
 ) -> dict[str, dict[str, Any]]:
-    """avg@k of each value of each label, with its interval: label → value → figures."""
+    """avg@k of each value of each label, with its interval: label → value → figures.
+
+    Days are put together by month.
+    """
     groups: dict[str, dict[str, list[float]]] = {}
     for item, mean in means.items():
         for label, value in labels.get(item, {}).items():
-            groups.setdefault(label, {}).setdefault(value, []).append(mean)
+            shown = value[:7] if _DAY.fullmatch(value) else value
+            groups.setdefault(label, {}).setdefault(shown, []).append(mean)
     return {
         label: {
             value: {

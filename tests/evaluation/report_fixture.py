@@ -92,12 +92,13 @@ def publish(
     unit: str = "rows",
     extra: dict[str, object] | None = None,
     salt: int = 0,
+    settings: dict[str, object] | None = None,
 ) -> Version:
     stage = Stage(
         name=name,
         root=root,
         record=type(rows[0]),
-        settings={"salt": salt},
+        settings={"salt": salt, **(settings or {})},
         inputs=inputs,
         packages=("pipeline",),
         unit=unit,
@@ -372,3 +373,60 @@ def build_evaluation(out: Path, name: str, *, rate: float) -> None:
         unit="answers",
         extra={"scores": scores},
     )
+
+
+def make_score(benchmark: str, rate: float, **changes: object) -> dict[str, object]:
+    """One benchmark's scores as an evaluation's manifest has them."""
+    low, high = max(0.0, rate - 0.12), min(1.0, rate + 0.13)
+    return {
+        "benchmark": benchmark,
+        "domain": "code" if benchmark.startswith(("humaneval", "livecode")) else "math",
+        "num_items": 30,
+        "samples_per_item": 16,
+        "avg_at_k": rate,
+        "interval": [low, high],
+        "interval_note": "",
+        "sampling_interval": [max(0.0, rate - 0.03), rate + 0.03],
+        "pass_at_k": min(1.0, 2 * rate),
+        "pass_at": {"1": rate, "2": 1.2 * rate, "4": 1.4 * rate, "16": min(1.0, 2 * rate)},
+        "majority_at_k": rate + 0.05,
+        "majority_unsettled": 0,
+        "truncated_rate": 0.12,
+        "format_rate": 0.85,
+        "mean_tokens": 14_321.5,
+        "mean_tokens_correct": 9_876.0,
+        "token_quantiles": {"p10": 2100.0, "p50": 9800.0, "p90": 33_000.0, "max": 65_536.0},
+        "by_label": {},
+        "reasons": {"correct": 10},
+        **changes,
+    }
+
+
+def build_comparable(out: Path, **settings: object) -> None:
+    """Two checkpoints evaluated on some of the paper's benchmarks."""
+    levels = {
+        str(level): {"num_items": 100, "avg_at_k": 1.05 - 0.12 * level, "interval": [0.4, 0.9]}
+        for level in range(1, 6)
+    }
+    sampling = {
+        "temperature": 0.8,
+        "top_p": 0.95,
+        "repetition_penalty": 1.1,
+        "max_new_tokens": 65_536,
+    }
+    for name, shift in (("phase-1", -0.1), ("phase-2", 0.0)):
+        scores = [
+            make_score("math500", 0.8 + shift, num_items=500, by_label={"level": levels}),
+            make_score("aime24", 0.33 + shift),
+            make_score("humaneval_plus", 0.7 + shift, num_items=164, samples_per_item=8),
+            make_score("livecodebench-v5", 0.28 + shift, num_items=200, samples_per_item=4),
+            make_score("own", 0.5 + shift, num_items=10),
+        ]
+        publish(
+            out / "evaluation" / name,
+            f"evaluation-{name}",
+            [Graded(id=f"{name}-{n}") for n in range(10)],
+            unit="answers",
+            extra={"scores": scores},
+            settings={**sampling, **settings},
+        )

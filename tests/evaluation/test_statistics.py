@@ -186,6 +186,9 @@ def test_scores_are_broken_down_by_labels() -> None:
         "1": (1, 1.0),
         "5": (2, 0.5),
     }
+    days = {"i0": {"day": "2024-08-03"}, "i1": {"day": "2024-08-31"}, "i2": {"day": "2024-09-01"}}
+    scores = score_benchmark(outcomes([True], [True], [False]), SETTINGS, labels=days)
+    assert list(scores["by_label"]["day"]) == ["2024-08", "2024-09"]
     assert score_benchmark(outcomes([True]), SETTINGS)["by_label"] == {}
 
 
