@@ -6,6 +6,8 @@ import os
 import shutil
 import signal
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,11 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 # which any test module may do before the kernels' own.
 if not (shutil.which("nvidia-smi") or any(Path("/dev").glob("nvidia*"))):
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# Workers of one run (scripts/test has two) share the cores; PyTorch would take all of them in each.
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if _WORKERS > 1:
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _WORKERS)))
 
 # A shell's background job ignores SIGINT, and so would every process that a test interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -47,6 +54,40 @@ def fresh_console() -> Iterator[None]:
     console.reset()
     yield
     console.reset()
+
+
+LASTING_THREADS = (
+    "GlobalEventLoopThread",  # Prefect's loops, one of each a process; they wait for calls
+    "RunSyncEventLoopThread",
+    "math-grader",  # supervises the grading process, which lives as long as this one
+    "tqdm_monitor",
+)
+"""Beginnings of names of the threads that a library starts once and keeps."""
+
+ENDING_S = 10.0
+"""How long a thread may take to notice that it has nothing left to do."""
+
+
+def find_left_threads(before: set[threading.Thread]) -> list[str]:
+    """Names of the threads that were started since and still run, whatever they wait for."""
+    left = [thread for thread in threading.enumerate() if thread not in before]
+    return sorted(
+        thread.name
+        for thread in left
+        # A test server's connections end when the client is collected.
+        if not thread.name.startswith(LASTING_THREADS) and "process_request" not in thread.name
+    )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_threads_left() -> Iterator[None]:
+    """What a file's tests start ends with them: a thread left behind acts on the tests of others."""
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + ENDING_S
+    while (left := find_left_threads(before)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not left, f"threads outlive the tests of this file: {left}"
 
 
 @pytest.fixture
