@@ -135,17 +135,17 @@ def _folder(recipe: Recipe) -> Path | None:
 
 
 def _in_folder(folder: Path, settings: BenchmarkSettings, questions_only: bool) -> Located | None:
+    if questions_only and settings.statements is not None:
+        # They are smaller, and who wants them reads them in many processes.
+        for path in (folder / name for name in settings.statements.local_files):
+            if path.is_file():
+                return Located((path,), "folder", str(path), is_statements=True)
     inside = [folder / settings.name / name for name in settings.files]
     if inside and all(file.is_file() for file in inside):
         return Located(tuple(inside), "folder", str(folder / settings.name))
     for name in _local_names(settings):
         if (folder / name).is_file():
             return Located((folder / name,), "folder", str(folder / name))
-    if questions_only and settings.statements is not None:
-        for name in settings.statements.local_files:
-            if (folder / name).is_file():
-                path = folder / name
-                return Located((path,), "folder", str(path), is_statements=True)
     return None
 
 

@@ -41,7 +41,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from measuring import Cost, measure
 
-from pipeline.benchmarks import load_benchmark
+from pipeline.benchmarks import load_questions
 from pipeline.settings.recipe import load_recipe
 from pipeline.student import tokenizer_path
 
@@ -69,7 +69,7 @@ def write_items(corpus: Path) -> None:
     recipe = load_recipe(str(corpus / "recipe.toml"))
     with (corpus / "items.jsonl").open("w", encoding="utf-8") as handle:
         for settings in recipe.settings.benchmarks:
-            for item in load_benchmark(recipe, settings):
+            for item in load_questions(recipe, settings):
                 handle.write(json.dumps({"id": item.id, "question": item.question}) + "\n")
 
 

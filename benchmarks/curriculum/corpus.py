@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import shutil
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -35,7 +34,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from corpus_rows import LABEL_SCHEMA, SCHEMAS, Item, Maker, count_questions
 
-from pipeline.benchmarks import load_benchmark
+from pipeline.benchmarks import load_questions
 from pipeline.settings.recipe import Recipe, load_recipe
 
 ROWS_PER_FILE = 50_000
@@ -188,7 +187,7 @@ def read_items(recipe: Recipe) -> tuple[Item, ...]:
     return tuple(
         Item(item.benchmark, item.id, item.question)
         for settings in recipe.settings.benchmarks
-        for item in load_benchmark(recipe, settings)
+        for item in load_questions(recipe, settings)
     )
 
 
@@ -219,13 +218,13 @@ def write_recipe(corpus: Corpus, recipe: Recipe | None) -> None:
                         answer_field="")  # fmt: skip
     else:
         for settings in recipe.settings.benchmarks:
-            values = settings.model_dump(exclude_defaults=True)
-            source = recipe.file(settings.path)
-            values["path"] = f"benchmarks/{settings.name}/{source.name}"
-            copied = corpus.out / values["path"]
-            copied.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, copied)
-            lines += _table("benchmarks", **values)
+            path = f"benchmarks/{settings.name}.jsonl"
+            rows = ({"id": i.id, "question": i.question} for i in load_questions(recipe, settings))
+            (corpus.out / path).parent.mkdir(parents=True, exist_ok=True)
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            (corpus.out / path).write_text(text, encoding="utf-8")
+            lines += _table("benchmarks", name=settings.name, path=path, domain=settings.domain,
+                            grader="none")  # fmt: skip
     (corpus.out / "recipe.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

@@ -130,7 +130,7 @@ class BenchmarkSettings(ReadingSettings):
     """Names under which a folder of local copies may hold it; these always may:
     ``<name>.jsonl``, ``<name>.jsonl.gz``, ``<name>.parquet``, a folder ``<name>`` of the hub's."""
     statements: StatementsSettings | None = execution_only(None)
-    """Used for decontamination where neither ``path`` nor the folder has the whole benchmark."""
+    """Read instead of the whole benchmark to decontaminate, where no ``path`` is given."""
     forms: dict[str, ReadingSettings] = execution_only({})
     """Other column layouts in which the same items are published; the first layout whose columns a
     file has is used, the entry's own before these."""
