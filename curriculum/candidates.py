@@ -56,6 +56,8 @@ class PreparedRow:
     user_text: str
     thinking: str
     answer: str
+    may_fence_thinking: bool = True
+    """Whether a code fence may be in the reasoning: nobody looked, or it is."""
 
 
 def make_row_id(*parts: str | None) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curriculum.candidates import PreparedRow, refuse, tell_origin
+from curriculum.candidates import Candidate, PreparedRow, refuse, tell_origin
 from curriculum.dedupe import trace_key
 from curriculum.difficulty import rank_row
 from curriculum.features import Features
@@ -26,8 +26,9 @@ from curriculum.question_hashes import hash_answers, hash_questions
 from curriculum.quick_looks import look_at
 from curriculum.sources.catalog import Parser, RawRow
 from curriculum.stored_rows import StoredRow, render_fields
+from curriculum.surveys import survey
 from curriculum.validate import validate_row
-from pipeline.benchmarks import load_benchmark_index
+from pipeline.benchmark_index import load_benchmark_index
 from pipeline.contamination import STAGE as DECONTAMINATE
 from pipeline.contamination import BenchmarkIndex, Match
 from pipeline.near_duplicates import NUM_BANDS
@@ -97,7 +98,7 @@ class Judge:
 
     def _admit(self, rows: Sequence[RawRow]) -> list[PreparedRow | Rejected]:
         """Rows understood, levelled and held against the rules."""
-        levelled = [self._level(raw) for raw in rows]
+        levelled = self._level(rows)
         validation = self.settings.validation
         formed = [row for row in levelled if isinstance(row, PreparedRow)]
         looks = iter(look_at(formed, validation.min_distinct_ngrams))
@@ -106,11 +107,15 @@ class Judge:
             for row in levelled
         ]
 
-    def _level(self, raw: RawRow) -> PreparedRow | Rejected:
-        candidate = self.parser.parse(raw)
-        if isinstance(candidate, Rejected):
-            return candidate
-        return normalize_row(candidate, self.settings.validation.max_chars)
+    def _level(self, rows: Sequence[RawRow]) -> list[PreparedRow | Rejected]:
+        parsed = [self.parser.parse(raw) for raw in rows]
+        understood = [one for one in parsed if isinstance(one, Candidate)]
+        surveys = iter(survey([candidate.response for candidate in understood]))
+        max_chars = self.settings.validation.max_chars
+        return [
+            normalize_row(one, max_chars, next(surveys)) if isinstance(one, Candidate) else one
+            for one in parsed
+        ]
 
     def _search_benchmarks(self, rows: Sequence[PreparedRow]) -> list[tuple[Finding, ...]]:
         if not self.settings.decontamination.enabled:

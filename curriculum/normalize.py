@@ -13,6 +13,7 @@ import unicodedata
 import numpy as np
 
 from curriculum.candidates import Candidate, PreparedRow, refuse
+from curriculum.surveys import NOWHERE, UNKNOWN, Survey
 from curriculum.text_kernels import has_blank_ends
 from pipeline.records import Rejected
 from pipeline.student import THINK_CLOSE, THINK_OPEN
@@ -81,12 +82,15 @@ def _strip_lines(text: str) -> str:
     return text
 
 
-def normalize_row(candidate: Candidate, max_chars: int) -> PreparedRow | Rejected:
+def normalize_row(
+    candidate: Candidate, max_chars: int, seen: Survey = UNKNOWN
+) -> PreparedRow | Rejected:
     """Clean a candidate's texts and part its reasoning from its answer.
 
     Args:
         candidate: The row as its source has it.
         max_chars: Longer rows are run-aways; they are refused before any other work.
+        seen: What the response holds, as far as anybody looked.
     """
     question, user_text = candidate.question or "", candidate.user_text or ""
     response = candidate.response or ""
@@ -100,14 +104,15 @@ def normalize_row(candidate: Candidate, max_chars: int) -> PreparedRow | Rejecte
             candidate.row_id, STAGE, "runaway_length", f"{num_chars} characters, limit {max_chars}"
         )
     try:
-        row = _level(candidate, question, user_text, response)
+        row = _level(candidate, question, user_text, (response, seen))
     except UnicodeEncodeError as exc:
         return refuse(candidate.row_id, STAGE, "broken_unicode", exc.reason)
     if isinstance(row, Rejected):
         return row
     if THINK_OPEN in row.user_text or THINK_CLOSE in row.user_text:
         return refuse(candidate.row_id, STAGE, "think_tags_in_question")
-    for text in (row.user_text, row.thinking, row.answer):
+    wrote = (row.thinking, row.answer) if seen.may_hold_marks else ()
+    for text in (row.user_text, *wrote):
         mark = find_chat_mark(text)
         if mark:
             return refuse(candidate.row_id, STAGE, "chat_marks_in_text", f"holds {mark}")
@@ -119,9 +124,10 @@ def _is_missing(text: str) -> bool:
 
 
 def _level(
-    candidate: Candidate, question: str, user_text: str, response: str
+    candidate: Candidate, question: str, user_text: str, wrote: tuple[str, Survey]
 ) -> PreparedRow | Rejected:
-    parts = split_response(normalize_text(response))
+    response, seen = wrote
+    parts = _split_plain(response, seen) or split_response(normalize_text(response))
     if isinstance(parts, str):
         return refuse(candidate.row_id, STAGE, parts, response[:80])
     levelled = normalize_text(question)
@@ -131,7 +137,21 @@ def _level(
         user_text=levelled if user_text == question else normalize_text(user_text),
         thinking=parts[0],
         answer=parts[1],
+        may_fence_thinking=not seen.is_plain or NOWHERE < seen.fence < seen.closing,
     )
+
+
+def _split_plain(response: str, seen: Survey) -> tuple[str, str] | None:
+    """:func:`split_response` of a plain response with its tags in order, or nothing."""
+    if not seen.is_plain or seen.has_more_tags or not seen.opening < seen.closing:
+        return None
+    begin = 0
+    if seen.opening != NOWHERE:
+        if response[: seen.opening].strip():
+            return None
+        begin = seen.opening + len(THINK_OPEN)
+    answer = _unwrap_answer(response[seen.closing + len(THINK_CLOSE) :].strip())
+    return None if answer is None else (response[begin : seen.closing].strip(), answer)
 
 
 def find_chat_mark(text: str) -> str | None:

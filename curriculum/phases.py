@@ -18,7 +18,7 @@ from curriculum.figures import describe_phase
 from curriculum.planning import Plan, make_plan
 from curriculum.preparation import use_lock
 from curriculum.prepared import PreparedSource
-from curriculum.preparing import find_prepared, prepare_source, share_benchmarks
+from curriculum.preparing import find_prepared, index_benchmarks, prepare_source
 from curriculum.refusals import count_refused
 from curriculum.reworded import JudgedPair, judge_source
 from curriculum.selection import Selection, select_rows
@@ -74,10 +74,8 @@ def prepare_all(plan: Plan) -> dict[str, PreparedSource]:
         decontamination = plan.recipe.settings.curriculum.decontamination
         if decontamination.enabled and not plan.recipe.settings.benchmarks:
             console.warn("the recipe lists no [[benchmarks]]: nothing is decontaminated against")
-        with (
-            share_benchmarks(missing[0]),
-            open_executor(plan.recipe.settings.curriculum) as executor,
-        ):
+        index_benchmarks(plan.recipe)
+        with open_executor(plan.recipe.settings.curriculum) as executor:
             for preparation in missing:
                 found[preparation.source.name] = prepare_source(preparation, executor)
     return {name: source for name, source in found.items() if source is not None}

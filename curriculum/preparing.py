@@ -11,10 +11,8 @@ import gc
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from curriculum.earlier_parts import find_earlier_parts
@@ -24,7 +22,8 @@ from curriculum.preparation import PACKAGES, Preparation
 from curriculum.prepared import PreparedSource, read_counts, table_path, write_part
 from curriculum.sources.catalog import OpenedSource, RawRow, SourcePart
 from pipeline import console
-from pipeline.benchmarks import benchmark_inputs, load_benchmark_index, load_questions
+from pipeline.benchmark_index import load_benchmark_index, stored_index
+from pipeline.benchmarks import load_questions
 from pipeline.contamination import BenchmarkIndex
 from pipeline.hashing import code_version, content_hash
 from pipeline.manifest import MANIFEST, Manifest, check_balance, load_version
@@ -154,52 +153,30 @@ def _judge_of(preparation: Preparation) -> Judge:
 
 def _index_of(preparation: Preparation) -> BenchmarkIndex:
     """This process's index of benchmark items, the same for all sources."""
-    path = _tables_path(preparation)
-    if path.name not in _indexes:
+    settings = preparation.settings
+    key = content_hash([settings["benchmarks"], settings["decontamination"]])
+    if key not in _indexes:
         _indexes.clear()
-        stored = path if path.is_file() else None
-        _indexes[path.name] = load_benchmark_index(preparation.source.recipe, stored)
-    return _indexes[path.name]
+        _indexes[key] = load_benchmark_index(preparation.source.recipe)
+    return _indexes[key]
 
 
-@contextmanager
-def share_benchmarks(preparation: Preparation) -> Iterator[None]:
-    """Index the benchmark items once for all workers.
-
-    That takes seconds and leaves 100 MB behind, so a process of its own does it.
-    """
-    recipe, path = preparation.source.recipe, _tables_path(preparation)
+def index_benchmarks(recipe: Recipe) -> None:
+    """Index the benchmark items once for all workers, in a process that ends with its memory."""
     settings = recipe.settings.curriculum
     is_alone = settings.executor == "local" and settings.num_workers == 1
-    if recipe.settings.benchmarks and settings.decontamination.enabled and not is_alone:
+    if is_alone or not (recipe.settings.benchmarks and settings.decontamination.enabled):
+        return
+    if not stored_index(recipe).is_file():
         pool = PoolExecutor(1)
         try:
-            pool.run(store_benchmarks, preparation)
+            pool.run(_store_index, recipe)
         finally:
             pool.close()
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
 
 
-def store_benchmarks(preparation: Preparation) -> None:
-    """Index the benchmark items and store the tables; what a worker does."""
-    path = _tables_path(preparation)
-    if not path.is_file():
-        load_benchmark_index(preparation.source.recipe).store(path)
-
-
-def _tables_path(preparation: Preparation) -> Path:
-    settings = preparation.settings
-    key = content_hash(
-        {
-            "settings": [settings["benchmarks"], settings["decontamination"]],
-            "items": [ref.version for ref in benchmark_inputs(preparation.source.recipe)],
-            "code": code_version(*PACKAGES),
-        }
-    )
-    return preparation.root / f".benchmarks-{key}.npz"
+def _store_index(recipe: Recipe) -> None:
+    load_benchmark_index(recipe)
 
 
 def _describe(preparation: Preparation, files: list[dict[str, Any]]) -> Manifest:

@@ -71,6 +71,8 @@ def _may_be_foreign(texts: Sequence[str]) -> Bools:
 def _may_repeat(tails: Sequence[str], enough: float) -> Bools:
     from curriculum.text_kernels import count_tail_words
 
+    if enough <= 0:
+        return np.zeros(len(tails), bool)
     counts = np.zeros((len(tails), 2), np.int64)
     count_tail_words(*_join([t if t.isascii() else "" for t in tails]), TAIL_WORDS, counts)
     words, distinct = counts[:, 0], counts[:, 1]

@@ -28,6 +28,23 @@ _LEVEL = -3
 
 
 _TEXTS = ("prompt", "completion", "question")
+RECURRING_COLUMNS = (
+    "prompt.list.element.role",
+    "completion.list.element.role",
+    "source",
+    "source_revision",
+    "licence",
+    "domain",
+    "difficulty",
+    *(
+        f"provenance.{name}"
+        for name in ("teacher", "source_dataset", "source_split", "source_file")
+    ),
+    "provenance.level",
+    "provenance.concepts.list.element",
+    "provenance.verdicts.list.element",
+)
+"""Parquet columns whose values recur; the rest is numbers, keys and long texts."""
 _FIELDS_SCHEMA = pa.schema([field for field in ROW_SCHEMA if field.name not in _TEXTS])
 """The short columns."""
 

@@ -136,3 +136,111 @@ def find_foreign(data: UInt8s, spans: Int64s, flags: UInt8s) -> None:
                 continue
             flags[row] = 1
             break
+
+
+_BLOCK = 64
+_OPENING = np.frombuffer(b"<think>", np.uint8)
+_CLOSING = np.frombuffer(b"</think>", np.uint8)
+_FENCE = np.frombuffer(b"```", np.uint8)
+
+
+@compiled
+def _begins(data: UInt8s, place: int, end: int, word: UInt8s) -> bool:
+    """Whether a word stands at a place."""
+    if place + len(word) > end:
+        return False
+    same = True
+    for index in range(len(word)):
+        same &= data[place + index] == word[index]
+    return same
+
+
+@compiled
+def _is_harmless(data: UInt8s, place: int) -> bool:
+    """Whether the character that begins here is no blank, invisible or changed by NFC.
+
+    Knows punctuation, Latin-1, Greek, arrows, mathematical signs and boxes; any other may be
+    harmless too, and is looked at elsewhere.
+    """
+    lead, second, third = int(data[place]), int(data[place + 1]), int(data[place + 2])
+    if lead == 0xC2:
+        return 0xA1 <= second != 0xAD
+    if lead == 0xC3 or lead == 0xCF:
+        return True
+    if lead == 0xCE:
+        return second >= 0x91
+    if lead != 0xE2:
+        return False
+    if second == 0x80:
+        return 0x90 <= third <= 0xA7 or 0xB0 <= third <= 0xBE
+    if second == 0x81:
+        return third >= 0xB0
+    if second == 0x84:
+        return third != 0xA6 and third != 0xAA and third != 0xAB
+    return second == 0x82 or 0x85 <= second <= 0x8B or 0x94 <= second <= 0x97
+
+
+@compiled
+def _needs_look(data: UInt8s, place: int) -> bool:
+    """Whether a block holds anything that is looked for; without a branch, many at a time."""
+    found = False
+    for index in range(place, place + _BLOCK):
+        byte = data[index]
+        found |= (byte == 60) | (byte == 96) | (byte == 13) | (byte == 0) | (byte >= 128)
+    return found
+
+
+@compiled
+def _has_blank_before_end(data: UInt8s, start: int, end: int) -> bool:
+    """Whether any blank stands before a line's end."""
+    found = False
+    for place in range(start + 1, end):
+        before = data[place - 1]
+        blank = (before == 32) | ((before >= 9) & (before != 10) & (before <= 13))
+        found |= (data[place] == 10) & (blank | ((before >= 28) & (before <= 31)))
+    return found
+
+
+@compiled
+def survey_texts(data: UInt8s, spans: Int64s, found: Int64s) -> None:
+    """What texts hold, see :class:`curriculum.surveys.Survey`.
+
+    Args:
+        data: All texts as UTF-8, and a block's length more.
+        spans: Where each begins and ends.
+        found: Written: whether it is plain, whether it may hold marks, the places of the first
+            opening and closing tag and of the first fence (-1: none), whether there are more tags.
+    """
+    for row in range(len(spans)):
+        start, end = spans[row, 0], spans[row, 1]
+        plain, marks, more = not _has_blank_before_end(data, start, end), False, False
+        opening, closing, fence = -1, -1, -1
+        # Bytes that begin no character: a place in bytes less these is one in characters.
+        tails = 0
+        block = start
+        while block < end:
+            stop = min(block + _BLOCK, end)
+            if _needs_look(data, block):
+                for place in range(block, stop):
+                    byte = data[place]
+                    if byte == 60:
+                        if _begins(data, place, end, _OPENING):
+                            more |= opening >= 0
+                            opening = place - start - tails if opening < 0 else opening
+                        elif _begins(data, place, end, _CLOSING):
+                            more |= closing >= 0
+                            closing = place - start - tails if closing < 0 else closing
+                        elif place + 1 < end:
+                            marks |= data[place + 1] == 124 or data[place + 1] == 0xEF
+                    elif byte == 96:
+                        if fence < 0 and _begins(data, place, end, _FENCE):
+                            fence = place - start - tails
+                    elif byte == 13 or byte == 0:
+                        plain = False
+                    elif byte >= 0xC0:
+                        plain &= _is_harmless(data, place)
+                    elif byte >= 128:
+                        tails += 1
+            block = stop
+        found[row, 0], found[row, 1], found[row, 5] = plain, marks, more
+        found[row, 2], found[row, 3], found[row, 4] = opening, closing, fence

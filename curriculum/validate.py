@@ -128,7 +128,7 @@ def check_code(row: PreparedRow, settings: ValidationSettings) -> tuple[str, str
     rule = row.candidate.code_rule
     if rule == "none":
         return None
-    if rule == "strict" and "```" in row.thinking:
+    if rule == "strict" and row.may_fence_thinking and "```" in row.thinking:
         return "fence_in_thinking", "a code fence inside the reasoning"
     blocks = read_blocks(row.answer)
     if blocks is None:

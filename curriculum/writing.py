@@ -23,7 +23,7 @@ from curriculum.mixing import make_copy_id
 from curriculum.prepared import Places, gather_rows
 from curriculum.refusals import RefusalWriter
 from curriculum.selection import Selection
-from curriculum.stored_rows import ROW_SCHEMA
+from curriculum.stored_rows import RECURRING_COLUMNS, ROW_SCHEMA
 from pipeline.errors import ManifestMismatch
 from pipeline.hashing import content_hash
 from pipeline.stages import Batch, Stage, WrittenBatch, staged_path
@@ -126,7 +126,7 @@ def write_shard(task: ShardTask) -> None:
     Raises:
         ManifestMismatch: A prepared source holds other rows than its tables say.
     """
-    with open_parquet(task.path, ROW_SCHEMA) as writer:
+    with open_parquet(task.path, ROW_SCHEMA, RECURRING_COLUMNS) as writer:
         for start in range(0, len(task.ids), ROW_GROUP_ROWS):
             end = min(start + ROW_GROUP_ROWS, len(task.ids))
             table = gather_rows(task.places.slice(start, end))

@@ -31,8 +31,8 @@ from pipeline.benchmark_rows import (
     iterate_rows,
 )
 from pipeline.benchmark_sources import Located, file_content_sha256, locate
-from pipeline.contamination import BenchmarkIndex, ItemText
 from pipeline.errors import GateRefused, SourceError
+from pipeline.item_texts import ItemText
 from pipeline.livecodebench import is_in_window, iterate_stored, read_stored_tests
 from pipeline.manifest import InputRef
 from pipeline.settings.benchmarks import BenchmarkSettings, Grader, ReadingSettings
@@ -96,20 +96,6 @@ def load_benchmark_items(recipe: Recipe) -> list[ItemText]:
         for settings in recipe.settings.benchmarks
         for item in load_questions(recipe, settings)
     ]
-
-
-def load_benchmark_index(recipe: Recipe, stored: Path | None = None) -> BenchmarkIndex:
-    """The items of all ``[[benchmarks]]`` of a recipe, ready to be searched for.
-
-    Args:
-        recipe: Names the files.
-        stored: Tables that an index of the same recipe stored.
-
-    Raises:
-        SourceError: A benchmark's file cannot be read.
-    """
-    items = load_benchmark_items(recipe)
-    return BenchmarkIndex(items, recipe.settings.curriculum.decontamination, stored)
 
 
 def benchmark_inputs(recipe: Recipe) -> list[InputRef]:

@@ -122,7 +122,7 @@ class BenchmarkIndex:
         self._scanner = Scanner(tables)
 
     def store(self, path: Path) -> None:
-        """Write the tables for other processes."""
+        """Write the tables to a file, for other processes."""
         self._scanner.store(path)
 
     def __len__(self) -> int:

@@ -5,9 +5,10 @@ Memory: about 1 KB an item, besides 2 MB for the words of ordinary problems.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,11 @@ from pipeline.contamination_twins import MANY_RARE_NUMBERS
 from pipeline.ordinary_words import WEIGHTLESS, describe_words, is_run, ordinary_words, spell
 from pipeline.problem_features import open_fractions, shares, weight_of
 from pipeline.settings.decontamination import DecontaminationSettings
-from pipeline.store import atomic_path
 from pipeline.word_forms import VARIABLE, content_form, stop_words, variables
 from pipeline.word_hashes import WordHashes, hash_tokens, hash_words
 
 if TYPE_CHECKING:
-    from pipeline.kernels.problem_words import Table
+    from pipeline.kernels.problem_words import Front, Table
 
 UInt8s = npt.NDArray[np.uint8]
 Int32s = npt.NDArray[np.int32]
@@ -111,6 +111,16 @@ class Scanner:
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
+        # Written by every scan, so each thread has its own.
+        self._own = threading.local()
+
+    def _front(self) -> Front:
+        from pipeline.kernels.problem_words import make_front
+
+        if not hasattr(self._own, "front"):
+            self._own.front = make_front()
+        front: Front = self._own.front
+        return front
 
     def store(self, path: Path) -> None:
         """Write the tables to a file."""
@@ -119,7 +129,7 @@ class Scanner:
             values = getattr(self._tables, field.name)
             arrays[field.name] = len(values)
             arrays |= {f"{field.name}-{n}": value for n, value in enumerate(values)}
-        with atomic_path(path) as temporary, temporary.open("wb") as handle:
+        with path.open("wb") as handle:
             np.savez(handle, **arrays)
 
     def scan(self, texts: Sequence[str]) -> list[list[int]]:
@@ -131,7 +141,8 @@ class Scanner:
         words, tables = hash_words([open_fractions(text) for text in texts]), self._tables
         rules = items.Rules(*tables.rules)
         known = Words(*tables.words)
-        levelled = level(words.hashes, words.kinds, words.offsets, known, rules.ngram)
+        text = (words.hashes, words.kinds, words.offsets)
+        levelled = level(text, known, self._front(), rules.ngram)
         places, entries = items.scan(
             (words.hashes, words.offsets),
             levelled,
@@ -186,11 +197,12 @@ def _least_shared(weight: float, marks: Sequence[tuple[float, float]]) -> float:
 def _index_grams(
     hashes: WordHashes, known: tuple[Any, ...], ngram: int
 ) -> tuple[tuple[Any, ...], Postings, Int32s]:
-    from pipeline.kernels.problem_words import Words, level
+    from pipeline.kernels.problem_words import Words, level, make_front
 
     numbers: dict[int, int] = {}
     by_entry: list[list[int]] = []
-    levelled = level(hashes.hashes, hashes.kinds, hashes.offsets, Words(*known), ngram)
+    text = (hashes.hashes, hashes.kinds, hashes.offsets)
+    levelled = level(text, Words(*known), make_front(), ngram)
     for start, end in pairwise(levelled.offsets.tolist()):
         grams = levelled.grams[start : max(start, end - ngram + 1)]
         distinct = dict.fromkeys(grams.tolist())
@@ -291,17 +303,17 @@ def _make_filter(keys: UInt64s) -> UInt64s:
 
 def _invert(lists: Sequence[Sequence[int]], size: int) -> Postings:
     """For each number, the places of the lists that hold it."""
-    places: list[list[int]] = [[] for _ in range(size)]
-    for place, numbers in enumerate(lists):
-        for number in numbers:
-            places[number].append(place)
-    return _concatenate(places)
+    offsets, numbers = _concatenate(lists)
+    places = np.repeat(np.arange(len(lists), dtype=np.int32), np.diff(offsets))
+    begins = np.zeros(size + 1, np.int64)
+    np.cumsum(np.bincount(numbers, minlength=size), out=begins[1:])
+    return begins, places[np.argsort(numbers, kind="stable")]
 
 
 def _concatenate(lists: Sequence[Sequence[int]]) -> Postings:
     offsets = np.zeros(len(lists) + 1, np.int64)
     np.cumsum([len(numbers) for numbers in lists], out=offsets[1:])
-    return offsets, np.array([number for numbers in lists for number in numbers], np.int32)
+    return offsets, np.fromiter(chain.from_iterable(lists), np.int32, offsets[-1])
 
 
 def _index_short(entries: Sequence[Entry], hashes: WordHashes) -> tuple[tuple[Any, ...], Int32s]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.hashing import code_version
+from pipeline.machine_cache import keep, kept_path
 from pipeline.problem_features import formula_part, shares
-from pipeline.store import atomic_path, cache_folder
 from pipeline.word_forms import VARIABLE, is_variable, spellings
 from pipeline.word_hashes import hash_tokens
 
@@ -73,22 +74,19 @@ def spell(features: Iterable[str]) -> dict[str, str]:
 @cache
 def ordinary_words() -> WordArrays:
     """All usual spellings of the words that ordinary problems hold."""
-    path = cache_folder() / f"ordinary-words-{code_version('pipeline')}.npz"
+    path = kept_path("ordinary-words", code_version("pipeline"))
     if path.is_file():
         with np.load(path) as stored:
             return WordArrays(**{field.name: stored[field.name] for field in fields(WordArrays)})
     numbers = {feature: number for number, feature in enumerate(shares())}
     found = describe_words(spell(numbers), numbers)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for old in path.parent.glob("ordinary-words-*.npz"):
-            old.unlink(missing_ok=True)
-        with atomic_path(path) as temporary, temporary.open("wb") as handle:
-            np.savez(handle, **{field.name: getattr(found, field.name) for field in fields(found)})
-    except OSError:
-        # Nowhere to keep it (a read-only home): the next process works it out again.
-        return found
+    keep(path, lambda to: _write(to, found))
     return found
+
+
+def _write(path: Path, words: WordArrays) -> None:
+    with path.open("wb") as handle:
+        np.savez(handle, **{field.name: getattr(words, field.name) for field in fields(words)})
 
 
 def is_run(word: str) -> bool:

@@ -83,7 +83,10 @@ def question_keys(texts: Sequence[str]) -> list[str]:
 
 def _is_plain(text: str) -> bool:
     """Whether no instruction can stand in a text, and no letter outside ASCII."""
-    return text.isascii() and not any(needed in text.lower() for _, needed in _INSTRUCTIONS)
+    if not text.isascii():
+        return False
+    lower = text.lower()
+    return not any(needed in lower for _, needed in _INSTRUCTIONS)
 
 
 def _hash(data: bytes) -> str:

@@ -178,6 +178,10 @@ def is_variable(token: str) -> bool:
 @lru_cache(maxsize=65536)
 def content_form(token: str) -> str:
     """The form of a number or of a word that carries meaning; empty for everything else."""
+    return _content_form(token)
+
+
+def _content_form(token: str) -> str:
     if token in OPERATORS or is_variable(token):
         return ""
     if token[0].isdigit():
@@ -195,7 +199,8 @@ def spellings(form: str) -> list[str]:
     tokens = {form, *_spelled_out().get(form, ())}
     tokens.update(form + ending for ending in _ENDINGS)
     tokens.update(form + form[-1] + ending for ending in ("ed", "ing"))
-    return sorted(token for token in tokens if content_form(token) == form)
+    # Each is asked for once, so a cache would only forget what texts ask for.
+    return sorted([token for token in tokens if _content_form(token) == form])
 
 
 @cache

@@ -17,7 +17,8 @@ from threading import Lock
 
 import numpy as np
 
-from pipeline.benchmarks import benchmark_inputs, load_benchmark_index
+from pipeline.benchmark_index import load_benchmark_index
+from pipeline.benchmarks import benchmark_inputs
 from pipeline.contamination import Match, find_in_row
 from pipeline.manifest import Version
 from pipeline.near_duplicates import NearDuplicate, find_near_duplicates

@@ -21,7 +21,8 @@ from functools import partial
 
 import numpy as np
 
-from pipeline.benchmarks import benchmark_inputs, load_benchmark_index
+from pipeline.benchmark_index import load_benchmark_index
+from pipeline.benchmarks import benchmark_inputs
 from pipeline.contamination import BenchmarkIndex, find_in_row
 from pipeline.errors import ConfigError
 from pipeline.hashing import derive_seed, file_sha256

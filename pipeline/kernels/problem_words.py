@@ -25,13 +25,25 @@ SAYS = 2
 MOST_VARIABLES = 3
 _WORD, _NUMBER, _SIGN = 0, 1, 2
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-_FRONT = 1 << 12
+_FRONT_BITS = 15
 
 Table = tuple[UInt64s, Int32s]
 """Open addressing: keys (0 where free) and values; a power of two long."""
 Front = tuple[UInt64s, UInt64s, Int32s, UInt8s]
 """Words met last: hash, form, feature and part. Texts say the same few thousand words again and
-again, and these arrays stay in the processor's cache, which the table of a million does not."""
+again, and these 700 kB stay in the processor's cache, which the table of a million does not. Kept
+from one call to the next; a front goes with one set of words."""
+
+
+def make_front() -> Front:
+    """An empty front."""
+    size = 1 << _FRONT_BITS
+    return (
+        np.zeros(size, np.uint64),
+        np.zeros(size, np.uint64),
+        np.zeros(size, np.int32),
+        np.zeros(size, np.uint8),
+    )
 
 
 class Words(NamedTuple):
@@ -125,7 +137,7 @@ def write_grams(forms: UInt64s, n: int, out: UInt64s) -> None:
 @compiled
 def _fetch(word: np.uint64, kind: int, words: Words, front: Front) -> int:
     """Place in the front of what a word means, read from the table if it is not there."""
-    place = int(word >> np.uint64(52))
+    place = int(word >> np.uint64(64 - _FRONT_BITS))
     # A number and a word of equal hash mean different things when they are unknown.
     key = word ^ np.uint64(kind)
     if front[0][place] == key:
@@ -168,22 +180,17 @@ def _level_text(
 
 
 @compiled
-def level(hashes: UInt64s, kinds: UInt8s, offsets: Int64s, words: Words, n: int) -> Levelled:
+def level(texts: tuple[UInt64s, UInt8s, Int64s], words: Words, front: Front, n: int) -> Levelled:
     """What all words of all texts mean.
 
     Args:
-        hashes: Of all words.
-        kinds: Word, number or operator.
-        offsets: Where each text begins, and where the last ends.
+        texts: Hashes of all words; whether each is a word, a number or an operator; where each text
+            begins, and where the last ends.
         words: What is known.
+        front: Of these words; written.
         n: Words of an n-gram.
     """
-    front = (
-        np.zeros(_FRONT, np.uint64),
-        np.zeros(_FRONT, np.uint64),
-        np.zeros(_FRONT, np.int32),
-        np.zeros(_FRONT, np.uint8),
-    )
+    hashes, kinds, offsets = texts
     room = MOST_VARIABLES * len(hashes)
     forms, grams = np.empty(room, np.uint64), np.empty(room, np.uint64)
     features, ends = np.empty(room, np.int32), np.empty(room, np.int32)

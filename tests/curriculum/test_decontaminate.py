@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.benchmark_index import load_benchmark_index, stored_index
 from pipeline.contamination import BenchmarkIndex, ItemText, find_in_row
 from pipeline.settings.decontamination import DecontaminationSettings
+from pipeline.settings.recipe import load_recipe
 
 LONG = (
     "A bookshop sells $\\frac{3}{4}$ of its 240 copies of a novel in the first week and "
@@ -134,3 +136,39 @@ def test_a_stored_index_finds_the_same(tmp_path: Path) -> None:
     asked = [*texts, texts[0].replace("12", "13"), f"First: {texts[1]} Then: {texts[2]}", "Why?"]
     assert made.find_in_texts(asked) == read.find_in_texts(asked)
     assert any(made.find_in_texts(asked))
+
+
+def test_an_index_of_many_items_is_kept_and_a_damaged_one_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    words = [
+        "ships",
+        "crates",
+        "melons",
+        "lamps",
+        "rivers",
+        "stones",
+        "wheels",
+        "pages",
+        "doors",
+        "boats",
+    ]
+    rows = [
+        {"id": str(n), "question": f"How many {words[n % 10]} have {n} {words[n // 10 % 10]}?"}
+        for n in range(500)
+    ]
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    entry = {"name": "b", "path": "items.jsonl", "domain": "math", "answer_field": ""}
+    fields = "\n".join(f"{key} = {json.dumps(value)}" for key, value in entry.items())
+    (tmp_path / "recipe.toml").write_text(f'name = "r"\n[[benchmarks]]\n{fields}\n')
+    recipe = load_recipe(str(tmp_path / "recipe.toml"))
+    asked = [row["question"] for row in rows[:20]] + ["How many doors have 7 wheels, then?"]
+
+    made = load_benchmark_index(recipe).find_in_texts(asked)
+    kept = stored_index(recipe)
+    assert kept.is_file()
+    assert load_benchmark_index(recipe).find_in_texts(asked) == made
+    kept.write_bytes(b"torn")
+    assert load_benchmark_index(recipe).find_in_texts(asked) == made
+    assert kept.stat().st_size > 1000, "the damaged one is replaced"

@@ -1,0 +1,62 @@
+"""What long texts hold, many texts at once: most have nothing that a rule has to look for.
+
+A response is fifteen thousand characters; each question asked of it alone ("is there a carriage
+return?", "where is the closing tag?") reads all of them. One compiled pass answers all questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+NOWHERE = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What one text holds; places are in characters of the text as it came."""
+
+    is_plain: bool = False
+    """Whether normalising can only strip both ends; an unsure case is not plain."""
+    may_hold_marks: bool = True
+    """Whether a chat format's mark may be in it."""
+    opening: int = NOWHERE
+    """Of the first ``<think>`` of a plain text."""
+    closing: int = NOWHERE
+    """Of the first ``</think>`` of a plain text."""
+    fence: int = NOWHERE
+    """Of the first code fence of a plain text."""
+    has_more_tags: bool = False
+    """Whether a second opening or closing tag is in a plain text."""
+
+
+UNKNOWN = Survey()
+"""Of a text that nobody looked at."""
+
+
+def survey(texts: Sequence[str | None]) -> list[Survey]:
+    """What each text holds; :data:`UNKNOWN` for none, and for one that is no Unicode."""
+    from curriculum.text_kernels import survey_texts
+
+    pieces = [_encode(text) for text in texts]
+    ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
+    starts = ends - np.array([len(piece) for piece in pieces], np.int64)
+    found = np.zeros((len(texts), 6), np.int64)
+    data = np.frombuffer(b"".join([*pieces, bytes(64)]), np.uint8)
+    survey_texts(data, np.stack([starts, ends], axis=1), found)
+    return [
+        Survey(bool(plain), bool(marks), opening, closing, fence, bool(more)) if piece else UNKNOWN
+        for piece, (plain, marks, opening, closing, fence, more) in zip(
+            pieces, found.tolist(), strict=True
+        )
+    ]
+
+
+def _encode(text: str | None) -> bytes:
+    try:
+        return (text or "").encode()
+    except UnicodeEncodeError:
+        # Half a surrogate pair: normalising refuses it by name.
+        return b""
