@@ -28,7 +28,12 @@ from evaluation.code_grading_compare import (
     result_matches,
 )
 from evaluation.code_grading_names import imports_for
-from evaluation.code_grading_reference import ReferenceResults, compute_reference, reference_key
+from evaluation.code_grading_reference import (
+    ReferenceResults,
+    compute_reference,
+    reference_key,
+    reference_setup,
+)
 from pipeline.benchmark_items import ProgramTests
 from pipeline.errors import SourceError
 from promptcot.verification import plain_values
@@ -153,7 +158,9 @@ class ProgramGrader:
 
     def _grade_check(self, program: str, tests: ProgramTests) -> CodeResult:
         limits = self._limits(tests, total_s=0.0)
-        answer = answer_setup(program, tests.entry_point, prompt=tests.prompt)
+        # Without a prompt there is none whose imports an answer could rely on.
+        preamble = "" if tests.prompt else imports_for(program)
+        answer = answer_setup(program, tests.entry_point, prompt=tests.prompt, preamble=preamble)
         check = answer_setup(tests.check, tests.entry_point, prompt=tests.prompt)
         try:
             return grade_by_check(self._sandbox, answer, check, limits)
@@ -167,7 +174,7 @@ class ProgramGrader:
         calls = self._references.get(
             reference_key(tests), lambda: compute_reference(self._sandbox, tests, limits)
         )
-        setup = answer_setup(program, tests.entry_point, prompt=tests.prompt)
+        setup = reference_setup(program, tests, prompt=tests.prompt)
 
         def matches(arguments: str, expected: Any, found: Any) -> bool:
             if tests.entry_point == "find_zero":

@@ -35,15 +35,29 @@ class Call:
 
 
 def answer_setup(
-    program: str, entry_point: str, *, prompt: str = "", preamble: str = ""
+    program: str,
+    entry_point: str,
+    *,
+    prompt: str = "",
+    preamble: str = "",
+    digest_over: int = 0,
 ) -> dict[str, str]:
-    """What the sandbox is told about a function that is to be called."""
+    """What the sandbox is told about a function that is to be called.
+
+    Args:
+        program: Source that restates the prompt's function or continues the prompt.
+        entry_point: Name of the function, or of a method of ``Solution``.
+        prompt: Source before the function's body.
+        preamble: Source that is executed first.
+        digest_over: Characters of a result beyond which its digest comes back.
+    """
     return {
         "role": "answer",
         "program": program,
         "entry_point": entry_point,
         "prompt": prompt,
         "preamble": preamble,
+        "digest_over": str(digest_over),
     }
 
 
@@ -90,7 +104,7 @@ def run_calls(session: CallSession, calls: Iterable[Call]) -> Iterator[tuple[Cal
             if run.status != "ok":
                 return
             bytes_ahead -= len(first.arguments)
-        session.send(f"[{call.arguments},{{\"dict\":[]}}]")
+        session.send(f'[{call.arguments},{{"dict":[]}}]')
         waiting.append(call)
         bytes_ahead += len(call.arguments)
     while waiting:

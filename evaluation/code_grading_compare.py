@@ -12,14 +12,16 @@ from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from promptcot.verification.plain_values import canonical_text, digest_of, is_floats
+
 _RELATIVE = 1e-7
 _FLOAT_TOLERANCE = 1e-6
 
 
-_CONTENTS: dict[str, type] = {
-    "int": str, "bytes": str, "opaque": str, "tuple": list, "set": list, "frozenset": list,
-    "dict": list, "iterator": list, "range": list, "complex": list,
-}  # fmt: skip
+_CONTENTS: dict[str, Any] = {
+    **dict.fromkeys(("int", "bytes", "opaque", "digest"), str),
+    **dict.fromkeys(("tuple", "set", "frozenset", "dict", "iterator", "range", "complex"), list),
+}
 
 
 def parse_result(text: str) -> Any:
@@ -40,7 +42,7 @@ def _validate(tree: Any) -> None:
             _validate(item)
     elif isinstance(tree, dict):
         ((name, content),) = tree.items()
-        if not isinstance(content, _CONTENTS.get(name, ())):
+        if name not in _CONTENTS or not isinstance(content, _CONTENTS[name]):
             raise ValueError(f"not an encoded value: {str(tree)[:80]}")
         if name == "int":
             int(content, 16)
@@ -84,7 +86,8 @@ def result_matches(expected: Any, found: Any) -> bool:
     """LiveCodeBench's rule: equal as in Python, and a tuple is taken for a list.
 
     Args:
-        expected: Parsed line of the expected value, like ``found``.
+        expected: Parsed line of the expected value.
+        found: Parsed line of the result.
     """
     if isinstance(found, dict) and "tuple" in found:
         found = found["tuple"]
@@ -99,7 +102,7 @@ def result_is_close(expected: Any, found: Any, atol: float) -> bool:
     """
     if same_value(expected, found):
         return True
-    if atol == 0 and _is_floats(expected):
+    if atol == 0 and is_floats(expected):
         atol = _FLOAT_TOLERANCE
     return atol != 0 and _type_of(expected) is _type_of(found) and _all_close(expected, found, atol)
 
@@ -110,6 +113,7 @@ def is_root(coefficients: Sequence[Any], found: Any, atol: float) -> bool:
     Args:
         coefficients: Of the polynomial, the constant first.
         found: Parsed line of the result.
+        atol: Largest absolute value of the polynomial there.
     """
     number = _number(found)
     if number is None:
@@ -118,11 +122,13 @@ def is_root(coefficients: Sequence[Any], found: Any, atol: float) -> bool:
         value = sum(c * math.pow(number, power) for power, c in enumerate(coefficients))
     except (OverflowError, ValueError):
         return False
-    return abs(value) <= atol
+    return bool(abs(value) <= atol)
 
 
 def same_value(expected: Any, found: Any) -> bool:
     """Python's ``==`` on parsed lines: numbers by value, containers by type and content."""
+    if _is_digest(expected) or _is_digest(found):
+        return _digest(expected) == _digest(found)
     first, second = _number(expected), _number(found)
     if first is not None or second is not None:
         return first is not None and second is not None and first == second
@@ -133,47 +139,33 @@ def same_value(expected: Any, found: Any) -> bool:
     if not isinstance(found, dict):
         return False
     ((name, content),), ((other, found_content),) = expected.items(), found.items()
-    if name in ("set", "frozenset"):
-        return other in ("set", "frozenset") and _keys(content) == _keys(found_content)
-    if name == "dict":
-        return other == "dict" and _same_dicts(content, found_content)
+    if name in _UNORDERED:
+        # As texts, not in a hash table: numbers can be chosen so that their hashes collide.
+        return _UNORDERED[name] == _UNORDERED.get(other) and (
+            canonical_text(expected) == canonical_text(found)
+        )
     if name == "tuple":
         return other == "tuple" and _same_items(content, found_content)
     return name not in ("opaque", "iterator") and name == other and bool(content == found_content)
 
 
+_UNORDERED = {"set": "set", "frozenset": "set", "dict": "dict"}
+
+
+def _is_digest(tree: Any) -> bool:
+    return isinstance(tree, dict) and "digest" in tree
+
+
+def _digest(tree: Any) -> str:
+    return str(tree["digest"]) if _is_digest(tree) else digest_of(tree)
+
+
 def _same_items(expected: list[Any], found: list[Any]) -> bool:
-    return len(expected) == len(found) and all(map(same_value, expected, found))
-
-
-def _same_dicts(expected: list[Any], found: list[Any]) -> bool:
-    wanted, got = _by_key(expected), _by_key(found)
-    return len(wanted) == len(got) and all(
-        key == other and same_value(value, other_value)
-        for (key, value), (other, other_value) in zip(wanted, got, strict=True)
-    )
-
-
-def _by_key(pairs: list[Any]) -> list[tuple[str, Any]]:
-    # Sorted texts, not a hash table: numbers can be chosen so that their hashes collide.
-    return sorted(((_key(key), value) for key, value in pairs), key=lambda pair: pair[0])
-
-
-def _keys(items: list[Any]) -> list[str]:
-    return sorted(map(_key, items))
-
-
-def _key(tree: Any) -> str:
-    """A text that is the same for equal hashable values."""
-    number = _number(tree)
-    if number is not None:
-        whole = isinstance(number, int) or number.is_integer()
-        return hex(int(number)) if whole else repr(number)
-    if isinstance(tree, dict):
-        ((name, content),) = tree.items()
-        inner = _keys(content) if name in ("set", "frozenset") else [_key(part) for part in content]
-        return json.dumps([name, inner])
-    return json.dumps(tree)
+    if len(expected) != len(found):
+        return False
+    if {int, float, str}.issuperset(map(type, expected)):
+        return bool(expected == found)
+    return all(map(same_value, expected, found))
 
 
 def _number(tree: Any) -> int | float | None:
@@ -182,14 +174,6 @@ def _number(tree: Any) -> int | float | None:
     if isinstance(tree, dict) and "int" in tree:
         return int(tree["int"], 16)
     return None
-
-
-def _is_floats(tree: Any) -> bool:
-    if isinstance(tree, dict):
-        tree = tree.get("tuple")
-    if isinstance(tree, list):
-        return bool(tree) and all(isinstance(item, float) for item in tree)
-    return isinstance(tree, float)
 
 
 def _type_of(tree: Any) -> object:

@@ -18,6 +18,9 @@ from promptcot.verification.sandbox import Limits, Sandbox
 
 Calls = tuple[Call, ...]
 
+_DIGEST_OVER = 1 << 14
+"""Characters: the results of HumanEval+ are 290 MB as text, nearly all in a few long ones."""
+
 
 class ReferenceResults:
     """The calls of problems with what their references return, the most recently used ones kept.
@@ -71,6 +74,13 @@ def reference_key(tests: ProgramTests) -> str:
     return hashlib.sha256(json.dumps(parts).encode("ascii")).hexdigest()
 
 
+def reference_setup(program: str, tests: ProgramTests, *, prompt: str = "") -> dict[str, str]:
+    """How a reference or an answer that is held against it is called."""
+    # Digests cannot be compared with a tolerance.
+    digest_over = _DIGEST_OVER if tests.atol == 0 else 0
+    return answer_setup(program, tests.entry_point, prompt=prompt, digest_over=digest_over)
+
+
 def compute_reference(sandbox: Sandbox, tests: ProgramTests, limits: Limits) -> Calls:
     """The inputs that keep the contract, and what the reference returns for each.
 
@@ -82,13 +92,13 @@ def compute_reference(sandbox: Sandbox, tests: ProgramTests, limits: Limits) -> 
     calls = [Call(plain_values.encode(arguments)) for arguments in _read_inputs(where, tests)]
     if tests.contract.strip():
         guard = tests.prompt + tests.contract
-        outcomes = _outcomes(sandbox, guard, tests.entry_point, calls, limits)
+        outcomes = _outcomes(sandbox, reference_setup(guard, tests), calls, limits)
         calls = [
             call
             for call, outcome in zip(calls, outcomes, strict=False)
             if outcome.startswith('["value",')
         ]
-    outcomes = _outcomes(sandbox, tests.reference, tests.entry_point, calls, limits)
+    outcomes = _outcomes(sandbox, reference_setup(tests.reference, tests), calls, limits)
     if not calls or len(outcomes) != len(calls):
         raise SourceError(
             f"{where}: {len(outcomes)} of {len(calls)} inputs have a result",
@@ -121,14 +131,14 @@ def _read_inputs(where: str, tests: ProgramTests) -> list[list[object]]:
 
 
 def _outcomes(
-    sandbox: Sandbox, program: str, entry_point: str, calls: list[Call], limits: Limits
+    sandbox: Sandbox, setup: dict[str, str], calls: list[Call], limits: Limits
 ) -> list[str]:
     """The reply to each call, up to the first that ends the program."""
-    with sandbox.open_calls(answer_setup(program, entry_point), limits) as session:
+    with sandbox.open_calls(setup, limits) as session:
         failure = read_loaded(session)
         if failure is not None:
             raise SourceError(
-                f"reference of {entry_point!r} does not load: {failure.detail}",
+                f"reference of {setup['entry_point']!r} does not load: {failure.detail}",
                 hint="restore the benchmark's file",
             )
         runs = [run for _, run in run_calls(session, calls)]

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-from pipeline.benchmark_items import BenchmarkItem, MathGold
+from evaluation.code_grading import ProgramGrader
+from pipeline.benchmark_items import BenchmarkItem, MathGold, ProgramTests
 from pipeline.settings.evaluation import EvaluationSettings
 from pipeline.student import THINK_CLOSE, THINK_OPEN
-from promptcot.verification.code_tests import CodeGrader, extract_python
+from promptcot.verification.code_tests import extract_python
 from promptcot.verification.math_answers import MathGrader
 from promptcot.verification.math_boxes import extract_answer
 from promptcot.verification.math_text import MAX_CHARS
@@ -87,9 +88,9 @@ class AnswerGrader:
 
     def __init__(self, settings: EvaluationSettings, *, has_code: bool) -> None:
         self._math = MathGrader(num_workers=settings.num_workers)
-        self._code: CodeGrader | None = None
+        self._code: ProgramGrader | None = None
         if has_code:
-            self._code = CodeGrader(
+            self._code = ProgramGrader(
                 timeout_s=settings.code_timeout_s,
                 memory_limit_mib=settings.memory_limit_mib,
                 num_workers=settings.num_workers,
@@ -148,7 +149,7 @@ class AnswerGrader:
             if program is None:
                 grades[number] = Grade(False, "truncated" if entry.truncated else "no_code")
             else:
-                programs[number] = (program, _cases(entry.item))
+                programs[number] = (program, _tests(entry.item))
         results = self._code.grade(list(programs.values())) if self._code is not None else []
         for (number, (program, _)), result in zip(programs.items(), results, strict=True):
             reason = "correct" if result.passed else result.reason
@@ -165,7 +166,7 @@ def _gold(item: BenchmarkItem) -> MathGold:
     return item.gold
 
 
-def _cases(item: BenchmarkItem) -> list[dict[str, str]]:
+def _tests(item: BenchmarkItem) -> ProgramTests:
     if item.tests is None:
         raise ValueError(f"item {item.id!r} of benchmark {item.benchmark!r} has no tests")
-    return [dict(case) for case in item.tests.cases]
+    return item.tests

@@ -3,14 +3,18 @@
 Stdlib only, because the copy inside the sandbox runs alone. What a program returned becomes data of
 built-in types and nothing else: no class, method or comparison of the program comes along. Lists,
 numbers, texts, booleans and ``None`` are written as in JSON; everything else is an object with one
-key that names its type. What has no such form is an ``Opaque``, equal to nothing.
+key that names its type. What has no such form is an ``Opaque``, equal to nothing. A large value
+may be replaced by its digest, which is the same for equal values and can be had from them only.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-_SMALL = 1 << 63
+_SMALL = 1 << 10_000
+"""Integers beyond are written in hexadecimal: Python refuses to read 4,300 decimal digits."""
+_KEYS: Any = type({}.keys())
 _MOST_ITEMS = 1_000_000
 """Of an iterator, which may have no end."""
 
@@ -30,14 +34,67 @@ class Opaque:
     __hash__ = None  # type: ignore[assignment]
 
 
-def encode(value: object) -> str:
+def encode(value: object, *, digest_over: int = 0) -> str:
     """One line of ASCII.
+
+    Args:
+        value: Anything.
+        digest_over: Characters beyond which the digest is written, except of floats and lists of
+            nothing else, which may have to be compared with a tolerance; 0: never.
 
     Raises:
         RecursionError: The value is nested too deeply, or holds itself.
         MemoryError: It is too large.
     """
-    return json.dumps(_to_tree(value), separators=(",", ":"))
+    tree = _to_tree(value)
+    text = _write(tree)
+    if 0 < digest_over < len(text) and not is_floats(tree):
+        return _write({"digest": digest_of(tree)})
+    return text
+
+
+def _write(tree: Any) -> str:
+    return json.dumps(tree, separators=(",", ":"))
+
+
+def digest_of(tree: Any) -> str:
+    """SHA-256 of a form that is the same for equal values: 1, 1.0 and True are one."""
+    return hashlib.sha256(canonical_text(tree).encode("ascii")).hexdigest()
+
+
+def canonical_text(tree: Any) -> str:
+    """A text that is the same for equal values, from a parsed line."""
+    return _write(_canonical(tree))
+
+
+def _canonical(tree: Any) -> Any:
+    if isinstance(tree, bool):
+        return int(tree)
+    if isinstance(tree, float):
+        return _to_tree(int(tree)) if tree.is_integer() else tree
+    if isinstance(tree, list):
+        kinds = set(map(type, tree))
+        if kinds <= {int, str}:
+            return tree
+        if kinds <= {int, float}:
+            return [int(n) if type(n) is float and n.is_integer() else n for n in tree]
+        return [_canonical(item) for item in tree]
+    if isinstance(tree, dict):
+        ((name, content),) = tree.items()
+        content = _canonical(content)
+        if name in ("set", "frozenset", "dict"):
+            name, content = name.removeprefix("frozen"), sorted(content, key=_write)
+        return {name: content}
+    return tree
+
+
+def is_floats(tree: Any) -> bool:
+    """Whether a parsed value is a float, or a list or tuple of nothing else."""
+    if isinstance(tree, dict):
+        tree = tree.get("tuple")
+    if isinstance(tree, list):
+        return bool(tree) and set(map(type, tree)) == {float}
+    return isinstance(tree, float)
 
 
 def decode(text: str) -> Any:
@@ -62,13 +119,23 @@ def _to_tree(value: object) -> Any:
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, list):
-        return [_to_tree(item) for item in list.__iter__(value)]
+        return value if _is_plain(value) else [_to_tree(item) for item in list.__iter__(value)]
     for name, kind in _SEQUENCES.items():
         if isinstance(value, kind):
             return {name: [_to_tree(item) for item in kind.__iter__(value)]}
     if isinstance(value, dict):
         return {"dict": [[_to_tree(k), _to_tree(v)] for k, v in dict.items(value)]}
     return _rare_to_tree(value)
+
+
+def _is_plain(items: list[Any]) -> bool:
+    """Whether a list is what it would be turned into; most long ones are."""
+    if type(items) is not list:
+        return False
+    kinds = set(map(type, items))
+    if kinds <= {str}:
+        return True
+    return kinds <= {int, float} and min(items) > -_SMALL and max(items) < _SMALL
 
 
 _SEQUENCES: dict[str, Any] = {"tuple": tuple, "set": set, "frozenset": frozenset}
@@ -81,10 +148,10 @@ def _rare_to_tree(value: object) -> Any:
         return {"bytes": value.hex()}
     if isinstance(value, range):
         return {"range": [_to_tree(n) for n in (value.start, value.stop, value.step)]}
-    if isinstance(value, type({}.keys())):
-        return {"set": [_to_tree(item) for item in value]}
+    if isinstance(value, _KEYS):
+        return {"set": [_to_tree(key) for key in value]}
     if isinstance(value, Iterator):
-        items = []
+        items: list[Any] = []
         for item in value:
             items.append(_to_tree(item))
             if len(items) > _MOST_ITEMS:

@@ -15,7 +15,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -134,7 +134,7 @@ class Sandbox:
         *,
         limits: Limits | None = None,
         preamble: str = "",
-    ) -> Iterator[Execution]:
+    ) -> Generator[Execution]:
         """Run a program once per input, in one sandbox, reading each input when its turn comes.
 
         Closing the iterator ends the sandbox.
@@ -165,7 +165,8 @@ class Sandbox:
         """Start one process that plays a role of :mod:`promptcot.verification.sandbox_driver`.
 
         Args:
-            setup: ``role``, ``program``, ``prompt``, ``preamble`` and ``entry_point``.
+            setup: ``role``, ``program``, ``prompt``, ``preamble``, ``entry_point`` and
+                ``digest_over``.
             limits: Of each call.
 
         Raises:

@@ -19,6 +19,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn, TextIO
 
@@ -59,10 +60,12 @@ def run_answer(setup: dict[str, str], channel: Channel) -> None:
         channel.write(json.dumps(["not_loaded", *describe(exc)]))
         return
     channel.write('["loaded"]')
+    digest_over = int(setup["digest_over"])
     while line := channel.read():
         arguments, keywords = plain_values.decode(line)
         try:
-            reply = f'["value",{plain_values.encode(function(*arguments, **keywords))}]'
+            value = function(*arguments, **keywords)
+            reply = f'["value",{plain_values.encode(value, digest_over=digest_over)}]'
         except BaseException as exc:
             reply = json.dumps(["error", *describe(exc)])
         channel.write(reply)
@@ -96,9 +99,8 @@ def defines(program: str, name: str) -> bool:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             if node.name in (name, "Solution"):
                 return True
-        elif isinstance(node, ast.Assign):
-            if any(isinstance(to, ast.Name) and to.id == name for to in node.targets):
-                return True
+        elif isinstance(node, ast.Assign) and name in map(ast.unparse, node.targets):
+            return True
     return False
 
 
@@ -146,9 +148,9 @@ def run_check(setup: dict[str, str], channel: Channel) -> None:
 def read_outcome(line: str) -> Any:
     """What a call elsewhere returned, or raise what it raised."""
     outcome = json.loads(line)
-    if outcome[0] == "value":
-        return plain_values.from_tree(outcome[1])
-    raise_named(*outcome[1:])
+    if outcome[0] != "value":
+        raise_named(*outcome[1:])
+    return plain_values.from_tree(outcome[1])
 
 
 def raise_named(name: str, message: str) -> NoReturn:
@@ -156,7 +158,7 @@ def raise_named(name: str, message: str) -> NoReturn:
     kind = getattr(builtins, name, None)
     if isinstance(kind, type) and issubclass(kind, Exception):
         raise Exception.__new__(kind, message)
-    raise Exception(f"{name}: {message}")  # noqa: TRY002 - the type is not known here
+    raise Exception(f"{name}: {message}")
 
 
 def failing_line(error: BaseException, source: str) -> str:
@@ -192,8 +194,7 @@ def describe(error: BaseException) -> tuple[str, str]:
 
 def main() -> None:
     """Play the role that the setup file names."""
-    with open(sys.argv[1], encoding="ascii") as file:
-        setup = json.load(file)
+    setup = json.loads(Path(sys.argv[1]).read_text(encoding="ascii"))
     channel = Channel()
     if setup["role"] == "check":
         run_check(setup, channel)

@@ -30,7 +30,7 @@ class SandboxProcess:
         self._remedy = remedy
         self._buffer = bytearray()
         self._scratch = tempfile.TemporaryDirectory(prefix="promptcot-run-")
-        self._stderr = tempfile.TemporaryFile()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         try:
             self._process = subprocess.Popen(
                 command,

@@ -1,7 +1,7 @@
 """Runs inside the sandbox: one untrusted program over many inputs, or one that answers calls.
 
 Stdlib only; started by :mod:`promptcot.verification.sandbox` as a script, never imported. Reads a
-JSON request from standard input, framed by its length, and writes the JSON line ``{"ready": true}``.
+JSON request from standard input, framed by its length, and writes the line ``{"ready": true}``.
 Then either every further frame is an input, gets a process of its own and is answered by one JSON
 line; or one process (:mod:`promptcot.verification.sandbox_driver`) reads the rest of standard input
 itself, and its lines are passed on behind a ``+`` until a JSON line says how it ended. Expected
