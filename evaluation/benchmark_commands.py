@@ -11,6 +11,7 @@ from pipeline import cli
 
 if TYPE_CHECKING:
     from pipeline.benchmark_items import BenchmarkItem
+    from pipeline.benchmark_sources import Located
     from pipeline.errors import PipelineError
     from pipeline.settings.benchmarks import BenchmarkSettings
     from pipeline.settings.recipe import Recipe
@@ -35,7 +36,8 @@ class Finding:
     content_sha256: str = ""
     """Of the items that were found."""
     hash: str = ""
-    """``ok``: the recorded one; ``not recorded``: the recipe has none, so nothing was compared."""
+    """``ok``: the items are the recorded ones; ``files ok``: the files are, and the items have no
+    recorded hash; ``not recorded``: nothing was compared."""
     problem: str = ""
     hint: str = ""
     questions_at: str = ""
@@ -96,8 +98,16 @@ def examine(recipe: Recipe, settings: BenchmarkSettings) -> tuple[Finding, Pipel
     except PipelineError as exc:
         values["questions_at"] = _find_questions(recipe, settings)
         return Finding(**values, problem=str(exc), hint=exc.hint), exc
-    is_recorded = settings.content_sha256 or settings.sha256 or settings.files_sha256
-    return Finding(**values, hash="ok" if is_recorded else "not recorded"), None
+    return Finding(**values, hash=_describe_check(settings, located)), None
+
+
+def _describe_check(settings: BenchmarkSettings, located: Located) -> str:
+    """What a benchmark that was read without an error has been held to."""
+    if settings.content_sha256:
+        return "ok"
+    is_known = settings.sha256 is not None and located.origin in ("path", "url")
+    named = [file.name in settings.files_sha256 for file in located.files]
+    return "files ok" if is_known or all(named) else "not recorded"
 
 
 def _find_questions(recipe: Recipe, settings: BenchmarkSettings) -> str:
@@ -149,7 +159,7 @@ def show_findings(recipe_name: str, findings: list[Finding]) -> None:
                     f"{entry.name}: its questions are in {entry.questions_at}; that keeps it out "
                     "of training data and scores nothing"
                 )
-        elif entry.hash == "not recorded":
+        elif entry.hash != "ok":
             console.say(
                 f"{entry.name}: to hold it to these items, set content_sha256 = "
                 f'"{entry.content_sha256}"'
