@@ -18,6 +18,7 @@ PRESENTATION = frozenset(
         "curriculum/build.py",
         "curriculum/demo_sources/__main__.py",
         "evaluation/__main__.py",
+        "evaluation/benchmark_commands.py",
         # What commands say about finished versions.
         "curriculum/checking.py",
         "curriculum/decontaminating.py",
@@ -54,9 +55,12 @@ PRESENTATION = frozenset(
         "evaluation/throughput/run.py",
         "evaluation/throughput/runners.py",
         "evaluation/throughput/shapes.py",
+        "evaluation/throughput/tasks.py",
         "evaluation/throughput/timing.py",
         "evaluation/throughput/transformer.py",
         "evaluation/throughput/view.py",
+        "evaluation/throughput/vllm_engine.py",
+        "evaluation/throughput/vllm_worker.py",
         # Reports.
         "promptcot/report.py",
         "promptcot/report_data.py",
