@@ -63,6 +63,12 @@ class Score(BaseModel):
     by_label: dict[str, dict[str, LabelScore]] = Field(default_factory=dict)
     reasons: dict[str, int] = Field(default_factory=dict)
 
+    @property
+    def passes(self) -> list[tuple[int, float]]:
+        """pass@k of every k over 1, the smallest first."""
+        told = self.pass_at or {str(self.samples_per_item): self.pass_at_k}
+        return sorted((int(k), rate) for k, rate in told.items() if k != "1")
+
 
 class TrainingStep(BaseModel):
     """One line of a checkpoint's ``train_log.jsonl``."""

@@ -56,7 +56,7 @@ def _write_scores(recipe: Recipe, scores: Sequence[ScoreRow]) -> Iterator[str]:
         yield from ("Not run yet: `python -m evaluation run`.", "")
         return
     head = ["benchmark", "checkpoint", "items", "k", "avg@k", "interval", "same problems"]
-    head += ["pass@k", "majority@k", "cut off", "well-formed", "mean tokens"]
+    head += ["pass@", "majority@k", "cut off", "well-formed", "mean tokens"]
     rows = []
     for row in scores:
         score = row.score
@@ -71,7 +71,7 @@ def _write_scores(recipe: Recipe, scores: Sequence[ScoreRow]) -> Iterator[str]:
                 f"**{score.avg_at_k:.1%}**",
                 format_interval(score),
                 "" if again is None else format_span(again),
-                f"{score.pass_at_k:.1%}",
+                ", ".join(f"{k}: {rate:.1%}" for k, rate in score.passes) or "–",
                 "–" if majority is None else f"{majority:.1%}",
                 f"{score.truncated_rate:.1%}",
                 f"{score.format_rate:.1%}",
@@ -108,7 +108,7 @@ def _write_paper(
         yield from (f"**Nothing here can be held against the paper.** This run was {what}.", "")
         yield from ("<details><summary>The paper's numbers</summary>", "")
     yield (
-        f"<sup>q</sup> quoted from {paper.paper}, per cent, not measured here and without an "
+        f"Marked <sup>q</sup>: quoted from {paper.paper}, per cent, not measured here, without "
         f"interval. **Bold**: measured by this run, with its "
         f"{recipe.settings.evaluation.confidence:.0%} interval."
     )
@@ -119,7 +119,8 @@ def _write_paper(
             yield from _write_plots({"paper": plots["paper"]}, names)
     if not paper.is_comparable:
         yield from ("</details>", "")
-    yield from (f"Where the quoted numbers were read: {'; '.join(paper.sources)}.", "")
+    sources = "; ".join(f"<sup>{mark}</sup> {text}" for mark, text in paper.sources.items())
+    yield from (f"Where the quoted numbers were read: {sources}.", "")
 
 
 def _write_paper_table(table: Table) -> Iterator[str]:
@@ -136,8 +137,8 @@ def _write_paper_table(table: Table) -> Iterator[str]:
 
 def _cell(cell: Cell) -> str:
     if cell.is_ours:
-        return f"**{cell.text}** [{cell.detail}]"
-    return f"{cell.text}<sup>q</sup>" if cell.is_quoted else cell.text
+        return f"**{cell.text}** [{', '.join(cell.details)}]"
+    return f"{cell.text}<sup>{cell.mark}</sup>" if cell.is_quoted else cell.text
 
 
 def _write_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

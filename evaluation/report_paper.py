@@ -6,10 +6,11 @@ page: a quoted one has a source and no interval, one of ours has an interval and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from evaluation.ablation_results import AblationRow, AblationScore, AblationTable
+from evaluation.comparison_view import format_p
 from evaluation.paper_results import (
     PaperResults,
     QuotedAblation,
@@ -29,10 +30,16 @@ class Cell:
     """One number of a table, or none."""
 
     text: str = "–"
-    detail: str = ""
-    """Interval of ours, in words; source of a quoted one."""
-    is_quoted: bool = False
+    details: tuple[str, ...] = ()
+    """Interval and k of ours; source of a quoted one, in words."""
+    mark: str = ""
+    """Of a quoted one: ``q`` and the number of its source."""
     is_ours: bool = False
+
+    @property
+    def is_quoted(self) -> bool:
+        """Whether the number is the paper's."""
+        return bool(self.mark)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +83,8 @@ class PaperSection:
     """Everything the report says of the paper."""
 
     tables: tuple[Table, ...]
-    sources: tuple[str, ...]
+    sources: Mapping[str, str]
+    """Mark of a quoted cell to where its number was read."""
     paper: str
     ours: tuple[Ours, ...]
     benchmarks_run: tuple[str, ...]
@@ -111,7 +119,7 @@ def describe_paper(
     run = dict.fromkeys(score.benchmark for entry in facts.evaluations for score in entry.scores)
     return PaperSection(
         tables=tuple(tables),
-        sources=tuple(paper.sources.values()),
+        sources={f"q{n}": text for n, text in enumerate(paper.sources.values(), start=1)},
         paper=f"“{paper.paper.title}” (arXiv {paper.paper.arxiv})",
         ours=tuple(ours),
         benchmarks_run=tuple(run),
@@ -148,7 +156,7 @@ def _own_cell(score: Score) -> Cell:
     low, high = (100 * end for end in score.interval)
     return Cell(
         text=f"{100 * score.avg_at_k:.1f}",
-        detail=f"{low:.1f} to {high:.1f}, avg@{score.samples_per_item}",
+        details=(f"{low:.1f}–{high:.1f}", f"avg@{score.samples_per_item}"),
         is_ours=True,
     )
 
@@ -157,7 +165,8 @@ def _quoted_cell(paper: PaperResults, cell: QuotedCell | None) -> Cell:
     if cell is None:
         return Cell()
     about = "about " if cell.approximate else ""
-    return Cell(text=f"{about}{cell.value:.1f}", detail=paper.sources[cell.source], is_quoted=True)
+    mark = f"q{list(paper.sources).index(cell.source) + 1}"
+    return Cell(text=f"{about}{cell.value:.1f}", details=(paper.sources[cell.source],), mark=mark)
 
 
 def _describe_results(paper: PaperResults, table: QuotedTable, ours: Sequence[Ours]) -> list[str]:
@@ -269,7 +278,7 @@ def _quoted_difference(
         return Cell()
     difference = "" if cell.difference is None else f" ({cell.difference:+.1f})"
     base = _quoted_cell(paper, cell)
-    return Cell(text=base.text + difference, detail=base.detail, is_quoted=True)
+    return Cell(text=base.text + difference, details=base.details, mark=base.mark)
 
 
 def _own_ablation(
@@ -299,11 +308,11 @@ def _ablation_cell(score: AblationScore) -> Cell:
     text = f"{100 * score.mean.mean:.1f}"
     low, high = (100 * end for end in score.mean.interval)
     if score.difference is None:
-        return Cell(text=text, detail=f"{low:.1f} to {high:.1f}", is_ours=True)
+        return Cell(text=text, details=(f"{low:.1f}–{high:.1f}",), is_ours=True)
     low, high = (100 * end for end in score.difference.interval)
-    p_value = "" if score.p_holm is None else f", p {score.p_holm:.2g}"
+    p_value = () if score.p_holm is None else (f"p {format_p(score.p_holm)}",)
     return Cell(
         text=f"{text} ({100 * score.difference.mean:+.1f})",
-        detail=f"{low:+.1f} to {high:+.1f}{p_value}",
+        details=(f"{low:+.1f} to {high:+.1f}", *p_value),
         is_ours=True,
     )

@@ -132,7 +132,7 @@ def _draw_labels(evaluations: Sequence[EvaluationFacts]) -> dict[str, Plot]:
             continue
         marks = [
             Mark(
-                group=f"{value} ({by_value[value].num_items})",
+                group=f"{label.replace('_', ' ')} {value} ({by_value[value].num_items})",
                 label=name,
                 value=by_value[value].avg_at_k,
                 interval=by_value[value].interval,

@@ -84,12 +84,12 @@ def test_ours_stand_beside_the_paper_with_intervals(recipe: Recipe, tmp_path: Pa
     fixture.build_comparable(tmp_path / "run")
     page, markdown = write(recipe, tmp_path / "run")
     text = flat(page)
-    assert "phase-2this run 80.068.0 to 93.0, avg@16" in text
-    assert "PromptCoT-Mamba-7B 84.6q 35.2q 24.6q" in text
+    assert "phase-2this run 80.068.0–93.0avg@16" in text
+    assert "PromptCoT-Mamba-7B 84.6q1 35.2q1 24.6q1" in text
     assert "Nothing here can be held" not in text
-    assert "| phase-2 (this run) | **80.0** \\[68.0 to 93.0, avg@16\\] | **33.0**" in markdown
-    assert "| PromptCoT-Mamba-7B | 84.6<sup>q</sup> | 35.2<sup>q</sup> |" in markdown
-    quoted = re.findall(r'<td class="n quoted" title="([^"]+)">[^<]+<sup>q</sup></td>', page)
+    assert "| phase-2 (this run) | **80.0** \\[68.0–93.0, avg@16\\] | **33.0**" in markdown
+    assert "| PromptCoT-Mamba-7B | 84.6<sup>q1</sup> | 35.2<sup>q1</sup> |" in markdown
+    quoted = re.findall(r'<td class="n quoted" title="([^"]+)">[^<]+<sup>q\d</sup></td>', page)
     assert len(quoted) == 59 + 7, "PromptCoT-Mamba-7B stands in two tables"
     assert "authors&#39; repository" in quoted[0]
 
@@ -132,7 +132,7 @@ def test_a_run_with_other_benchmarks_gets_no_wall_of_tables(recipe: Recipe, tmp_
     assert "Nothing here can be held against the paper" in text
     assert "evaluated on demo-math, demo-code, demo-hard, which the paper does not report" in text
     before, after = page.split("<summary>The paper's numbers</summary>", 1)
-    assert "<sup>q</sup>" not in before.split('id="paper"')[1]
+    assert "<sup>" not in before.split('id="paper"')[1]
     assert "Ablation table" in after and "<details open>\n<summary>The paper" not in page
     assert "<details><summary>The paper's numbers</summary>" in markdown
 
@@ -154,7 +154,7 @@ def test_ablations_stand_under_the_papers(recipe: Recipe, tmp_path: Path) -> Non
     build_ablations(out)
     page, markdown = write(recipe, out)
     text = flat(page)
-    assert "without PromptCoT 11.7 (-23.5)q" in text
+    assert "without PromptCoT 11.7 (-23.5)q2" in text
     assert re.search(r"without PromptCoTthis run, 3 seeds, 100 steps \d+\.\d \(-\d+\.\d\)", text)
     assert "full recipethis run, 3 seeds, 140 steps" in text
     assert "not matched: leaving PromptCoT out also leaves out phase 2's steps" in text
