@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from evaluation.throughput.records import Group, Point
+from evaluation.throughput.shapes import Subject
 from pipeline.settings.throughput import ThroughputSettings
 
 PAPER = {24.0: 3.66, 72.0: 1.69}
@@ -39,6 +40,9 @@ class Row:
     sequence_mib: float
     """State, or keys and values, of one sequence at its full length."""
     peak_gb: float
+    moved_gb_per_s: float | None
+    """Least that a step must read and write by the time it took (10^9 bytes): how near it is to
+    what the memory can do."""
     route: str
 
 
@@ -96,23 +100,26 @@ def _at(known: Sequence[Point], position: int) -> float:
     return known[-1].median_ms
 
 
-def make_rows(groups: Sequence[Group], settings: ThroughputSettings) -> list[Row]:
+def make_rows(
+    groups: Sequence[Group], subjects: Sequence[Subject], settings: ThroughputSettings
+) -> list[Row]:
     """A row for each model, budget, way of reserving, and length."""
+    models = {(subject.name, subject.state_dtype): subject for subject in subjects}
     rows = []
     for group in groups:
+        subject = models[group.model, group.state_dtype]
         for length in settings.lengths if group.length == 0 else (group.length,):
-            rows.append(_make_row(group, length, settings.prompt_tokens))
+            rows.append(_make_row(group, subject, length, settings.prompt_tokens))
     return rows
 
 
-def _make_row(group: Group, length: int, prompt: int) -> Row:
+def _make_row(group: Group, subject: Subject, length: int, prompt: int) -> Row:
     step = first = last = None
     if group.points:
         end = prompt + length - 1
         step = mean_ms(group.points, prompt, end)
         first, last = mean_ms(group.points, prompt, prompt), mean_ms(group.points, end, end)
-    per_token = group.sequence_bytes / group.tokens if group.tokens else 0.0
-    whole = per_token * (prompt + length) if group.tokens else float(group.sequence_bytes)
+    moved = subject.moved_bytes(group.batch, prompt + length / 2)
     return Row(
         model=group.model,
         kind=group.kind,
@@ -125,8 +132,9 @@ def _make_row(group: Group, length: int, prompt: int) -> Row:
         step_ms=step,
         first_ms=first,
         last_ms=last,
-        sequence_mib=whole / 2**20,
+        sequence_mib=subject.cache_bytes(prompt + length) / 2**20,
         peak_gb=group.peak_bytes / 2**30,
+        moved_gb_per_s=moved / step / 1e6 if step else None,
         route=", ".join(dict.fromkeys(point.route for point in group.points)),
     )
 

@@ -14,7 +14,7 @@ from evaluation.throughput.runners import Runner, Session
 _PROBE_BATCHES = (8, 64)
 """Multiples of eight, as the decode loop takes rows on a CPU."""
 _PROBE_TOKENS = 64
-_MAX_ATTEMPTS = 12
+_MAX_ATTEMPTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +104,12 @@ class Search:
                 batch = best.batch + (gap // 2 if gap > max(1, best.batch // 50) else 0)
             else:
                 batch = max(0, batch - shrink)
-        if session is None and best.batch:
+        while session is None and best.batch:
             _, session = self._try(best.batch, tokens)
+            if session is None:
+                # What fitted once fails when memory lies otherwise.
+                best.refused.append(best.batch)
+                best.batch -= max(1, best.batch // 50)
         return best, session
 
     def _try(self, batch: int, tokens: int) -> tuple[tuple[int, int], Session | None]:

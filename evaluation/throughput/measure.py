@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +24,7 @@ from evaluation.throughput.runners import (
     open_runner,
 )
 from evaluation.throughput.shapes import GB, Subject
+from evaluation.throughput.tasks import Task, list_tasks
 from evaluation.throughput.timing import summarise, time_steps
 from pipeline.hashing import code_version, content_hash, file_sha256
 from pipeline.settings.recipe import Recipe
@@ -34,42 +36,11 @@ _MEASURING = (
     "memory",
     "qwen2",
     "runners",
+    "tasks",
     "timing",
     "transformer",
 )
 """Modules of this package that can change a measurement."""
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A batch to find and to time."""
-
-    budget_gb: float
-    mode: str
-    length: int
-    tokens: int
-    positions: tuple[int, ...]
-
-
-def list_tasks(recipe: Recipe, subject: Subject) -> list[Task]:
-    """What is measured of a model. A Mamba-2's batch serves every length.
-
-    A Transformer's step costs the more the fuller its cache is, so each length has a batch of its
-    own and is timed at its start, middle and end; ``paged`` needs the mean fill only.
-    """
-    settings = recipe.settings.throughput
-    prompt, lengths = settings.prompt_tokens, settings.lengths
-    tasks = []
-    for budget in settings.budgets_gb:
-        if subject.kind == "mamba2":
-            places = (prompt, *(prompt + length - 1 for length in lengths))
-            tasks.append(Task(budget, "constant", 0, 0, places))
-            continue
-        for length in lengths:
-            middle, end = prompt + length // 2, prompt + length - 1
-            tasks.append(Task(budget, "reserved", length, end + 1, (prompt, middle, end)))
-            tasks.append(Task(budget, "paged", length, middle + 1, (middle,)))
-    return tasks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +89,7 @@ class Bench:
         """All groups of one model, prefill and, for a Mamba-2, the walk."""
         groups = []
         with _Lazy(self, subject) as lazy:
-            for task in list_tasks(self.recipe, subject):
+            for task in list_tasks(self.settings, subject):
                 line = self._once(subject, asdict(task), partial(self._run, lazy, task))
                 groups.append(as_group(line))
                 advance(1)
@@ -203,7 +174,6 @@ def _make_group(subject: Subject, task: Task, fit: Fit, points: Sequence[Point])
         batch=fit.batch,
         peak_bytes=fit.peak_bytes,
         cache_bytes=fit.cache_bytes,
-        sequence_bytes=subject.cache_bytes(task.tokens),
         refused=tuple(fit.refused),
         points=tuple(points),
     )
@@ -225,6 +195,7 @@ class _Lazy:
 
     def __exit__(self, *_: object) -> None:
         self._runner = None
+        gc.collect()  # loops refer to themselves, and to the model
         self.memory.release()
 
     @property

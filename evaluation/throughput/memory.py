@@ -49,6 +49,7 @@ class GpuMemory:
 
     def release(self) -> None:
         """Lift the restriction."""
+        torch.cuda.empty_cache()
         torch.cuda.set_per_process_memory_fraction(1.0, self.device)
 
     def start(self) -> None:

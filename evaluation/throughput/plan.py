@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evaluation.throughput.shapes import GB, Subject, describe_subjects
+from evaluation.throughput.tasks import list_tasks
 from pipeline.settings.recipe import Recipe
 from pipeline.settings.throughput import ThroughputSettings
 
@@ -52,12 +53,16 @@ def describe_plan(recipe: Recipe) -> dict[str, Any]:
     settings = recipe.settings.throughput
     subjects = describe_subjects(recipe.settings)
     opponent = subjects[-1]
+    tasks = [task for subject in subjects for task in list_tasks(settings, subject)]
     return {
         "recipe": recipe.name,
         "engine": settings.engine,
         "utilisation": settings.utilisation,
         "assumed_overhead_gb": settings.assumed_overhead_gb,
         "prompt_tokens": settings.prompt_tokens,
+        "batches": len(tasks),
+        "timed_steps": sum(len(task.positions) for task in tasks) * settings.steps
+        + settings.walk_steps * (len(subjects) - 1),
         "models": [
             {
                 "model": subject.name,
@@ -118,6 +123,10 @@ def show_plan(plan: dict[str, Any]) -> None:
         f"and {plan['assumed_overhead_gb']:g} GB)",
         ["budget", "model", "in", *(f"{length:,}" for length in lengths)],
         [[*place, *cells] for place, cells in rows.items()],
+    )
+    console.say(
+        f"to measure: {plan['batches']:,} batches, each searched for and timed at up to "
+        f"{1 + len(lengths)} places; {plan['timed_steps']:,} timed steps"
     )
     for dtype, tokens in plan["memory_break_even_tokens"].items():
         console.say(

@@ -52,8 +52,6 @@ class Group:
     peak_bytes: int
     cache_bytes: int
     """Of all sequences."""
-    sequence_bytes: int
-    """Of one sequence, by calculation."""
     refused: tuple[int, ...]
     points: tuple[Point, ...]
 

@@ -45,13 +45,14 @@ def run_throughput(recipe: Recipe, folder: Path) -> dict[str, Any]:
 def _measure_here(recipe: Recipe, subjects: Sequence[Subject], folder: Path) -> dict[str, Any]:
     import torch
 
-    from evaluation.throughput.measure import Bench, list_tasks
+    from evaluation.throughput.measure import Bench
     from evaluation.throughput.records import Records
+    from evaluation.throughput.tasks import list_tasks
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     bench = Bench(recipe, Records(folder), device)
     measured = []
-    total = sum(len(list_tasks(recipe, subject)) for subject in subjects)
+    total = sum(len(list_tasks(recipe.settings.throughput, subject)) for subject in subjects)
     with console.progress("throughput", total=total, unit="batches") as advance:
         for subject in subjects:
             measured.append(bench.measure(subject, advance))
@@ -79,7 +80,7 @@ def summarise_groups(
 ) -> dict[str, Any]:
     """Rows, comparisons, break-even lengths and checks of measured groups, JSON-ready."""
     settings = recipe.settings.throughput
-    rows = curves.make_rows(groups, settings)
+    rows = curves.make_rows(groups, subjects, settings)
     comparisons = curves.compare(rows, settings)
     by_budget = {
         budget: [one for one in comparisons if one.budget_gb == budget]

@@ -23,6 +23,8 @@ class Subject:
     """``mamba2`` or ``transformer``."""
     num_parameters: int
     weight_bytes: int
+    read_bytes: int
+    """Weights that every step reads: all but a table of embeddings of its own."""
     sequence_bytes: int
     """Held for a sequence, whatever its length."""
     token_bytes: int
@@ -34,6 +36,13 @@ class Subject:
         """Of one sequence that has ``tokens`` tokens."""
         return self.sequence_bytes + tokens * self.token_bytes
 
+    def moved_bytes(self, batch: int, tokens: float) -> float:
+        """Least that a step reads and writes for a batch of sequences of ``tokens`` tokens.
+
+        A state is read and written, keys and values are read.
+        """
+        return self.read_bytes + batch * (2 * self.sequence_bytes + tokens * self.token_bytes)
+
 
 def describe_mamba(model: ModelSettings, *, dtype: str, state_dtype: str) -> Subject:
     """The recipe's Mamba-2. Its convolution remembers its last inputs in the weights' dtype."""
@@ -41,12 +50,14 @@ def describe_mamba(model: ModelSettings, *, dtype: str, state_dtype: str) -> Sub
     channels = inner + 2 * model.n_groups * model.state_size
     num_parameters = count_mamba_parameters(model)
     state = inner * model.state_size * DTYPE_BYTES[state_dtype]
+    looked_up = 0 if model.tie_word_embeddings else VOCAB_SIZE * model.hidden_size
     window = channels * (model.conv_kernel - 1) * DTYPE_BYTES[dtype]
     return Subject(
         name="Mamba-2",
         kind="mamba2",
         num_parameters=num_parameters,
         weight_bytes=num_parameters * DTYPE_BYTES[dtype],
+        read_bytes=(num_parameters - looked_up) * DTYPE_BYTES[dtype],
         sequence_bytes=model.num_hidden_layers * (state + window),
         token_bytes=0,
         state_dtype=state_dtype,
@@ -69,11 +80,13 @@ def describe_transformer(shape: TransformerShape, *, dtype: str) -> Subject:
     num_parameters = count_transformer_parameters(shape)
     size = DTYPE_BYTES[dtype]
     keys = shape.num_key_value_heads * shape.head_dim
+    looked_up = 0 if shape.tie_word_embeddings else shape.vocab_size * shape.hidden_size
     return Subject(
         name=shape.name,
         kind="transformer",
         num_parameters=num_parameters,
         weight_bytes=num_parameters * size,
+        read_bytes=(num_parameters - looked_up) * size,
         sequence_bytes=0,
         token_bytes=2 * shape.num_hidden_layers * keys * size,
         state_dtype=dtype,

@@ -87,7 +87,8 @@ class StaticTransformer:
         self._rotate: Callable[..., Tensor] = rotate
         self._gated: Callable[[Tensor], Tensor] = gated
         if compiles:
-            self._rotate, self._gated = torch.compile(rotate), torch.compile(gated)
+            self._rotate = torch.compile(rotate, dynamic=True)
+            self._gated = torch.compile(gated, dynamic=True)
         self._angles: tuple[Tensor, Tensor] | None = None
 
     @property

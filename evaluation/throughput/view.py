@@ -61,6 +61,7 @@ _MEASURED = [
     "first → last",
     "MiB each",
     "peak GB",
+    "moved GB/s",
 ]
 
 
@@ -106,6 +107,7 @@ def _measured_line(row: dict[str, Any]) -> list[str]:
         f"{row['first_ms']:.2f} → {row['last_ms']:.2f}" if timed else "",
         f"{row['sequence_mib']:,.4g}",
         f"{row['peak_gb']:.2f}" if timed else "",
+        f"{row['moved_gb_per_s']:,.0f}" if timed else "",
     ]
 
 
@@ -130,6 +132,10 @@ def make_sentences(result: dict[str, Any]) -> list[str]:
     routes = dict.fromkeys(row["route"] for row in result["rows"] if row["kind"] != "mamba2")
     lines.append(f"Attention, the fastest at each place: {'; '.join(filter(None, routes))}.")
     lines.append(PAGED_NOTE)
+    lines.append(
+        "Moved: weights, states (read and written) and keys and values (read) that a step cannot "
+        "do without, by its time; what the device's memory can do is its limit."
+    )
     if any(f"{b:g}" in result["paper"] for b in result["settings"]["budgets_gb"]):
         lines.append(
             "The paper's ratios are quoted, not measured here: vLLM, PromptCoT-Mamba-7B against "

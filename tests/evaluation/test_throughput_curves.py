@@ -16,10 +16,17 @@ from evaluation.throughput.curves import (
 )
 from evaluation.throughput.plan import describe_plan
 from evaluation.throughput.records import Group, Point
+from evaluation.throughput.shapes import Subject
 from pipeline.settings.recipe import load_recipe
 from pipeline.settings.throughput import ThroughputSettings
 
 SETTINGS = ThroughputSettings(budgets_gb=(24.0,), lengths=(100, 1000), prompt_tokens=10)
+
+
+SUBJECTS = (
+    Subject("Mamba-2", "mamba2", 5_000_000, 10_000_000, 10_000_000, 1000, 0, "bfloat16"),
+    Subject("Transformer", "transformer", 5_000_000, 10_000_000, 9_000_000, 0, 20, "bfloat16"),
+)
 
 
 def make_point(position: int, ms: float) -> Point:
@@ -41,7 +48,6 @@ def make_group(mode: str, length: int, batch: int, points: list[Point]) -> Group
         batch=batch,
         peak_bytes=20 * 2**30,
         cache_bytes=batch * 1000,
-        sequence_bytes=1000,
         refused=(),
         points=tuple(points),
     )
@@ -68,23 +74,26 @@ def test_a_mean_step_weighs_positions_by_their_distance() -> None:
 
 
 def test_tokens_a_second_are_batch_by_mean_step() -> None:
-    rows = {(row.mode, row.length): row for row in make_rows(make_groups(), SETTINGS)}
+    rows = {(row.mode, row.length): row for row in make_rows(make_groups(), SUBJECTS, SETTINGS)}
     assert rows["constant", 1000].tokens_per_s == pytest.approx(50 / 10e-3)
     assert rows["reserved", 1000].tokens_per_s == pytest.approx(2 / 7.5e-3, rel=0.01)
     assert rows["paged", 100].tokens_per_s == pytest.approx(40 / 8e-3)
     assert rows["reserved", 100].first_ms == 5.0
     assert rows["reserved", 100].last_ms == 10.0
+    # Weights, and twice the states; weights, and the keys and values of a half full cache.
+    assert rows["constant", 100].moved_gb_per_s == pytest.approx(10_100_000 / 10e-3 / 1e9)
+    assert rows["paged", 100].moved_gb_per_s == pytest.approx(9_048_000 / 8e-3 / 1e9)
 
 
 def test_both_ways_of_reserving_are_compared() -> None:
-    short, long = compare(make_rows(make_groups(), SETTINGS), SETTINGS)
+    short, long = compare(make_rows(make_groups(), SUBJECTS, SETTINGS), SETTINGS)
     assert short.ratio == pytest.approx(5000 / (20 / 7.5e-3), rel=0.02)
     assert long.ratio_paged == pytest.approx(1.0)
 
 
 def test_what_does_not_fit_has_no_rate_and_no_ratio() -> None:
     groups = make_groups(reserved_batch=0)
-    _, long = compare(make_rows(groups, SETTINGS), SETTINGS)
+    _, long = compare(make_rows(groups, SUBJECTS, SETTINGS), SETTINGS)
     assert long.reserved == 0
     assert long.ratio is None
 
@@ -123,7 +132,7 @@ def test_break_even_is_where_the_ratio_passes_one_for_good(
 
 @pytest.mark.parametrize(("last_ms", "passes"), [(10.4, True), (10.6, False)])
 def test_a_step_that_grows_with_length_fails_the_check(last_ms: float, passes: bool) -> None:
-    rows = make_rows(make_groups(last_mamba_ms=last_ms), SETTINGS)
+    rows = make_rows(make_groups(last_mamba_ms=last_ms), SUBJECTS, SETTINGS)
     (check,) = check_flatness(rows, [], SETTINGS)
     assert check.passed is passes
 
@@ -134,7 +143,7 @@ def test_a_step_that_grows_with_length_fails_the_check(last_ms: float, passes: b
 )
 def test_a_walk_must_neither_slow_down_nor_grow(change: dict[str, Any], passes: bool) -> None:
     walk = {"steps": 100, "batch": 4, "first_ms": 10.0, "last_ms": 10.1, "grown_bytes": 0}
-    rows = make_rows(make_groups(), SETTINGS)
+    rows = make_rows(make_groups(), SUBJECTS, SETTINGS)
     assert check_flatness(rows, [walk | change], SETTINGS)[-1].passed is passes
 
 

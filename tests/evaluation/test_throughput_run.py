@@ -144,7 +144,7 @@ class FakeRunner:
 
     device = torch.device("cpu")
     weight_bytes = 100
-    subject = Subject("fake", "mamba2", 50, 100, 10, 0, "float32")
+    subject = Subject("fake", "mamba2", 50, 100, 100, 10, 0, "float32")
 
     def __init__(self, memory: FakeMemory) -> None:
         self.memory = memory
