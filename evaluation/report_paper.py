@@ -240,6 +240,11 @@ def _ablation_table(
     paper: PaperResults, ablations: AblationTable | None, names: dict[str, str]
 ) -> Table:
     """The paper's leave-one-out runs, each with ours under it."""
+
+    def name_column(name: str) -> str:
+        known = paper.benchmark_of(names.get(name, name))
+        return known.title if known is not None else name
+
     rows = []
     own = list(ablations.rows) if ablations is not None else []
     used = [b for b in paper.benchmarks if any(b.key in a.cells for a in paper.ablations)]
@@ -264,7 +269,7 @@ def _ablation_table(
     return Table(
         key=ABLATIONS,
         title="Ablation table",
-        columns=(*(benchmark.title for benchmark in used), *others),
+        columns=(*(benchmark.title for benchmark in used), *map(name_column, others)),
         rows=tuple(rows),
         notes=(*notes, *paper.caveats_of(ABLATIONS)),
     )

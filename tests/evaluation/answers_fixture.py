@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.manifest import Version
+from pipeline.hashing import content_hash
+from pipeline.manifest import InputRef, Version
 from pipeline.records import Record
 from pipeline.stages import Batch, BatchResult, Stage, run_stage
 
@@ -46,8 +47,8 @@ def build_answers(
         name=f"evaluation-{root.name}",
         root=root,
         record=Answer,
-        settings={"temperature": 0.8, "salt": str(verdicts), **(settings or {})},
-        inputs=(),
+        settings={"temperature": 0.8, **(settings or {})},
+        inputs=[InputRef(name="checkpoint", version=content_hash([str(verdicts), gold]))],
         packages=("pipeline",),
         unit="answers",
     )

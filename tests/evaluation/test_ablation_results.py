@@ -73,6 +73,7 @@ def test_matched_runs_are_rows_of_their_own(tmp_path: Path) -> None:
 
 def test_runs_of_other_settings_are_pointed_out(tmp_path: Path) -> None:
     build_ablations(tmp_path, seeds=(0,))
+    assert not any("same settings" in note for note in table_of(tmp_path).notes)
     manifest = next((tmp_path / "ablations" / "full").rglob("manifest.json"))
     text = manifest.read_text(encoding="utf-8")
     manifest.write_text(text.replace('"temperature": 0.8', '"temperature": 0.1'), encoding="utf-8")
