@@ -31,6 +31,7 @@ from pipeline.settings.evaluation import EvaluationSettings
 from pipeline.settings.recipe import Recipe
 from pipeline.stages import Batch, BatchResult, Stage, run_stage, split_batches, staged_shards
 from pipeline.store import read_rows
+from promptcot.verification.math_answers import MathGrader
 
 
 def evaluate_checkpoint(recipe: Recipe, checkpoint: Path | None, out: Path, name: str) -> Version:
@@ -222,7 +223,10 @@ def _score(
     for path in staged_shards(stage):
         for row in read_rows(path, names):
             outcomes.setdefault(row["benchmark"], []).append(Outcome(**row))
-    return [
-        score_benchmark(rows, settings, labels={item.id: item.labels for item in benchmarks[name]})
-        for name, rows in outcomes.items()
-    ]
+    labels = {name: {item.id: item.labels for item in items} for name, items in benchmarks.items()}
+    # Its processes start only where a vote depends on answers that their texts do not tell apart.
+    with MathGrader(num_workers=settings.num_workers) as grader:
+        return [
+            score_benchmark(rows, settings, labels=labels[name], compare=grader.compare)
+            for name, rows in outcomes.items()
+        ]
