@@ -70,29 +70,32 @@ def grade(
     Example: python -m evaluation grade --benchmark demo-math --answers answers.jsonl
     """
     loaded, _ = _open(recipe, overrides, None, as_json)
-    from evaluation.answer_files import grade_answers, load_items, read_answers, score_verdicts
+    from evaluation.answer_files import check_answers, grade_answers, load_items, score_outcomes
     from pipeline import console
 
     items = load_items(loaded, benchmark)
-    rows = read_answers(answers, items)
-    num_missing = len({item.id for item in items} - {row.item_id for row in rows})
-    plan = {"benchmark": items[0].benchmark, "num_items": len(items), "num_answers": len(rows)}
-    console.say(f"{len(rows)} answers to {len(items)} items of {items[0].benchmark}")
+    file = check_answers(answers, items)
+    num_missing, num_answers = file.count_missing(items), len(file.answered)
+    plan = {"benchmark": items[0].benchmark, "num_items": len(items), "num_answers": num_answers}
+    console.say(f"{num_answers} answers to {len(items)} items of {items[0].benchmark}")
     if num_missing:
         console.warn(f"{num_missing} items have no answer and count as wrong")
     if dry_run:
         _finish(plan, as_json)
         return
-    verdicts = grade_answers(items, rows, loaded.settings.evaluation)
-    scores = score_verdicts(items, verdicts, loaded.settings.evaluation)
-    _show_scores("scores", [scores])
-    for verdict in verdicts:
+    outcomes, verdicts = [], []
+    for verdict in grade_answers(items, file, loaded.settings.evaluation):
+        outcomes.append(verdict.as_outcome(items[0]))
+        if as_json:
+            verdicts.append(verdict.as_json())
         if not verdict.grade.correct:
             shown = verdict.grade.extracted if items[0].domain == "math" else None
             detail = verdict.grade.detail or (f"answered {shown}" if shown else "")
             console.say(f"{verdict.item_id}: {verdict.grade.reason} {detail}".rstrip())
-    report = {**plan, "num_missing": num_missing, "scores": scores}
-    _finish({**report, "verdicts": [verdict.as_json() for verdict in verdicts]}, as_json)
+    scores = score_outcomes(outcomes, loaded.settings.evaluation)
+    _show_scores("scores", [scores])
+    report = {**plan, "num_missing": num_missing, "scores": scores, "verdicts": verdicts}
+    _finish(report, as_json)
 
 
 @app.command()

@@ -1,8 +1,8 @@
 r"""Equivalent rewritings and near misses of gold answers, for ``math_grading.py``.
 
-Each function turns a gold answer into texts as a model would put them into its box: the ``RIGHT`` ones
-mean the same, the ``WRONG`` ones do not. Forms of sympy come from latex2sympy, not from the grader's
-own parser.
+Each function turns a gold answer into texts as a model would put them into its box: the ``RIGHT``
+ones mean the same, the ``WRONG`` ones do not. Forms of sympy come from latex2sympy, not from the
+grader's own parser.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def latex_spelling(gold: MathGold) -> Iterator[str]:
         yield text.replace("\\cdot", "\\times")
     if "-" in text and "\\text" not in text:
         yield text.replace("-", " - ")
-    if "\\pi" in text and "\\pi" == text[-3:]:
+    if "\\pi" in text and text.endswith("\\pi"):
         yield text.replace("\\pi", "π")
     if "\\infty" in text:
         yield text.replace("\\infty", "∞").replace("\\cup", "∪")
@@ -237,13 +237,12 @@ def orders(gold: MathGold) -> Iterator[str]:
 def plus_minus(gold: MathGold) -> Iterator[str]:
     text = bare(gold)
     if "\\pm" in text and not text.startswith("\\{"):
-        yield f"{text.replace(chr(92) + 'pm', '+')}, {text.replace(chr(92) + 'pm', '-')}"
-        yield f"{text.replace(chr(92) + 'pm', '-')} \\text{{ and }} {text.replace(chr(92) + 'pm', '+')}"
+        upper, lower = text.replace("\\pm", "+"), text.replace("\\pm", "-")
+        yield f"{upper}, {lower}"
+        yield f"{lower} \\text{{ and }} {upper}"
     parts = parts_of(gold)
-    if (
-        len(parts) == 2
-        and parts[0] == "-" + parts[1]
-        or (len(parts) == 2 and parts[1] == "-" + parts[0])
+    if (len(parts) == 2 and parts[0] == "-" + parts[1]) or (
+        len(parts) == 2 and parts[1] == "-" + parts[0]
     ):
         yield "\\pm " + parts[0].lstrip("-")
 
@@ -267,7 +266,8 @@ def intervals(gold: MathGold) -> Iterator[str]:
         yield f"x {'>' if left == '<' else chr(92) + 'ge'} {low}"
     else:
         yield f"{low} {left} x {right} {high}"
-        yield f"{high} {'>' if right == '<' else chr(92) + 'geq'} t {'>' if left == '<' else chr(92) + 'geq'} {low}"
+        falling = {"<": ">", "\\le": "\\geq", "\\leq": "\\geq"}
+        yield f"{high} {falling[right]} t {falling[left]} {low}"
         yield f"{found[0]}{low}, {high}{found[2]} \\cup {found[0]}{low}, {high}{found[2]}"
 
 
@@ -401,9 +401,10 @@ def rounded(gold: MathGold) -> Iterator[str]:
     value = number_of(gold)
     if value is not None and not terminates(value):
         yield from (f"{float(value):.2f}", f"{float(value):.4f}", f"{float(value):.12f}")
-    elif value is None and is_plain(gold) and (found := to_sympy(bare(gold))) is not None:
-        if found.is_number and found.is_real and found.is_rational is False:
-            yield from (f"{float(found):.3f}", f"{float(found):.10f}")
+        return
+    found = to_sympy(bare(gold)) if value is None and is_plain(gold) else None
+    if found is not None and found.is_real and found.is_rational is False:
+        yield from (f"{float(found):.3f}", f"{float(found):.10f}")
 
 
 def other_order(gold: MathGold) -> Iterator[str]:

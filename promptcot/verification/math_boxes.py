@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pipeline.benchmark_items import MathGold
 from promptcot.verification.math_text import MAX_CHARS
 
-_TOKEN = re.compile(r"\\{1,2}f?boxed\s{0,8}\{|\\[\s\S]|[{}]")
+_TOKEN = re.compile(r"\\{1,2}(?:boxed|fbox)\s{0,8}\{|\\[\s\S]|[{}]")
 _CONNECTOR = re.compile(
     r"(?:\s|[$,;:.&]|\\[()\[\],;:!]|\\q?quad\b|\\text\{\s*(?:and|or)\s*\}|\\(?:text|mathrm)\{\s*,?\s*\}"
     r"|\b(?:and|or)\b|\b[A-Za-z](?:_\{?\w{1,3}\}?)?\s*=)*"
@@ -105,6 +105,6 @@ def find_boxes(text: str) -> Sequence[Box]:
             opened = stack.pop() if stack else None
             if opened is not None:
                 found.append(Box(*opened, token.start(), token.end()))
-        elif piece.endswith("{") and "boxed" in piece:
+        elif piece.endswith("{") and "box" in piece:
             stack.append((token.start(), token.end()))
     return sorted(found, key=lambda box: box.start)

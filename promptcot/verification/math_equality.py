@@ -145,6 +145,8 @@ class _Comparer:
         return False
 
     def _compare_bracket(self, gold: Bracket, predicted: Form) -> bool | None:
+        if isinstance(predicted, Value):
+            return self._compare_regions(gold, predicted)  # "all real numbers"
         items = _in_order(gold, predicted)
         if items is None or len(items) != len(gold.items):
             return False
@@ -172,6 +174,8 @@ class _Comparer:
         wanted = tuple(dict.fromkeys(gold))
         if len(distinct) > _MAX_CANDIDATES or len(distinct) > 3 * len(wanted) + 3:
             return False
+        if not distinct or not wanted:
+            return len(distinct) == len(wanted)
         table = [[self.compare(g, p) for p in distinct] for g in wanted]
         if len(wanted) < len(gold) == len(predicted) and len(distinct) <= len(wanted):
             # An item whose answers repeat: 16, 3, 1, 1 is not 16, 3, 3, 1.
@@ -201,7 +205,8 @@ def _in_order(gold: Bracket, predicted: Form) -> tuple[Form, ...] | None:
         if len(names) == len(predicted.items) and len(set(names)) == len(names):
             ordered = sorted(predicted.items, key=lambda item: getattr(item, "name", ()))
             return tuple(item.form for item in ordered if isinstance(item, Named))
-        return predicted.items if gold.opening == "(" and gold.closing == ")" else None
+        is_point = (gold.opening, gold.closing) == ("(", ")") and not predicted.is_set
+        return predicted.items if is_point else None
     if not isinstance(predicted, Bracket):
         return None
     alike = (gold.opening, gold.closing) == (predicted.opening, predicted.closing)

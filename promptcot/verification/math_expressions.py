@@ -27,7 +27,9 @@ _GREEK = word_set(
 _PAIRS = {"(": ")", "[": "]", "{": "}", "\\{": "\\}"}
 _ROUNDING = {"\\lfloor": ("\\rfloor", "floor"), "\\lceil": ("\\rceil", "ceil")}
 _INVERSES = {"sin": "arcsin", "cos": "arccos", "tan": "arctan"}
-_ENDS = frozenset((")", "]", "}", "\\}", "\\rfloor", "\\rceil", "+", "-", ",", "&", "\\\\"))
+_ENDS = frozenset(
+    ("\\choose", ")", "]", "}", "\\}", "\\rfloor", "\\rceil", "+", "-", ",", "&", "\\\\")
+)
 
 
 class UnsupportedError(Exception):
@@ -98,10 +100,18 @@ class _Parser:
     def parse(self) -> Node:
         if not self._tokens or any(is_word(token) and len(token) > 2 for token in self._tokens):
             raise UnsupportedError
-        node = self._sum()
+        node = self._whole()
         if self._position != len(self._tokens):
             raise UnsupportedError
         return node
+
+    def _whole(self) -> Node:
+        r"""A sum, or ``n \choose k``, which takes all that is within its braces."""
+        node = self._sum()
+        if self._peek() != "\\choose":
+            return node
+        self._take()
+        return Node("binomial", (node, self._sum()))
 
     def _peek(self, ahead: int = 0) -> str:
         place = self._position + ahead
@@ -232,7 +242,7 @@ class _Parser:
     def _group(self, opening: str) -> Node:
         self._take(opening)
         bars, self._bars = self._bars, 0
-        node = self._sum()
+        node = self._whole()
         self._bars = bars
         self._take(_PAIRS[opening])
         return node

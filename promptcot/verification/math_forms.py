@@ -39,6 +39,8 @@ class Values:
     """Several answers, in no order."""
 
     items: tuple[Form, ...]
+    is_set: bool = False
+    """Whether braces stand around them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ def parse_form(tokens: Tokens, depth: int = 0) -> Form:
     if "\\approx" in tokens:
         tokens = _cut_approximation(tokens)
     tokens = _cut_at(tokens, _EXPLAINING)
-    parts = [part for part in _split(tokens, _SEPARATORS) if part]
+    parts = [part for part in split_top(tokens, _SEPARATORS) if part]
     if 1 < len(parts) <= _MAX_ITEMS:
         return _parse_list(parts, depth)
     tokens = strip_edges(parts[0]) if len(parts) == 1 else tokens
@@ -120,7 +122,7 @@ def strip_edges(tokens: Tokens) -> Tokens:
 
 def _cut_approximation(tokens: Tokens) -> Tokens:
     r"""The exact side of ``\\sqrt{2} \\approx 1.414``."""
-    sides = [side for side in _split(tokens, frozenset(("\\approx",))) if side]
+    sides = [side for side in split_top(tokens, frozenset(("\\approx",))) if side]
     return sides[0] if sides else ()
 
 
@@ -173,11 +175,11 @@ def _parse_single(tokens: Tokens, depth: int) -> Form:
     if label is not None:
         return Named(label, parse_form(tokens[len(label) + 1 :], depth + 1))
     if "=" in tokens:
-        sides = [strip_edges(side) for side in _split(tokens, frozenset("="))]
+        sides = [strip_edges(side) for side in split_top(tokens, frozenset("="))]
         if len(sides) > 1 and all(sides):
             return _parse_equation(sides, depth)
     if "\\in" in tokens:
-        sides = [strip_edges(side) for side in _split(tokens, frozenset(("\\in",)))]
+        sides = [strip_edges(side) for side in split_top(tokens, frozenset(("\\in",)))]
         if len(sides) == 2 and all(sides):
             return Named(sides[0], parse_form(sides[1], depth + 1))
     if not _COMPARISONS.isdisjoint(tokens):
@@ -185,7 +187,7 @@ def _parse_single(tokens: Tokens, depth: int) -> Form:
         if relation is not None:
             return relation
     if "\\cup" in tokens:
-        pieces = [piece for piece in _split(tokens, frozenset(("\\cup",))) if piece]
+        pieces = [piece for piece in split_top(tokens, frozenset(("\\cup",))) if piece]
         if len(pieces) > 1:
             return Region(tuple(parse_form(piece, depth + 1) for piece in pieces))
     return _parse_enclosed(tokens, depth)
@@ -201,7 +203,7 @@ def _parse_equation(sides: list[Tokens], depth: int) -> Form:
 
 
 def _parse_relation(tokens: Tokens) -> Relation | None:
-    operands = _split(tokens, _COMPARISONS)
+    operands = split_top(tokens, _COMPARISONS)
     signs = tuple(_top_level(tokens, _COMPARISONS))
     if not 2 <= len(operands) <= 3 or len(signs) != len(operands) - 1 or not all(operands):
         return None
@@ -219,30 +221,31 @@ def _parse_enclosed(tokens: Tokens, depth: int) -> Form:
         tokens = ("(", *tokens[1:-1], ")" if last == "[" else "]")
         return parse_form(tokens, depth + 1)
     closing = _closes(tokens)
-    if first == "[" and last == "[" and _split(tokens[1:-1], frozenset(","))[1:]:
+    if first == "[" and last == "[" and split_top(tokens[1:-1], frozenset(","))[1:]:
         return parse_form((*tokens[:-1], ")"), depth + 1)
     if closing == len(tokens) - 1:
         inside = tokens[1:-1]
-        items = [part for part in _split(inside, frozenset((",", ";"))) if part]
+        items = [part for part in split_top(inside, frozenset((",", ";"))) if part]
         if first == "\\{":
-            return Values(tuple(_flatten([parse_form(part, depth + 1) for part in items])))
+            forms = [parse_form(part, depth + 1) for part in items]
+            return Values(tuple(_flatten(forms)), is_set=True)
         if first in {"(", "[", "\\langle"} and 1 < len(items) <= _MAX_ITEMS:
             return Bracket(first, last, tuple(parse_form(part, depth + 1) for part in items))
         if first == "(" and len(items) == 1:
             return parse_form(inside, depth + 1)
-    if len(tokens) > 4 and _is_letter(first) and tokens[1] in {"(", "["}:
-        return _parse_interval_after_letter(tokens, depth)
+    if tokens == ("\\emptyset",):
+        return Values((), is_set=True)
+    if len(tokens) > 4 and _is_letter(first) and _is_pair(tokens[1:]):
+        return Named(tokens[:1], parse_form(tokens[1:], depth + 1))
     signed = expand_signs(tokens)
     return Values(tuple(Value(choice) for choice in signed)) if signed else Value(tokens)
 
 
-def _parse_interval_after_letter(tokens: Tokens, depth: int) -> Form:
-    """``t(0,4]``: a half-open interval cannot be the argument of a function."""
-    rest = tokens[1:]
-    if _closes(rest) == len(rest) - 1 and (rest[0], rest[-1]) in {("(", "]"), ("[", ")")}:
-        return Named(tokens[:1], parse_form(rest, depth + 1))
-    signed = expand_signs(tokens)
-    return Values(tuple(Value(choice) for choice in signed)) if signed else Value(tokens)
+def _is_pair(tokens: Tokens) -> bool:
+    """Whether a point or an interval follows its name: ``P(3,-2)``, ``t(0,4]``."""
+    if tokens[0] not in {"(", "["} or _closes(tokens) != len(tokens) - 1:
+        return False
+    return len(split_top(tokens[1:-1], frozenset(","))) > 1
 
 
 def expand_signs(tokens: Tokens) -> list[Tokens]:
@@ -263,8 +266,8 @@ def _parse_matrix(tokens: Tokens, depth: int) -> Form | None:
     body = tokens[name_end + 1 : end]
     if name == "array" and body[:1] == ("{",):
         body = body[body.index("}") + 1 :] if "}" in body else body
-    rows = [row for row in _split(body, frozenset(("\\\\",))) if row]
-    entries = [_split(row, frozenset("&")) for row in rows]
+    rows = [row for row in split_top(body, frozenset(("\\\\",))) if row]
+    entries = [split_top(row, frozenset("&")) for row in rows]
     return Matrix(tuple(tuple(parse_form(entry, depth + 1) for entry in row) for row in entries))
 
 
@@ -303,7 +306,7 @@ def _is_letter(token: str) -> bool:
     return len(token) == 1 and token.isalpha()
 
 
-def _split(tokens: Tokens, separators: frozenset[str]) -> list[Tokens]:
+def split_top(tokens: Tokens, separators: frozenset[str]) -> list[Tokens]:
     """Tokens between separators that stand outside all brackets."""
     parts: list[Tokens] = []
     depth, start = 0, 0

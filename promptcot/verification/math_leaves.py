@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import groupby, pairwise
 from math import inf
 
 from pipeline.benchmark_items import MathGold
@@ -17,6 +18,7 @@ from promptcot.verification.math_expressions import (
     read_numeral,
     variables_of,
 )
+from promptcot.verification.math_forms import split_top
 from promptcot.verification.math_numbers import (
     OutOfRangeError,
     TooCostlyError,
@@ -39,6 +41,8 @@ Settle = Callable[[str, str], bool | None]
 _ARTICLES = frozenset(("'a", "'an", "'the", "'The", "'A", "'An"))
 _CHOICES = frozenset("ABCDEFGH")
 _ROUNDING_ROOM = Fraction(1, 10**9)
+_RATIO_ROOM = 1e-9
+_BETWEEN_EXPRESSIONS = frozenset(("<", ">", "<=", ">=", "!=", "=", "\\in", ",", ";"))
 _PROSE_WORDS = 4
 _WHOLE = Fraction(1)
 _HUNDREDTH = Fraction(1, 100)
@@ -87,6 +91,8 @@ class LeafComparer:
     ) -> bool | None:
         if gold == predicted and _WHOLE in scales:
             return True
+        if (ratio := _compare_ratios(gold, predicted)) is not None:
+            return ratio
         try:
             right = parse_expression(predicted)
         except TooDeepError:
@@ -96,6 +102,8 @@ class LeafComparer:
         except TooDeepError:
             left = None
         if left is None or right is None:
+            if _is_no_expression(gold) or _is_no_expression(predicted):
+                return False
             return self._settle(spell(gold), spell(predicted)) if self._settle else None
         verdicts = [self._compare_scaled(left, right, scale) for scale in scales]
         if True in verdicts:
@@ -209,6 +217,30 @@ def _is_same_numeral(gold: Measured, answer: Measured) -> bool:
         return False
     left, right = ("".join(tokens).lstrip("0").upper() for tokens in (gold.tokens, answer.tokens))
     return left == right
+
+
+def _is_no_expression(tokens: Tokens) -> bool:
+    """Relations, lists and numbers side by side, which math-verify would make something of."""
+    if len(split_top(tokens, _BETWEEN_EXPRESSIONS)) > 1:
+        return True
+    return any(is_number(first) and is_number(second) for first, second in pairwise(tokens))
+
+
+def _compare_ratios(gold: Tokens, predicted: Tokens) -> bool | None:
+    """``2:3:4`` and ``4:6:8``; none unless one of them is a ratio of three or more."""
+    if max(gold.count(":"), predicted.count(":")) < 2:
+        return None
+    left, right = (
+        [read_real(tuple(part)) for is_sign, part in groupby(tokens, ":".__eq__) if not is_sign]
+        for tokens in (gold, predicted)
+    )
+    if len(left) != len(right) or None in left or None in right:
+        return False
+    scale = [
+        (a or 0.0) * (right[0] or 0.0) - (b or 0.0) * (left[0] or 0.0)
+        for a, b in zip(left, right, strict=True)
+    ]
+    return all(abs(difference) < _RATIO_ROOM for difference in scale)
 
 
 def _choose_scales(wanted: str, found: str, gold: Tokens) -> tuple[Fraction, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from evaluation import answer_files
 from evaluation.__main__ import app
 from pipeline import console
 from pipeline.cli import exit_code_of
@@ -65,6 +66,53 @@ def test_answers_of_any_model_are_graded_one_by_one(
     assert report["num_missing"] == 1
     assert report["scores"]["avg_at_k"] == pytest.approx(1 / 3)
     assert report["scores"]["reasons"] == {"correct": 1, "missing": 1, "wrong": 1}
+
+
+def test_a_thought_that_was_cut_off_is_told_apart(
+    recipe: Recipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"id": "s0", "answer": r"<think>so it is \boxed{1}"},
+        {"id": "s1", "answer": "<think>x</think> It is", "finish_reason": "length"},
+        {"id": "s2", "answer": "<think>x</think> I do not know.", "finish_reason": "stop"},
+    ]
+    code, report, err = grade(capsys, recipe, rows)
+    reasons = [verdict["reason"] for verdict in report["verdicts"]]
+    assert (code, reasons) == (0, ["truncated", "truncated", "no_answer"])
+    assert report["scores"]["truncated_rate"] == pytest.approx(2 / 3)
+    assert "s0: truncated" in err
+
+
+def test_a_file_is_graded_in_pieces(
+    recipe: Recipe, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answer_files, "_PIECE_ROWS", 2)
+    monkeypatch.setattr(answer_files, "_PIECE_CHARS", 40)
+    rows = [
+        {"id": f"s{n}", "sample": k, "answer": " " * 15 * k + rf"\boxed{{{n + 1}}}"}
+        for k in range(3)
+        for n in range(3)
+    ]
+    code, report, _ = grade(capsys, recipe, rows)
+    assert (code, report["scores"]["avg_at_k"], len(report["verdicts"])) == (0, 1.0, 9)
+    assert [v["id"] for v in report["verdicts"]] == ["s0", "s1", "s2"] * 3
+
+
+def test_the_papers_benchmarks_are_known_to_every_recipe(
+    recipe: Recipe,
+    shared_data: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PROMPTCOT_BENCHMARKS", str(shared_data / "benchmarks"))
+    items = answer_files.load_items(recipe, "aime24")
+    rows = [
+        {"id": item.id, "answer": rf"<think>\boxed{{0}}</think>\boxed{{{item.gold.text}}}"}
+        for item in items
+        if item.gold
+    ]
+    code, report, _ = grade(capsys, recipe, rows, "aime24")
+    assert (code, report["num_items"], report["scores"]["avg_at_k"]) == (0, 30, 1.0)
 
 
 def test_several_samples_of_an_item_are_numbered(

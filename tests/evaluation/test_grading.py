@@ -84,6 +84,45 @@ def test_mixed_answers_keep_their_order(grader: AnswerGrader) -> None:
     assert reasons == ["correct", "wrong", "no_code", "correct"]
 
 
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("a</think> b", "b"),
+        ("a</think> b <think> c</think> d", "b  d"),
+        (r"a</think> \boxed{1} <think> wait, \boxed{42}", None),
+        ("a", None),
+        (r"a</think> \boxed{42}</think>", r"\boxed{42}</think>"),
+    ],
+)
+def test_a_thought_within_the_answer_is_no_answer(text: str, answer: str | None) -> None:
+    assert split_completion(text)[1] == answer
+    assert split_answer("<think>" + text) == answer
+
+
+def test_a_huge_answer_is_refused_unread_and_disturbs_no_other() -> None:
+    huge = "\\boxed{" * 200_000
+    with AnswerGrader(SETTINGS, has_code=False) as grader:
+        grades = grader.grade(
+            [
+                ToGrade(item=MATH, answer=huge),
+                ToGrade(item=MATH, answer=r"\boxed{42}"),
+                ToGrade(item=MATH, answer=r"\boxed{" + "4" * 900_000 + "}"),
+            ]
+        )
+    assert [grade.reason for grade in grades] == ["too_long", "correct", "wrong"]
+    assert grades[2].extracted is not None and len(grades[2].extracted) <= 2000
+
+
+def test_items_with_several_answers_want_all_of_them() -> None:
+    gold = MathGold(text="1, 3", parts=("1", "3"))
+    item = BenchmarkItem(id="m", benchmark="b", domain="math", question="?", gold=gold)
+    answers = [r"$\boxed{3}$ or $\boxed{1}$", r"\boxed{1,3}", r"\boxed{3}", r"\boxed{1,3,5}"]
+    with AnswerGrader(SETTINGS, has_code=False) as grader:
+        grades = grader.grade([ToGrade(item=item, answer=answer) for answer in answers])
+    assert [grade.correct for grade in grades] == [True, True, False, False]
+    assert grades[0].extracted == "3, 1"
+
+
 def test_other_models_answers_may_come_with_or_without_thinking() -> None:
     assert split_answer("<think>x</think> y") == "y"
     assert split_answer("x</think> y") == "y"
