@@ -100,11 +100,16 @@ def load_student(folder: Path, plan: DecodingPlan) -> Any:
 
     from trainer.model.student import StudentModel
 
+    class Student(StudentModel):
+        """Decay rates and skips stay float32: rounding them changes how long a state lasts."""
+
+        _keep_in_fp32_modules_strict = frozenset({"A_log", "D", "dt_bias"})
+
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     _check_architecture(folder)
     try:
-        model, report = StudentModel.from_pretrained(
+        model, report = Student.from_pretrained(
             folder,
             dtype=getattr(torch, plan.weights_dtype),
             local_files_only=True,

@@ -20,6 +20,7 @@ from evaluation.decoding.batching import Batcher, Generated, Job
 from evaluation.decoding.choice import Sampling
 from evaluation.decoding.plan import DecodingPlan
 from evaluation.threads import use_threads
+from pipeline import console
 from pipeline.errors import TeacherError
 from pipeline.hashing import code_version, content_hash
 from pipeline.settings.evaluation import EvaluationSettings
@@ -167,6 +168,12 @@ class StudentEngine:
                 state_dtype=plan.state_dtype, kernels=plan.kernels, use_graph=settings.cuda_graph
             ),
         )
+        if not decoder.rows_agree():
+            console.warn(
+                f"on this machine a step of {settings.batch_size} slots rounds differently from "
+                "row to row: a text may depend on its slot. Another evaluation.batch_size or "
+                "num_threads may not."
+            )
         return Batcher(decoder, end_token=EOS_ID, steps_per_check=settings.steps_per_check)
 
 

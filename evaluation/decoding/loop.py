@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from evaluation.decoding.choice import Sampling, choose_tokens
+from evaluation.decoding.choice import Sampling
 from evaluation.decoding.graph import capture_step
 from evaluation.decoding.state import SlotStates
 from evaluation.decoding.step import advance, load_step_operations
@@ -113,6 +113,23 @@ class Decoder:
         if self.penalties is not None:
             self.penalties.fill_(1)
 
+    def rows_agree(self) -> bool:
+        """Whether equal contents give equal bits in every row; all slots are reset.
+
+        That texts do not depend on their slot rests on it. It holds where a matrix product treats
+        its rows alike, which is the library's choice for a shape and a number of threads.
+        """
+        import torch
+
+        self.reset()
+        self.tokens.fill_(1)
+        with torch.inference_mode():
+            for _ in range(2):  # the second one starts from states that are not zero
+                logits = advance(self.model, self.tokens, self.states, self._operations)
+            agree = bool((logits == logits[:1]).all())
+        self.reset()
+        return agree
+
     def fill(self, slot: int, prompt: Sequence[int], seed: int) -> None:
         """Put a prompt into a slot, whatever was there; the next step gives its first token.
 
@@ -160,7 +177,7 @@ class Decoder:
 
         with torch.inference_mode():
             logits = advance(self.model, self.tokens, self.states, self._operations)
-            chosen = choose_tokens(
+            chosen = self._operations.choose(
                 logits, self.sampling, self.seeds, self.positions, self.penalties
             )
             if self.penalties is not None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from evaluation.decoding.choice import choose_tokens
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class StepOperations:
     state are advanced."""
     add_norm: Callable[..., tuple[Tensor, Tensor]]
     """As in :class:`trainer.model.operations.Operations`."""
+    choose: Callable[..., Tensor]
+    """As :func:`evaluation.decoding.choice.choose_tokens`."""
 
 
 def load_step_operations(kernels: str) -> StepOperations:
@@ -41,17 +44,18 @@ def load_step_operations(kernels: str) -> StepOperations:
     if kernels == "torch":
         from trainer.model.operations import add_norm
 
-        return StepOperations(mix_in_torch, add_norm)
+        return StepOperations(mix_in_torch, add_norm, choose_tokens)
     if kernels != "triton":
         raise ConfigError(
             f"unknown decoding kernels {kernels!r}", hint=f"use one of {', '.join(KERNELS)}"
         )
-    from evaluation.decoding.kernels import mix_in_triton, require_triton
+    from evaluation.decoding.availability import require_triton
 
     require_triton()
+    from evaluation.decoding.kernels import choose_in_triton, mix_in_triton
     from trainer.kernels.norms import add_norm as add_norm_in_triton
 
-    return StepOperations(mix_in_triton, add_norm_in_triton)
+    return StepOperations(mix_in_triton, add_norm_in_triton, choose_in_triton)
 
 
 def advance(model: Any, tokens: Tensor, states: SlotStates, operations: StepOperations) -> Tensor:
