@@ -136,7 +136,10 @@ class ProgramGrader:
 
         number = 0
         runs = self._sandbox.run_each(
-            program, inputs(), limits=self._limits(tests), preamble=imports_for(program)
+            program,
+            inputs(),
+            limits=self._limits(tests),
+            preamble=imports_for(program, self._sandbox.packages),
         )
         with closing(runs):
             for number, run in enumerate(runs, start=1):
@@ -146,7 +149,9 @@ class ProgramGrader:
         return CodeResult(True, "passed") if number else no_tests()
 
     def _grade_functional(self, program: str, tests: ProgramTests) -> CodeResult:
-        setup = answer_setup(program, tests.entry_point, preamble=imports_for(program))
+        setup = answer_setup(
+            program, tests.entry_point, preamble=imports_for(program, self._sandbox.packages)
+        )
         calls = (_read_case(n, tests, case) for n, case in enumerate(tests.cases, start=1))
         return grade_calls(
             self._sandbox,
@@ -159,7 +164,7 @@ class ProgramGrader:
     def _grade_check(self, program: str, tests: ProgramTests) -> CodeResult:
         limits = self._limits(tests, total_s=0.0)
         # Without a prompt there is none whose imports an answer could rely on.
-        preamble = "" if tests.prompt else imports_for(program)
+        preamble = "" if tests.prompt else imports_for(program, self._sandbox.packages)
         answer = answer_setup(program, tests.entry_point, prompt=tests.prompt, preamble=preamble)
         check = answer_setup(tests.check, tests.entry_point, prompt=tests.prompt)
         try:

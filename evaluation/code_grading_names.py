@@ -26,15 +26,21 @@ _NOT_ALWAYS_THERE = {"last_exc", "last_traceback", "last_type", "last_value", "p
 _WORD = re.compile(r"[A-Za-z_]\w*")
 
 
-def imports_for(program: str) -> str:
-    """Import statements for the names of a program, and the runner's recursion limit."""
+def imports_for(program: str, packages: str) -> str:
+    """Import statements for the names of a program, and the runner's recursion limit.
+
+    Args:
+        program: Python source.
+        packages: Folder of what is installed beside the standard library.
+    """
     origins = _origins()
     words = sorted(set(_WORD.findall(program)) & origins.keys())
     lines = [
         f"import {word}" if origins[word] is None else f"from {origins[word]} import {word}"
         for word in words
     ]
-    return "\n".join([*lines, "__import__('sys').setrecursionlimit(50000)"])
+    path = f"__import__('sys').path.append({packages!r})"
+    return "\n".join([path, *lines, "__import__('sys').setrecursionlimit(50000)"])
 
 
 @cache

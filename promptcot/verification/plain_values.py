@@ -150,6 +150,8 @@ def _rare_to_tree(value: object) -> Any:
         return {"range": [_to_tree(n) for n in (value.start, value.stop, value.step)]}
     if isinstance(value, _KEYS):
         return {"set": [_to_tree(key) for key in value]}
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        return _to_tree(value.item())  # type: ignore[attr-defined]
     if isinstance(value, Iterator):
         items: list[Any] = []
         for item in value:

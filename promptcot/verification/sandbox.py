@@ -28,6 +28,7 @@ from promptcot.verification.sandbox_process import SandboxProcess
 Status = Literal["ok", "error", "timeout", "memory_limit", "output_limit", "crashed", "not_run"]
 FAILURES: tuple[Status, ...] = ("error", "timeout", "memory_limit", "output_limit", "crashed")
 
+_PACKAGES = "/packages"
 _INSIDE = ("sandbox_runner.py", "sandbox_driver.py", "plain_values.py")
 _START_S = 30.0
 """What a sandbox may need to start on a busy machine, on top of its programs' own time."""
@@ -92,6 +93,12 @@ class Sandbox:
     def is_sealed(self) -> bool:
         """Whether programs are kept from the machine's files and network."""
         return bool(self.prefix)
+
+    @property
+    def packages(self) -> str:
+        """Folder in which programs find NumPy, once they have it on their path; may not exist."""
+        found = _packages()
+        return _PACKAGES if self.is_sealed or not found else str(found[0].parent)
 
     def run(self, program: str, *, stdin: str = "", limits: Limits | None = None) -> Execution:
         """Run a program once.
@@ -269,6 +276,15 @@ def _binaries() -> list[str]:
     return binaries
 
 
+def _packages() -> list[Path]:
+    """Folders of NumPy and its libraries where it is installed."""
+    spec = importlib.util.find_spec("numpy")
+    if spec is None or not spec.submodule_search_locations:
+        return []
+    package = Path(spec.submodule_search_locations[0])
+    return [path for path in (package, package.with_name("numpy.libs")) if path.is_dir()]
+
+
 def _interpreter() -> str:
     """The real Python binary behind a virtual environment's link."""
     return str(Path(sys.executable).resolve())
@@ -293,6 +309,8 @@ def _seal(binary: str) -> tuple[str, ...]:
         if not home.startswith("/usr"):
             command += ["--ro-bind", home, home]
     command += ["--setenv", "LD_LIBRARY_PATH", _LIBRARIES]
+    for path in _packages():
+        command += ["--ro-bind", str(path), f"{_PACKAGES}/{path.name}"]
     for name in _INSIDE:
         command += ["--ro-bind", str(Path(__file__).with_name(name)), f"/sandbox/{name}"]
     command += ["--remount-ro", "/dev"]
@@ -315,6 +333,8 @@ def _request(asked: Mapping[str, Any], limits: Limits) -> bytes:
                 "PYTHONHASHSEED": "0",
                 "HOME": asked["folder"],
                 "LD_LIBRARY_PATH": _LIBRARIES,
+                # NumPy's library otherwise reserves memory for a thread per core.
+                "OPENBLAS_NUM_THREADS": "1",
             },
         }
     ).encode("ascii")
