@@ -143,7 +143,7 @@ def mix_in_triton(mixer: Mixer, projected: Tensor, window: Tensor, state: Tensor
 
     config, conv = mixer.config, mixer.conv1d
     inner, channels, heads = mixer.splits
-    gate, inputs, dt = projected.split(mixer.splits, dim=-1)
+    gate, inputs, dt = torch.split(projected, mixer.splits, dim=-1)
     rows = len(projected)
     mixed = projected.new_empty(rows, channels)
     y = projected.new_empty(rows, inner)

@@ -95,7 +95,7 @@ def mix_in_torch(mixer: Mixer, projected: Tensor, window: Tensor, state: Tensor)
     from trainer.model.decoding import convolve_last, step_state
     from trainer.model.operations import gated_norm
 
-    gate, inputs, dt = projected.split(mixer.splits, dim=-1)
+    gate, inputs, dt = torch.split(projected, mixer.splits, dim=-1)
     whole = torch.cat([window, inputs[:, None]], dim=1)
     window.copy_(whole[:, 1:])
     mixed = silu(convolve_last(whole, mixer.conv1d.weight.squeeze(1), mixer.conv1d.bias))

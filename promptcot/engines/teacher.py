@@ -108,7 +108,7 @@ class Teacher:
         self._check_constraints(requests)
         units, purpose = self._cut(requests), self._purpose(label)
         with ExitStack() as shown:
-            advance = _ignore
+            advance: Callable[[int], None] = _ignore
             if is_shown:
                 line = console.meter(label, total=len(requests), unit="answers")
                 advance = shown.enter_context(line)
