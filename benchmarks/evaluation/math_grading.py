@@ -9,7 +9,10 @@ asks math-verify alone about every N-th pair too.
 
 Speed: 10,000 whole answers (thinking with a wrong box, then the answer), pathological ones among
 them, through ``AnswerGrader`` on two cores; beside it, in the same run, a naive grader that starts
-one process per answer, two at a time, on a sample. Ends with one JSON line; exit code 1 when a
+one process per answer, two at a time, on a sample.
+
+Memory: ``python -m evaluation grade`` on a file of 10,000 answers with 100,000 characters of
+thinking each (1 GB), in a folder for temporary files. Ends with one JSON line; exit code 1 when a
 verdict is wrong or a bar of docs/results.md is missed.
 """
 
@@ -21,8 +24,9 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -43,7 +47,9 @@ from promptcot.verification.math_boxes import extract_answer
 ROOT = Path(__file__).resolve().parents[2]
 NUM_ANSWERS = 10_000
 NAIVE_SAMPLE = 40
+STREAM_SAMPLES = 20
 BAR = 5.0
+STREAM_PEAK_MIB = 600
 NAIVE = """
 import sys
 from math_verify import parse, verify
@@ -231,6 +237,39 @@ def measure_naive(answers: Sequence[ToGrade]) -> float:
     return (time.monotonic() - start) / len(sample)
 
 
+def measure_stream(options: argparse.Namespace) -> dict[str, Any]:
+    """Peak memory of the command that grades a file of 1 GB."""
+    rows = list(read_json_lines(options.data / "math500_original.jsonl"))
+    recipe = load_recipe("paper", (f"benchmark_folder={options.data.resolve()}",))
+    (settings,) = (entry for entry in recipe.settings.benchmarks if entry.name == "math500")
+    items = load_benchmark(recipe, settings)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "answers.jsonl"
+        with path.open("w", encoding="utf-8") as file:
+            for sample in range(STREAM_SAMPLES):
+                for item, row in zip(items, rows, strict=True):
+                    text = "so " * 33_333 + "</think>\n" + row["solution"]
+                    line = {"id": item.id, "sample": sample, "answer": text}
+                    file.write(json.dumps(line) + "\n")
+        size_mib = path.stat().st_size >> 20
+        command = [sys.executable, "-m", "evaluation", "grade", "--benchmark", "math500", "--json"]
+        environment = {**os.environ, "PROMPTCOT_BENCHMARKS": str(options.data.resolve())}
+        start = time.monotonic()
+        done = subprocess.Popen(
+            [*command, "--answers", str(path)], stdout=subprocess.PIPE, env=environment
+        )
+        report = json.loads(done.communicate()[0])
+    result = {
+        "file_mib": size_mib,
+        "answers": report["num_answers"],
+        "avg_at_k": report["scores"]["avg_at_k"],
+        "seconds": round(time.monotonic() - start, 1),
+        "peak_mib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10,
+    }
+    print(json.dumps(result, indent=1))
+    return result
+
+
 def _grade_naively(entry: ToGrade) -> None:
     gold = entry.item.gold.text if entry.item.gold else ""
     command = [sys.executable, "-c", NAIVE, gold, entry.answer or ""]
@@ -248,23 +287,31 @@ def _children() -> list[int]:
     return [int(pid) for pid in path.read_text(encoding="ascii").split()] if path.exists() else []
 
 
+_MEASUREMENTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    # Memory first: what a command used shows only while no other child used more.
+    "stream": measure_stream,
+    "accuracy": measure_accuracy,
+    "speed": measure_speed,
+}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data/benchmarks")
     parser.add_argument("--failures", action="store_true", help="show every wrong verdict")
     parser.add_argument("--peer", type=int, default=0, help="ask math-verify about every N-th pair")
-    parser.add_argument("--only", choices=("accuracy", "speed"))
+    parser.add_argument("--only", choices=tuple(_MEASUREMENTS))
     options = parser.parse_args()
-    result: dict[str, Any] = {}
-    if options.only != "speed":
-        result["accuracy"] = measure_accuracy(options)
-    if options.only != "accuracy":
-        result["speed"] = measure_speed(options)
+    chosen = [options.only] if options.only else list(_MEASUREMENTS)
+    result = {name: _MEASUREMENTS[name](options) for name in chosen}
     print(json.dumps(result))
     failed = result.get("accuracy", {}).get("wrong", 0) > 0
     speed = result.get("speed")
     if speed is not None:
         failed |= speed["ratio"] < BAR or speed["processes_left"] > 0
+    stream = result.get("stream")
+    if stream is not None:
+        failed |= stream["avg_at_k"] < 1 or stream["peak_mib"] > STREAM_PEAK_MIB
     return int(failed)
 
 

@@ -215,7 +215,10 @@ def _is_same_numeral(gold: Measured, answer: Measured) -> bool:
         return False
     if not gold.base and answer.base != "10":
         return False
-    left, right = ("".join(tokens).lstrip("0").upper() for tokens in (gold.tokens, answer.tokens))
+    left, right = (
+        "".join(tokens).replace("'", "").lstrip("0").upper()
+        for tokens in (gold.tokens, answer.tokens)
+    )
     return left == right
 
 

@@ -117,8 +117,18 @@ def _unit_start(tokens: Tokens) -> int | None:
             start = position
         elif token not in _WITHIN_UNIT:
             break
-    # "5 (metres)"
-    return start - 1 if start and tokens[start - 1] == "(" else start
+    if start and tokens[start - 1] == "(":
+        start -= 1  # 5 (metres)
+    return start if start is not None and _is_balanced(tokens[start:]) else None
+
+
+def _is_balanced(tokens: Tokens) -> bool:
+    depth = 0
+    for token in tokens:
+        depth += (token in {"(", "{"}) - (token in {")", "}"})
+        if depth < 0:
+            return False
+    return depth == 0
 
 
 _WITHIN_UNIT = frozenset(("^", "2", "3", "{", "}", "/", "*", "-", "1", "(", ")", ".", "\\%"))
@@ -170,11 +180,13 @@ def _is_letter(token: str) -> bool:
 
 
 def _read_base(tokens: Tokens) -> tuple[Tokens, str] | None:
-    r"""Numeral and base of ``52_8``, ``(52)_{8}``, ``52_{\\text{eight}}``."""
+    r"""Numeral and base of ``52_8``, ``(52)_{8}``, ``52_{\text{eight}}``."""
     if "_" not in tokens:
         return None
     place = tokens.index("_")
-    head, tail = tokens[:place], tuple(t for t in tokens[place + 1 :] if t not in {"{", "}"})
+    sign = tokens[:1] if tokens[0] == "-" else ()
+    head = tuple(token.removeprefix("'") for token in tokens[len(sign) : place])
+    tail = tuple(token for token in tokens[place + 1 :] if token not in {"{", "}"})
     if head[:1] == ("(",) and head[-1:] == (")",):
         head = head[1:-1]
     tail = tuple(token.lstrip("'").lower() for token in tail)
@@ -185,4 +197,4 @@ def _read_base(tokens: Tokens) -> tuple[Tokens, str] | None:
     base = _BASE_WORDS.get(tail[0], tail[0])
     if not base.isdecimal() or (not is_number(head[0]) and len(head) < 2):
         return None
-    return head, str(int(base)) if len(base) < 4 else base
+    return (*sign, *head), str(int(base)) if len(base) < 4 else base

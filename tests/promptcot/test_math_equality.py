@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 from pipeline.benchmark_items import MathGold
 from promptcot.verification.math_answers import MathGrader, normalise_answer, settle_by_text
 from promptcot.verification.math_boxes import extract_answer
+
+ROOT = Path(__file__).parents[2]
 
 NUMBERS = [
     (r"\frac{\pi}{2}", r"\pi/2", True),
@@ -391,6 +394,26 @@ def test_matrices_are_compared_entry_by_entry(gold: str, predicted: str, equal: 
     assert settle_by_text(gold, predicted) is equal
 
 
+def read_documented() -> list[tuple[str, str, bool]]:
+    """Gold answers with right and wrong ones, from the table of the documentation."""
+    text = (
+        (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8").split("## Grading maths")[1]
+    )
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    return [
+        (re.findall("`([^`]*)`", gold)[0], answer, equal)
+        for gold, right, wrong, _ in rows
+        for cell, equal in ((right, True), (wrong, False))
+        for answer in re.findall("`([^`]*)`", cell)
+    ]
+
+
+def test_the_documented_examples_hold() -> None:
+    examples = read_documented()
+    assert len(examples) > 80
+    assert [row for row in examples if settle_by_text(row[0], row[1]) is not row[2]] == []
+
+
 def several(*parts: str) -> MathGold:
     return MathGold(text=", ".join(parts), parts=parts)
 
@@ -518,7 +541,7 @@ def test_a_fraction_equals_its_multiples_and_nothing_near(value: object, factor:
 
 def load_module() -> ModuleType:
     """The benchmark script beside the packages."""
-    folder = str(Path(__file__).parents[2] / "benchmarks" / "evaluation")
+    folder = str(ROOT / "benchmarks" / "evaluation")
     sys.path.insert(0, folder)
     try:
         return import_module("math_grading")
