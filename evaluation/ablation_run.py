@@ -148,6 +148,12 @@ def _train(run: AblationRun, phase: str, out: Path) -> None:
     launcher = run.recipe.settings.ablations.launcher
     if launcher:
         _launch(_command(run, phase, dataset, launcher))
+        if read_key(own) != key:
+            raise StoreError(
+                f"{run.title}: the launched training left no checkpoint of phase {phase} with key "
+                f"{key} under {own}",
+                hint="start the same installation and recipe with ablations.launcher",
+            )
         return
     result = train_phase(run.recipe, phase, run.folder, dataset)
     console.say(

@@ -46,16 +46,14 @@ def describe_plan(
         One object per variant and seed; figures are none where a dataset does not exist yet.
     """
     rate = find_rate(recipe, out)
+    found = _find_datasets(recipe, arms, out)
     plans: dict[str, dict[str, PhasePlan]] = {}
-    reasons: list[str] = []
     for arm in arms:
-        datasets: dict[str, Version] = {}
-        for phase in arm.phases:
-            version, reason = find_dataset(recipe, phase, out, arm.data.get(phase))
-            if version is not None:
-                datasets[phase] = version
-            else:
-                reasons.append(f"{arm.label}, phase {phase}: {reason}")
+        datasets = {
+            phase: version
+            for phase in arm.phases
+            if (version := found[phase, arm.data.get(phase)][0]) is not None
+        }
         plans[arm.label] = plan_arm(recipe, arm, datasets, plans.get(arms[0].label, {}))
     rows = [
         _plan_run(arm, seed, plans[arm.label], rate=rate, folder=run_folder(out, arm, seed))
@@ -63,8 +61,9 @@ def describe_plan(
         for arm in arms
     ]
     console.table("ablations: what would be run", _PLAN, [_format_plan(row) for row in rows])
-    for reason in dict.fromkeys(reasons):
-        console.say(f"unknown yet: {reason}")
+    for reason in dict.fromkeys(reason for _, reason in found.values() if reason):
+        named = [_name_dataset(*key) for key, entry in found.items() if entry[1] == reason]
+        console.say(f"unknown yet: {', '.join(named)}: {reason}")
     if not rate:
         console.say(
             "hours are unknown: pass --set training.tokens_per_second=… of one device, or train a "
@@ -72,6 +71,18 @@ def describe_plan(
         )
     console.say("a phase that another run of the same seed trains too is trained once")
     return rows
+
+
+def _find_datasets(
+    recipe: Recipe, arms: Sequence[Arm], out: Path
+) -> dict[tuple[str, str | None], tuple[Version | None, str]]:
+    """Phase and variant to its dataset, or the reason why there is none; each looked for once."""
+    keys = dict.fromkeys((phase, arm.data.get(phase)) for arm in arms for phase in arm.phases)
+    return {key: find_dataset(recipe, key[0], out, key[1]) for key in keys}
+
+
+def _name_dataset(phase: str, variant: str | None) -> str:
+    return f"phase {phase}" if variant is None else f"phase {phase} ({variant})"
 
 
 def _plan_run(

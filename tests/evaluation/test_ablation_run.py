@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -147,8 +148,10 @@ def test_variants_are_trained_evaluated_and_tabulated_and_really_differ(
 
     code, _, err = call(capsys, recipe, out, "--only", "without-promptcot")
     assert code == 0, err
+    # Started as the trainer's own command, with the same settings: what is finished is known.
     only = ("--only", "without-open-thoughts2", "--seeds", "0")
-    code, table, err = call(capsys, recipe, out, *only)
+    launcher = ("--set", f'ablations.launcher=["{sys.executable}"]')
+    code, table, err = call(capsys, recipe, out, *only, *launcher)
     assert code == 0, err
     assert err.count("finished before") == 2, "both phases of the full recipe"
     assert {row["name"]: row["seeds"] for row in table["rows"]} == {
