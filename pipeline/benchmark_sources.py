@@ -167,10 +167,11 @@ def _advise_copy(settings: BenchmarkSettings) -> str:
 def _on_hub(settings: BenchmarkSettings) -> Located:
     revision = settings.revision
     if not _COMMIT.fullmatch(revision):
-        said = "leaves the revision of" if revision == UNPINNED else f"wants {revision!r} of"
+        said = f"revision {revision!r} of hub dataset {settings.hub_id} is no commit"
+        if revision == UNPINNED:
+            said = f"the recipe leaves the revision of hub dataset {settings.hub_id} to you"
         raise ConfigError(
-            f"benchmark {settings.name!r}: the recipe {said} hub dataset {settings.hub_id}, which "
-            "names no commit",
+            f"benchmark {settings.name!r}: {said}",
             hint="set `revision` to the 40 digits of a commit of the dataset's page, or "
             f"{_advise_copy(settings)}",
         )

@@ -154,7 +154,6 @@ def _read_located(reading: _Reading) -> list[BenchmarkItem]:
         raise SourceError(
             f"{reading.name}: {reading.files} has no rows", hint="pass a file with items"
         )
-    _require_unique(reading, items)
     _check_items(reading, items)
     return items
 
@@ -208,21 +207,10 @@ def _is_content_known(reading: _Reading) -> bool:
     return reading.with_answers or reading.settings.scored_by != "livecodebench"
 
 
-def _require_unique(reading: _Reading, items: Iterable[BenchmarkItem]) -> None:
-    first_rows: dict[str, int] = {}
-    for number, item in enumerate(items, start=1):
-        first = first_rows.setdefault(item.id, number)
-        if first != number:
-            raise SourceError(
-                f"{reading.name}: {reading.files}, row {number}: {reading.settings.id_field} "
-                f"{item.id!r} was used by row {first} already",
-                hint="give every item its own id",
-            )
-
-
 def _read_items(reading: _Reading) -> Iterator[BenchmarkItem]:
     """Items of all files, in order; those outside the window are left out."""
     layout: ReadingSettings | None = None
+    first_places: dict[str, str] = {}
     for file in reading.located.files:
         for found in _iterate_file(reading, file):
             if layout is None:
@@ -232,6 +220,13 @@ def _read_items(reading: _Reading) -> Iterator[BenchmarkItem]:
             if layout.date_field and not is_in_window(reading.settings, _read_day(row, layout)):
                 continue
             item_id = get_text(row, layout.id_field) if layout.id_field else f"{found.number:05d}"
+            place = f"row {found.number} of {file.name}"
+            if (first := first_places.setdefault(item_id, place)) != place:
+                field = layout.id_field or "number"
+                raise SourceError(
+                    f"{where}: {field} {item_id!r} was used by {first} already",
+                    hint="give every item its own id",
+                )
             yield _read_item(reading, layout, row, item_id=item_id)
 
 

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -178,6 +179,9 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
             annotation = annotation.model_fields[str(part)].annotation
         else:
             annotation = get_args(annotation)[-1 if isinstance(part, str) else 0]
+        # A section that may be absent.
+        if NoneType in (parts := get_args(annotation)):
+            annotation = parts[0]
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return sorted(annotation.model_fields)
     return []

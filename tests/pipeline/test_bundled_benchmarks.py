@@ -323,6 +323,15 @@ def test_an_unknown_name_lists_what_there_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "nearest"), [("answr_after", "answer_after"), ("statements.ur", "url")]
+)
+def test_a_misspelt_setting_is_answered_with_the_nearest(key: str, nearest: str) -> None:
+    with pytest.raises(ConfigError, match=f"unknown key 'benchmarks.6.{key}'") as caught:
+        load_recipe("paper", [f"benchmarks.6.{key}=x"])
+    assert f"did you mean '{nearest}'" in caught.value.hint
+
+
+@pytest.mark.parametrize(
     ("text", "parts"),
     [
         ("$69$,$84$", ("69", "84")),

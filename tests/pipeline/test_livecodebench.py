@@ -293,3 +293,12 @@ def test_any_other_bytes_are_refused_in_words(content: bytes) -> None:
     except SourceError:
         return
     assert isinstance(found, str)
+
+
+def test_an_id_in_two_files_is_named_with_both(tmp_path: Path) -> None:
+    write(tmp_path / "lcb" / "test.jsonl", [make_row(0, "2020-01-01"), make_row(1)])
+    write(tmp_path / "lcb" / "test2.jsonl", [make_row(2), make_row(1)])
+    settings = describe(tmp_path / "lcb", release="release_v2")
+    message = r"test2\.jsonl, row 2: question_id 'abc1_a' was used by row 2 of test\.jsonl already"
+    with pytest.raises(SourceError, match=message):
+        load_benchmark(make_recipe(tmp_path), settings)
