@@ -92,7 +92,7 @@ def grade(
             shown = verdict.grade.extracted if items[0].domain == "math" else None
             detail = verdict.grade.detail or (f"answered {shown}" if shown else "")
             console.say(f"{verdict.item_id}: {verdict.grade.reason} {detail}".rstrip())
-    scores = score_outcomes(outcomes, loaded.settings.evaluation)
+    scores = score_outcomes(items, outcomes, loaded.settings.evaluation)
     _show_scores("scores", [scores])
     report = {**plan, "num_missing": num_missing, "scores": scores, "verdicts": verdicts}
     _finish(report, as_json)

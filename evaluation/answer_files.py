@@ -20,6 +20,7 @@ from pipeline.errors import ConfigError, SourceError
 from pipeline.settings.benchmarks import BUNDLED, BenchmarkSettings
 from pipeline.settings.evaluation import EvaluationSettings
 from pipeline.settings.recipe import Recipe
+from promptcot.verification.math_answers import MathGrader
 from promptcot.verification.math_text import MAX_CHARS
 
 _PIECE_ROWS = 500
@@ -216,12 +217,16 @@ def _shorten(grade: Grade) -> Grade:
     return replace(grade, extracted=grade.extracted[:MAX_CHARS])
 
 
-def score_outcomes(outcomes: Sequence[Outcome], settings: EvaluationSettings) -> dict[str, Any]:
+def score_outcomes(
+    items: Sequence[BenchmarkItem], outcomes: Sequence[Outcome], settings: EvaluationSettings
+) -> dict[str, Any]:
     """Scores over all items of the benchmark; missing answers count as wrong.
 
     Lengths are unknown here, so the figures about tokens are left out.
     """
-    scores = score_benchmark(outcomes, settings)
+    labels = {item.id: item.labels for item in items}
+    with MathGrader(num_workers=settings.num_workers) as grader:
+        scores = score_benchmark(outcomes, settings, labels=labels, compare=grader.compare)
     return {k: v for k, v in scores.items() if "token" not in k}
 
 
