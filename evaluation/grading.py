@@ -145,7 +145,8 @@ class AnswerGrader:
     def _grade_code(self, answers: Sequence[tuple[int, ToGrade]]) -> dict[int, Grade]:
         grades, programs = {}, {}
         for number, entry in answers:
-            program = extract_python(entry.answer or "")
+            text = entry.answer or ""
+            program = extract_python(text) or extract_python(text, labels=("",))
             if program is None:
                 grades[number] = Grade(False, "truncated" if entry.truncated else "no_code")
             else:

@@ -7,9 +7,10 @@ Grades --samples programs (1,000) of a fixed mix through ``ProgramGrader``: Huma
 (canonical solutions and wrong versions), LeetCode functions with their asserts, Codeforces and
 CodeContests programs that read standard input, and one hostile program in fifty. Every verdict is
 known: a right program that fails or a hostile one that passes ends the benchmark with exit code 1.
-Memory is the largest sum of resident pages (shared ones counted for each process) of this process
-and all it started, looked at ten times a second. --mutants instead counts the wrong versions of all
-HumanEval(+) solutions that pass. Ends with one JSON line.
+Processor time is this process's and all sandboxes'. Memory is the largest sum of resident pages
+(shared ones counted for each process) of this process and all it started, looked at ten times a
+second. --mutants instead counts the wrong versions of all HumanEval(+) solutions that pass. Ends
+with one JSON line.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from program_mutants import mutants
 
 from evaluation.code_grading import ProgramGrader
 from pipeline.benchmark_items import ProgramTests
+from promptcot.verification.sandbox_process import SandboxProcess
 
 Job = tuple[str, str, ProgramTests]
 """Kind of the program (right, none, constant, operator, hostile), source, tests."""
@@ -137,10 +139,39 @@ class MemoryWatch(threading.Thread):
         self.ended = threading.Event()
 
     def run(self) -> None:
+        """Look until told to end."""
         while not self.ended.wait(0.1):
             sizes = resident_by_process()
             self.peak_bytes = max(self.peak_bytes, sum(sizes.values()))
             self.peak_own = max(self.peak_own, sizes.get(os.getpid(), 0))
+
+
+class ProcessorTime:
+    """Processor seconds of all sandboxes, read just before each is ended."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._lock = threading.Lock()
+        leave = SandboxProcess.__exit__
+
+        def measured_leave(process: SandboxProcess, *error: Any) -> None:
+            used = processor_s(process._process.pid)
+            with self._lock:
+                self.seconds += used
+            leave(process, *error)
+
+        SandboxProcess.__exit__ = measured_leave  # type: ignore[method-assign]
+
+
+def processor_s(pid: int) -> float:
+    """Of a process, of its living descendants and of those that it waited for."""
+    folder = Path(f"/proc/{pid}")
+    try:
+        ticks = map(int, (folder / "stat").read_text().rpartition(")")[2].split()[11:15])
+        children = (folder / "task" / str(pid) / "children").read_text().split()
+    except OSError:
+        return 0.0
+    return sum(ticks) / os.sysconf("SC_CLK_TCK") + sum(processor_s(int(c)) for c in children)
 
 
 def resident_by_process() -> dict[int, int]:
@@ -171,10 +202,11 @@ def measure(data: Path, samples: int, workers: int) -> dict[str, Any]:
     jobs = mix(data, samples)
     watch = MemoryWatch()
     watch.start()
-    start = time.monotonic()
+    sandboxes, own_before, start = ProcessorTime(), time.process_time(), time.monotonic()
     with ProgramGrader(num_workers=workers) as grader:
         results = grader.grade([(source, tests) for _, source, tests in jobs])
     seconds = time.monotonic() - start
+    cpu_s = sandboxes.seconds + time.process_time() - own_before
     watch.ended.set()
     watch.join()
     verdicts = Counter(
@@ -185,6 +217,8 @@ def measure(data: Path, samples: int, workers: int) -> dict[str, Any]:
         "samples": len(jobs),
         "seconds": round(seconds, 1),
         "samples_per_s": round(len(jobs) / seconds, 2),
+        "processor_s": round(cpu_s, 1),
+        "samples_per_processor_s": round(len(jobs) / cpu_s, 2),
         "peak_tree_mib": watch.peak_bytes >> 20,
         "peak_own_mib": watch.peak_own >> 20,
         "processes_left": processes_left(),

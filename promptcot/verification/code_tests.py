@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ ProgramWithTests = tuple[str, Sequence[Mapping[str, str]]]
 """Python source and its tests, each ``{"input": ..., "output": ...}``."""
 
 _TOO_SLOW: tuple[Status, ...] = ("timeout",)
-_LABELS = {"python", "py", "python3"}
+PYTHON_LABELS = frozenset({"python", "py", "python3"})
 _REASONS: dict[str, CodeReason] = {
     "error": "runtime_error",
     "timeout": "timeout",
@@ -60,11 +60,12 @@ class CodeResult:
     """The first failing test's number and what happened, on one line."""
 
 
-def extract_python(text: str) -> str | None:
+def extract_python(text: str, *, labels: Collection[str] = PYTHON_LABELS) -> str | None:
     """The program of an answer: its last closed ```` ```python ```` block, or none.
 
     Args:
-        text: The answer alone, after the thinking. Blocks without a Python label do not count.
+        text: The answer alone, after the thinking.
+        labels: Blocks with other labels do not count.
     """
     program: str | None = None
     lines: list[str] = []
@@ -74,7 +75,7 @@ def extract_python(text: str) -> str | None:
         if label is None and mark.startswith("```"):
             label, lines = mark[3:].strip().lower(), []
         elif label is not None and mark == "```":
-            program = "".join(lines) if label in _LABELS else program
+            program = "".join(lines) if label in labels else program
             label = None
         elif label is not None:
             lines.append(line)

@@ -40,6 +40,11 @@ def test_the_last_closed_python_block_is_the_program(text: str, program: str | N
     assert extract_python(text) == program
 
 
+def test_unlabelled_blocks_count_where_they_are_asked_for() -> None:
+    text = "```\nprint(1)\n```\n```\nprint(2)\n```\n```text\n2\n```"
+    assert extract_python(text, labels=("",)) == "print(2)\n"
+
+
 def test_what_python_only_warns_about_is_worth_running() -> None:
     unknown_escape = "import re\nprint(re.findall('\\d+', input()))"
     assert make_task([f"```python\n{unknown_escape}\n```"], []).defects == [None]
