@@ -145,8 +145,8 @@ class _Comparer:
         return False
 
     def _compare_bracket(self, gold: Bracket, predicted: Form) -> bool | None:
-        if isinstance(predicted, Value):
-            return self._compare_regions(gold, predicted)  # "all real numbers"
+        if isinstance(predicted, Value) or _is_unbounded(predicted):
+            return self._compare_regions(gold, predicted)  # "all real numbers", (2,\\infty]
         items = _in_order(gold, predicted)
         if items is None or len(items) != len(gold.items):
             return False
@@ -192,6 +192,13 @@ class _Comparer:
 
 def _items_of(form: Form) -> tuple[Form, ...]:
     return form.items if isinstance(form, Values) else (form,)
+
+
+def _is_unbounded(form: Form) -> bool:
+    """Whether a bracket is an interval with an infinite end, which no bracket includes."""
+    if not isinstance(form, Bracket) or len(form.items) != 2:
+        return False
+    return any(isinstance(item, Value) and "\\infty" in item.tokens for item in form.items)
 
 
 def _in_order(gold: Bracket, predicted: Form) -> tuple[Form, ...] | None:

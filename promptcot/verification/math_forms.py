@@ -131,6 +131,10 @@ def _parse_list(parts: list[Tokens], depth: int) -> Form:
     forms = [parse_form(part, depth + 1) for part in kept or parts]
     if len(forms) == 1:
         return forms[0]
+    first, *others = forms
+    is_function = isinstance(first, Named) and "(" in first.name
+    if is_function and all(isinstance(form, Relation) for form in others):
+        return first  # f(x) = 1/x, x > 0
     if all(isinstance(form, Relation | Region | Named) for form in forms) and any(
         isinstance(form, Relation | Region) for form in forms
     ):
@@ -146,6 +150,20 @@ def _cut_at(tokens: Tokens, words: frozenset[str]) -> Tokens:
     return tokens
 
 
+def _drop_condition(tokens: Tokens) -> Tokens:
+    r"""Without a condition in parentheses at the end: ``\\frac{1}{x} (x > 0)``."""
+    if tokens[-1:] != (")",):
+        return tokens
+    depth = 0
+    for position in range(len(tokens) - 1, 0, -1):
+        depth += (tokens[position] == ")") - (tokens[position] == "(")
+        if depth == 0:
+            inside = tokens[position + 1 : -1]
+            is_condition = not (_COMPARISONS | {"\\in"}).isdisjoint(inside)
+            return tokens[:position] if is_condition else tokens
+    return tokens
+
+
 def _read_label(tokens: Tokens) -> Tokens | None:
     r"""The words before a colon: ``\text{minimum: } 1``."""
     if ":" not in tokens[1:-1]:
@@ -158,6 +176,8 @@ def _flatten(forms: list[Form]) -> Iterator[Form]:
     for form in forms:
         if isinstance(form, Values):
             yield from form.items
+        elif isinstance(form, Named) and isinstance(form.form, Values):
+            yield from (Named(form.name, item) for item in form.form.items)
         else:
             yield form
 
@@ -170,7 +190,7 @@ def _is_condition(part: Tokens) -> bool:
 
 
 def _parse_single(tokens: Tokens, depth: int) -> Form:
-    tokens = _cut_at(tokens, _CONDITIONS)
+    tokens = _drop_condition(_cut_at(tokens, _CONDITIONS))
     label = _read_label(tokens)
     if label is not None:
         return Named(label, parse_form(tokens[len(label) + 1 :], depth + 1))
@@ -225,6 +245,9 @@ def _parse_enclosed(tokens: Tokens, depth: int) -> Form:
         return parse_form((*tokens[:-1], ")"), depth + 1)
     if closing == len(tokens) - 1:
         inside = tokens[1:-1]
+        condition = _read_set_condition(inside) if first == "\\{" else ()
+        if condition:
+            return parse_form(condition, depth + 1)
         items = [part for part in split_top(inside, frozenset((",", ";"))) if part]
         if first == "\\{":
             forms = [parse_form(part, depth + 1) for part in items]
@@ -239,6 +262,15 @@ def _parse_enclosed(tokens: Tokens, depth: int) -> Form:
         return Named(tokens[:1], parse_form(tokens[1:], depth + 1))
     signed = expand_signs(tokens)
     return Values(tuple(Value(choice) for choice in signed)) if signed else Value(tokens)
+
+
+def _read_set_condition(inside: Tokens) -> Tokens:
+    r"""What stands behind the bar of ``\{x \mid x \geq 0\}``; nothing of another set."""
+    for sign in ("\\mid", "|", ":"):
+        sides = split_top(inside, frozenset((sign,)))
+        if len(sides) == 2 and is_name(sides[0]) and not _COMPARISONS.isdisjoint(sides[1]):
+            return sides[1]
+    return ()
 
 
 def _is_pair(tokens: Tokens) -> bool:

@@ -39,6 +39,7 @@ Settle = Callable[[str, str], bool | None]
 """Decides a (gold, predicted) pair of texts that the rules leave open."""
 
 _ARTICLES = frozenset(("'a", "'an", "'the", "'The", "'A", "'An"))
+_ELLIPSES = frozenset((("\\ldots",), ("\\dots",), ("\\cdots",)))
 _CHOICES = frozenset("ABCDEFGH")
 _ROUNDING_ROOM = Fraction(1, 10**9)
 _RATIO_ROOM = 1e-9
@@ -67,6 +68,8 @@ class LeafComparer:
         if gold == predicted:
             return bool(gold)
         if not gold or not predicted:
+            return False
+        if predicted in _ELLIPSES:
             return False
         left, right = _read_plain(gold), _read_plain(predicted)
         if left is not None and right is not None and self._unit != PERCENT:

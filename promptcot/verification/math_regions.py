@@ -17,6 +17,8 @@ from promptcot.verification.math_forms import (
     Value,
     Values,
     is_name,
+    parse_form,
+    split_top,
 )
 from promptcot.verification.math_leaves import read_real
 from promptcot.verification.math_text import Tokens, join_text
@@ -68,7 +70,22 @@ def _from_part(form: Form) -> list[Piece] | None:
 def _from_value(tokens: Tokens) -> list[Piece] | None:
     if join_text(tokens) in _REALS:
         return [Piece(_MINUS_INFINITY, False, _INFINITY, False)]
+    for sign in ("\\setminus", "\\backslash", "-"):
+        left, *right = split_top(tokens, frozenset((sign,)))
+        if len(right) == 1 and join_text(left) in _REALS and right[0]:
+            return _without_points(parse_form(right[0]))
     return None
+
+
+def _without_points(form: Form) -> list[Piece] | None:
+    """The reals without a finite set."""
+    points = form.items if isinstance(form, Values) and form.is_set else ()
+    ends = {read_real(p.tokens): p.tokens for p in points if isinstance(p, Value)}
+    if not points or len(ends) != len(points) or None in ends:
+        return None
+    order = [ends[key] for key in sorted(ends, key=lambda value: value or 0.0)]
+    lows, highs = [_MINUS_INFINITY, *order], [*order, _INFINITY]
+    return [Piece(low, False, high, False) for low, high in zip(lows, highs, strict=True)]
 
 
 def _from_bracket(form: Bracket) -> list[Piece] | None:

@@ -100,7 +100,7 @@ def read_unit(text: str) -> str:
 def _strip_trailing(tokens: Tokens) -> tuple[Tokens, str]:
     """The tokens before a unit at the end, and the unit; none where nothing measures."""
     start = _unit_start(tokens)
-    if start is None or start == 0:
+    if start is None or start == 0 or (tokens[-1] == "\\degree" and _has_angle(tokens)):
         return tokens, ""
     unit = canonical_unit(tokens[start:])
     if not unit or not any(is_number(token) or _is_letter(token) for token in tokens[:start]):
@@ -113,13 +113,22 @@ def _unit_start(tokens: Tokens) -> int | None:
     start = None
     for position in range(len(tokens) - 1, max(-1, len(tokens) - 1 - _MAX_UNIT_TOKENS), -1):
         token = tokens[position]
-        if is_word(token) or token in {"%", "\\degree", "\\$"}:
+        is_letter = token in {"'i", "'e"}  # upright constants
+        if (is_word(token) and not is_letter) or token in {"%", "\\degree", "\\$"}:
             start = position
         elif token not in _WITHIN_UNIT:
             break
     if start and tokens[start - 1] == "(":
         start -= 1  # 5 (metres)
     return start if start is not None and _is_balanced(tokens[start:]) else None
+
+
+def _has_angle(tokens: Tokens) -> bool:
+    r"""Whether degrees belong to a function's argument: ``\\sin 60^\\circ``."""
+    return not _ANGLE_FUNCTIONS.isdisjoint(tokens)
+
+
+_ANGLE_FUNCTIONS = frozenset(("\\sin", "\\cos", "\\tan", "\\cot", "\\sec", "\\csc"))
 
 
 def _is_balanced(tokens: Tokens) -> bool:
