@@ -21,7 +21,7 @@ from evaluation.decoding.choice import Sampling
 from evaluation.decoding.plan import DecodingPlan
 from evaluation.threads import use_threads
 from pipeline import console
-from pipeline.errors import TeacherError
+from pipeline.errors import PipelineError, TeacherError
 from pipeline.hashing import code_version, content_hash
 from pipeline.settings.evaluation import EvaluationSettings
 from pipeline.student import BOS_ID, EOS_ID, decode, processor
@@ -61,7 +61,6 @@ class StudentEngine:
         self._model = f"{hash_checkpoint(checkpoint)}@{content_hash(how)}"
         self._inbox: SimpleQueue[_Ask | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
         self._sampling: Sampling | None = None
         self.num_busy = 0
         """Slots at work."""
@@ -115,17 +114,34 @@ class StudentEngine:
 
     def _serve(self) -> None:
         """The thread: from the inbox into slots, from slots to those who wait."""
+        import torch
+
         waiting: set[_Ask] = set()
+        # What stands where something unforeseen ends the thread, which then shows it itself.
+        error: Exception | None = TeacherError(
+            "the student's thread broke off", hint="report this with the traceback that follows"
+        )
         try:
             with use_threads(self._settings.num_threads):
                 self._run(waiting)
-        except BaseException as exc:  # whatever it is, those who wait must hear of it
-            self._error = exc
-        # Requests may still come after a failure; they get the same error until the end.
-        while self._error is not None:
+            error = None
+        except torch.OutOfMemoryError as exc:
+            error = TeacherError(
+                f"GPU memory ran out with {self._settings.batch_size} slots: {exc}",
+                hint='lower evaluation.batch_size, or set evaluation.state_dtype = "bfloat16"',
+            )
+        except (PipelineError, OSError, RuntimeError, ValueError) as exc:
+            error = exc
+        finally:
+            if error is not None:
+                self._refuse(waiting, error)
+
+    def _refuse(self, waiting: set[_Ask], error: Exception) -> None:
+        """Tell those who wait, and whoever still comes, until the engine is closed."""
+        while True:
             for ask in waiting:
                 if ask.future.set_running_or_notify_cancel():
-                    ask.future.set_exception(self._error)
+                    ask.future.set_exception(error)
             waiting.clear()
             late = self._inbox.get()
             if late is None:
