@@ -271,6 +271,6 @@ def open_sampler(recipe: Recipe, checkpoint: Path | None, out: Path, label: str)
             engine = student = StudentEngine(checkpoint, settings, plan)
         else:
             engine = TransformerEngine(checkpoint, settings, plan)
-    # The budget is synthesis's; what a teacher charges for evaluation counts against it too.
+    # A teacher's samples are held to the recipe's budget, counted apart from those of synthesis.
     account = Account(recipe, out / "evaluation", is_limited=not settings.is_local)
     return Sampler(Teacher(engine, name=settings.engine, account=account), settings, label, student)
