@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +37,9 @@ from pipeline.store import exclusive_lock, write_json
 from trainer.checkpoints import read_key, read_training
 from trainer.job import open_job
 from trainer.sft import train_phase
+
+_STANDARD_ERROR = 2
+"""File descriptor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,10 +211,11 @@ def _launch(command: Sequence[str]) -> None:
         KeyboardInterrupt: It was interrupted.
     """
     console.say(" ".join(command))
+    # With --json, standard output holds this command's one object and nothing else.
+    output = _STANDARD_ERROR if console.screen().stderr else None
     try:
-        # Standard output may have to hold this command's one JSON object.
-        code = subprocess.run(command, stdout=sys.stderr, check=False).returncode
-    except OSError as exc:
+        code = subprocess.run(command, stdout=output, check=False).returncode
+    except (FileNotFoundError, PermissionError) as exc:
         raise StoreError(
             f"ablations.launcher: {command[0]} does not start ({exc.strerror})",
             hint="correct ablations.launcher, or leave it empty to train in this process",

@@ -14,10 +14,10 @@ from conftest import write_lines
 from evaluation.__main__ import app
 from evaluation.ablation_plan import list_arms, read_options
 from evaluation.ablation_results import read_runs
-from evaluation.ablation_run import prepare_runs
+from evaluation.ablation_run import prepare_runs, run_ablations
 from pipeline import console
 from pipeline.cli import exit_code_of
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, GateRefused, PipelineError, StoreError
 from pipeline.manifest import resolve_version
 from pipeline.settings.recipe import RECIPES, Recipe, load_recipe
 
@@ -237,3 +237,26 @@ def test_ablations_are_held_against_the_curriculum(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         load_recipe(str(recipe.path), [change])
+
+
+@pytest.mark.parametrize(
+    ("script", "error", "message"),
+    [
+        ("exit 3", GateRefused, "exit code 3"),
+        ("exit 1", StoreError, "exit code 1"),
+        ("exit 0", StoreError, "left no checkpoint of phase 1"),
+        (None, StoreError, "does not start"),
+    ],
+)
+def test_a_launcher_that_fails_is_told_apart(
+    tmp_path: Path, recipe: Recipe, script: str | None, error: type[PipelineError], message: str
+) -> None:
+    launcher = tmp_path / "launch"
+    if script is not None:
+        launcher.write_text(f"#!/bin/sh\n{script}\n")
+        launcher.chmod(0o755)
+    chosen = load_recipe(str(recipe.path), [f'ablations.launcher=["{launcher}"]'])
+    out = tmp_path / "out"
+    with pytest.raises(error, match=message):
+        run_ablations(chosen, list_arms(chosen, ["without-promptcot"], "none"), [0], out)
+    assert not list(out.rglob("run.json"))
