@@ -195,7 +195,8 @@ class _Lazy:
 
     def __exit__(self, *_: object) -> None:
         self._runner = None
-        gc.collect()  # loops refer to themselves, and to the model
+        if self._bench.device.type == "cuda":
+            gc.collect()  # loops refer to themselves, and to the model
         self.memory.release()
 
     @property

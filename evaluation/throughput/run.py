@@ -49,7 +49,9 @@ def _measure_here(recipe: Recipe, subjects: Sequence[Subject], folder: Path) -> 
     from evaluation.throughput.records import Records
     from evaluation.throughput.tasks import list_tasks
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", torch.cuda.current_device())
     bench = Bench(recipe, Records(folder), device)
     measured = []
     total = sum(len(list_tasks(recipe.settings.throughput, subject)) for subject in subjects)

@@ -28,6 +28,8 @@ VLLM = """
 import json, os, time
 from pathlib import Path
 __version__ = "0.99"
+clock = [0.0]
+time.perf_counter = lambda: clock[0]
 class SamplingParams:
     def __init__(self, **how):
         self.how = how
@@ -40,7 +42,7 @@ class LLM:
         if os.environ.get("STAND_IN_FAILS"):
             raise RuntimeError("no room for the cache")
         tokens = how.how["max_tokens"]
-        time.sleep(0.002 * tokens)
+        clock[0] += 0.5 + float(os.environ.get("STAND_IN_STEP", "0.002")) * tokens
         one = type("Answer", (), {"token_ids": [7] * tokens})
         return [type("Output", (), {"outputs": [one]}) for _ in prompts]
 """
@@ -81,7 +83,7 @@ def test_both_models_are_timed_in_the_other_interpreter(recipe: Recipe, tmp_path
     assert rows[24.0, "constant", 65_536]["batch"] == 46
     assert rows[24.0, "reserved", 65_536]["batch"] == 1
     assert rows[72.0, "constant", 8192]["batch"] == 256  # vLLM's usual limit, a setting here
-    assert rows[24.0, "constant", 65_536]["step_ms"] == pytest.approx(4.0, rel=0.55)
+    assert rows[24.0, "constant", 65_536]["step_ms"] == pytest.approx(2.0)
     assert {row["route"] for row in result["rows"]} == {"vLLM 0.99"}
     loads = [json.loads(line) for line in (tmp_path / "loads.jsonl").read_text().splitlines()]
     assert [load["config"]["architectures"][0] for load in loads] == [
@@ -104,6 +106,14 @@ def test_a_failure_of_vllm_is_told_with_its_log(
 ) -> None:
     monkeypatch.setenv("STAND_IN_FAILS", "1")
     with pytest.raises(ConfigError, match=r"no room for the cache.*\.log"):
+        measure_with_vllm(recipe, describe_subjects(recipe.settings), tmp_path / "out")
+
+
+def test_steps_that_cost_nothing_measurable_are_no_result(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAND_IN_STEP", "0")
+    with pytest.raises(ConfigError, match="raise --steps"):
         measure_with_vllm(recipe, describe_subjects(recipe.settings), tmp_path / "out")
 
 
