@@ -58,15 +58,30 @@ class Job:
 
     def shape(self, backend: str) -> Shape:
         """What the memory of a step depends on."""
-        settings = self.recipe.settings
-        alone = make_shape(
-            settings.model,
-            settings.training,
-            phase_settings(self.recipe, self.phase),
-            num_parameters=count_parameters(settings.model),
-            backend=backend,
-        )
-        return replace(alone, world_size=find_processes().world_size)
+        return step_shape(self.recipe, self.phase, backend)
+
+
+def step_shape(recipe: Recipe, phase: str, backend: str) -> Shape:
+    """What the memory of a step depends on, which is the recipe and nothing of its data."""
+    settings = recipe.settings
+    alone = make_shape(
+        settings.model,
+        settings.training,
+        phase_settings(recipe, phase),
+        num_parameters=count_parameters(settings.model),
+        backend=backend,
+    )
+    return replace(alone, world_size=find_processes().world_size)
+
+
+def check_settings(recipe: Recipe, phase: str) -> None:
+    """Hold a phase's settings against this trainer and this machine.
+
+    Raises:
+        ConfigError: The recipe lacks the phase or asks for what is refused here.
+    """
+    phase_settings(recipe, phase)
+    refuse_unsupported(recipe.settings.training)
 
 
 def open_job(recipe: Recipe, phase: str, out: Path, dataset: Path | None) -> Job:
@@ -76,8 +91,7 @@ def open_job(recipe: Recipe, phase: str, out: Path, dataset: Path | None) -> Job
         ConfigError: The recipe lacks the phase or asks for what is refused here.
         SourceError: No dataset, or nothing to start from.
     """
-    phase_settings(recipe, phase)
-    refuse_unsupported(recipe.settings.training)
+    check_settings(recipe, phase)
     return Job(
         recipe=recipe,
         phase=phase,

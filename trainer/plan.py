@@ -9,8 +9,10 @@ from pipeline import console
 from pipeline.settings.recipe import Recipe
 from trainer.checkpoints import read_key
 from trainer.data import plan_data
-from trainer.job import Job, job_data_settings, open_job
+from trainer.data.versions import is_built
+from trainer.job import check_settings, job_data_settings, open_job, step_shape
 from trainer.memory import available_gib, estimate, host_gib, list_remedies
+from trainer.model.init import is_phase_one_there
 from trainer.processes import device_name, find_processes
 from trainer.recipe import choose_backend, phase_settings
 from trainer.run_log import read_lines
@@ -20,15 +22,28 @@ from trainer.speed import format_duration
 def plan_phase(recipe: Recipe, phase: str, out: Path, dataset: Path | None) -> dict[str, Any]:
     """The plan of one phase; nothing is written.
 
+    Before the phase's dataset is built, or phase 1 is trained, it has what follows from the recipe
+    and this machine alone, and ``missing`` says what else there would be.
+
     Raises:
         PipelineError: What training itself would refuse.
     """
+    check_settings(recipe, phase)
+    missing = _list_missing(phase, out, dataset)
+    if missing:
+        return {
+            "phase": phase,
+            "missing": missing,
+            **_plan_memory(recipe, phase),
+            **_plan_rate(recipe, out),
+        }
     job = open_job(recipe, phase, out, dataset)
     training, settings = recipe.settings.training, phase_settings(recipe, phase)
     backend = choose_backend(training)
     counts = plan_data(job.dataset, job_data_settings(job, find_processes(), backend))
     return {
         "phase": phase,
+        "missing": [],
         "key": job.key,
         "dataset_version": job.dataset.name,
         "init": job.init.kind,
@@ -41,14 +56,31 @@ def plan_phase(recipe: Recipe, phase: str, out: Path, dataset: Path | None) -> d
         "padding_share": round(counts.padding_share, 4),
         "data": counts.describe(),
         "finished": read_key(job.root / f"phase-{phase}") == job.key,
-        **_plan_memory(job),
-        **_plan_time(job, out, sum(counts.step_tokens)),
+        **_plan_memory(recipe, phase),
+        **_plan_time(_plan_rate(recipe, out), sum(counts.step_tokens)),
     }
 
 
-def _plan_memory(job: Job) -> dict[str, Any]:
-    backend = choose_backend(job.recipe.settings.training)
-    shape = job.shape(backend)
+def _list_missing(phase: str, out: Path, dataset: Path | None) -> list[str]:
+    """What a training would wait for, each with the command that makes it."""
+    same = "with the same --recipe and --out"
+    missing = []
+    if dataset in (None, Path("latest")) and not is_built(out, phase):
+        missing.append(
+            f"no dataset of phase {phase} in {out}: built by `python -m curriculum.build --phase "
+            f"{phase}` {same}, it adds rows, tokens, optimiser steps, padding and hours"
+        )
+    if phase != "1" and not is_phase_one_there(out):
+        missing.append(
+            f"no checkpoint of phase 1 in {out}: trained by `python -m trainer.sft --phase 1` "
+            f"{same}, it adds what phase {phase} starts from"
+        )
+    return missing
+
+
+def _plan_memory(recipe: Recipe, phase: str) -> dict[str, Any]:
+    backend = choose_backend(recipe.settings.training)
+    shape = step_shape(recipe, phase, backend)
     needed, there, host = estimate(shape), available_gib(), host_gib()
     fits = needed.device <= there and needed.host <= host
     return {
@@ -67,27 +99,31 @@ def _plan_memory(job: Job) -> dict[str, Any]:
     }
 
 
-def _plan_time(job: Job, out: Path, tokens: int) -> dict[str, Any]:
-    """Hours, from what an earlier run here measured or the recipe states."""
-    training = job.recipe.settings.training
+def _plan_rate(recipe: Recipe, out: Path) -> dict[str, Any]:
+    """Tokens a second, from what an earlier run here measured or the recipe states."""
+    training = recipe.settings.training
     rate, source = training.tokens_per_second, "training.tokens_per_second"
     if not rate:
-        rate, source = _measured_rate(job, out)
+        rate, source = _measured_rate(recipe, out)
     rate *= find_processes().world_size if source == "training.tokens_per_second" else 1
     return {
-        "tokens": tokens,
         "tokens_per_second": rate or None,
         "tokens_per_second_from": source if rate else None,
-        "hours": round(tokens / rate / 3600, 3) if rate else None,
     }
 
 
-def _measured_rate(job: Job, out: Path) -> tuple[float, str]:
+def _plan_time(told: dict[str, Any], tokens: int) -> dict[str, Any]:
+    rate = told["tokens_per_second"]
+    hours = round(tokens / rate / 3600, 3) if rate else None
+    return {"tokens": tokens, **told, "hours": hours}
+
+
+def _measured_rate(recipe: Recipe, out: Path) -> tuple[float, str]:
     """Of the last run of this folder with the same device and number of parameters."""
     from trainer.model import count_parameters
 
     wanted = {
-        "num_parameters": count_parameters(job.recipe.settings.model),
+        "num_parameters": count_parameters(recipe.settings.model),
         "device": device_name(),
         "num_processes": find_processes().world_size,
     }
@@ -108,12 +144,14 @@ def show_plan(
     console.table(f"plan of phase {phase} (dry run)", ["what", "value"], _plan_rows(plan))
     for remedy in plan["remedies"]:
         console.warn(f"it may not fit; {remedy}")
+    for lack in plan["missing"]:
+        console.warn(lack)
 
 
 def _plan_rows(plan: dict[str, Any]) -> list[tuple[str, str]]:
+    if plan["missing"]:
+        return _machine_rows(plan)
     left_out = ", ".join(f"{n} {reason}" for reason, n in plan["rejected"].items())
-    parts = ", ".join(f"{name} {gib:g}" for name, gib in plan["memory_parts_gib"].items())
-    fits = "fits" if plan["fits"] else "does not fit"
     return [
         ("dataset version", plan["dataset_version"]),
         ("starts from", plan["init"]),
@@ -125,6 +163,17 @@ def _plan_rows(plan: dict[str, Any]) -> list[tuple[str, str]]:
             f"{plan['num_steps']:,} of {plan['rows_per_step']} packed rows, "
             f"{plan['padding_share']:.1%} padding",
         ),
+        *_machine_rows(plan),
+        ("time, about", _describe_time(plan)),
+        ("checkpoint key", plan["key"] + (" (finished)" if plan["finished"] else "")),
+    ]
+
+
+def _machine_rows(plan: dict[str, Any]) -> list[tuple[str, str]]:
+    """What follows from the recipe and this machine alone."""
+    parts = ", ".join(f"{name} {gib:g}" for name, gib in plan["memory_parts_gib"].items())
+    fits = "fits" if plan["fits"] else "does not fit"
+    return [
         ("parameters", f"{plan['num_parameters']:,}"),
         ("device, backend", f"{plan['device']}, {plan['backend']}"),
         (
@@ -133,8 +182,6 @@ def _plan_rows(plan: dict[str, Any]) -> list[tuple[str, str]]:
             f"are there: {fits} ({parts})",
         ),
         *([("host memory", f"{plan['host_memory_gib']:g} GiB")] if plan["host_memory_gib"] else []),
-        ("time, about", _describe_time(plan)),
-        ("checkpoint key", plan["key"] + (" (finished)" if plan["finished"] else "")),
     ]
 
 

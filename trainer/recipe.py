@@ -48,10 +48,12 @@ def refuse_unsupported(training: TrainingSettings) -> None:
     """Stop on what this trainer would do wrongly or not at all.
 
     Raises:
-        ConfigError: TRL options that lead around the tested path, a tracker that is not installed,
-            or a precision policy that cannot be sharded.
+        ConfigError: TRL options that lead around the tested path, a tracker or a backend's kernels
+            that are missing on this machine, or a precision policy that cannot be sharded.
     """
     check_trl_options(training.trl)
+    if training.backend not in ("auto", "torch"):
+        choose_backend(training)
     for tracker in training.report_to:
         if importlib.util.find_spec(tracker) is None:
             raise ConfigError(

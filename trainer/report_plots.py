@@ -119,7 +119,7 @@ def list_series(
         ),
         (
             Series("rate", "learning rate", steps, told("learning_rate"), ORANGE),
-            "Learning rate of each step",
+            "Learning rate that each step's update was made with; a warm-up starts at 0",
         ),
         (
             Series("norm", "gradient norm", steps, told("grad_norm"), VERMILLION, is_noisy=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -133,7 +134,8 @@ def build_trainer(job: Job, data: PhaseData, backend: str, log: RunLog) -> Any:
         masters=masters,
         carried=_carried(job),
     )
-    trainer = StudentTrainer(model, config, parts, processing_class=build_tokenizer())
+    with keep_tensorboard(job.root.parent / "logs" / "tensorboard" / config.run_name):
+        trainer = StudentTrainer(model, config, parts, processing_class=build_tokenizer())
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -225,6 +227,22 @@ def show_result(result: TrainingResult, *, as_json: bool) -> None:
     for reason, count in result.num_dropped.items():
         console.say(f"  left out: {count} {reason}")
     console.say(f"checkpoint: {result.checkpoint} (report.html shows the run)")
+
+
+@contextmanager
+def keep_tensorboard(folder: Path) -> Iterator[None]:
+    """Where TensorBoard's files go: it would put them beside the checkpoints of a running phase.
+
+    Those are deleted once the phase is published. ``TENSORBOARD_LOGGING_DIR``, if set, wins.
+    """
+    name = "TENSORBOARD_LOGGING_DIR"
+    before = os.environ.get(name)
+    os.environ.setdefault(name, str(folder))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
 
 
 @contextmanager

@@ -40,11 +40,12 @@ class StepSums:
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """A finished optimiser step; the rate is the one that was used."""
+    """A finished optimiser step."""
 
     loss: float
     grad_norm: float
     learning_rate: float
+    """The one that the step's update was made with: 0 at the first step of a warm-up."""
     accuracy: float
     num_labels: int
     num_slots: int
@@ -194,9 +195,16 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc]
         return norm
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """What trackers see: TRL's figures, and the step's accuracy and speed."""
+        """What trackers see: a step's figures are those of the run's own log, and its speed."""
         if "loss" in logs and self.last_step is not None and self.last_lap is not None:
-            told = {"accuracy": self.last_step.accuracy, **self.last_lap.as_line()}
+            step = self.last_step
+            told = {
+                "loss": step.loss,
+                "grad_norm": step.grad_norm,
+                "learning_rate": step.learning_rate,
+                "accuracy": step.accuracy,
+                **self.last_lap.as_line(),
+            }
             logs |= {name: x for name, x in told.items() if name != "step" and x is not None}
         super().log(logs, start_time)
 

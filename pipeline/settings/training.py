@@ -117,8 +117,10 @@ class TrainingSettings(Settings):
     step. Slower, and saves 4 bytes a parameter on every device."""
     guards: GuardSettings = execution_only(GuardSettings())
     report_to: tuple[Tracker, ...] = execution_only(())
+    """Trackers that get each logged step too; the run's own log needs none."""
     trl: dict[str, Any] = execution_only({})
-    """Further options of TRL's ``SFTConfig``; those that leave the tested path are refused."""
+    """Further options of TRL's ``SFTConfig``, a table of ``name = value``, lists among the values
+    where TRL takes one; those that leave the tested path are refused."""
     save_steps: int = execution_only(1000, ge=1)
     keep_checkpoints: int = execution_only(10, ge=1)
     logging_steps: int = execution_only(1, ge=1)

@@ -220,6 +220,35 @@ def test_dry_run_plans_and_writes_nothing(
     assert sorted(experiment.out.rglob("*")) == before
 
 
+def test_a_plan_before_anything_is_built_has_what_the_recipe_alone_tells(
+    experiment: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = ["--recipe", str(experiment.folder / "tiny.toml"), "--out", str(tmp_path / "nowhere")]
+    code = exit_code_of(app, "python -m trainer.sft", [*nowhere, "--phase", "2", "--dry-run"])
+    assert code == 0
+    shown = capsys.readouterr()
+    assert "1,064,376" in shown.out
+    assert "a device at the longest row" in shown.out
+    for command in ("curriculum.build --phase 2", "trainer.sft --phase 1"):
+        assert command in shown.out + shown.err
+    assert not (tmp_path / "nowhere").exists()
+
+    # What is there but not sound stays an error.
+    wrong = ["--phase", "1", "--dataset", "nowhere", "--dry-run"]
+    assert exit_code_of(app, "python -m trainer.sft", [*nowhere, *wrong]) == 2
+
+
+def test_settings_are_held_against_the_machine_before_a_finished_run_is_shown(
+    experiment: Experiment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(experiment, "--phase", "1", "--set", "training.phases.1.max_steps=1") == 0
+    again = ("--phase", "1", "--set", "training.phases.1.max_steps=1")
+    assert run_cli(experiment, *again, "--set", "training.backend=split") == 2
+    assert "split backend needs" in capsys.readouterr().err
+    assert run_cli(experiment, *again) == 0
+    assert "finished before" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

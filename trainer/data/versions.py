@@ -32,12 +32,21 @@ def open_dataset(out: Path, phase: str, dataset: Path | None) -> Version:
     return version
 
 
+def is_built(out: Path, phase: str) -> bool:
+    """Whether the run folder has a dataset version of the phase."""
+    return (_versions(out, phase) / LATEST).is_file()
+
+
+def _versions(out: Path, phase: str) -> Path:
+    return out / "datasets" / f"phase-{phase}"
+
+
 def _find(out: Path, phase: str, dataset: Path | None) -> Version:
     if dataset is not None and dataset != Path("latest"):
         is_root = (dataset / LATEST).is_file() and not (dataset / MANIFEST).is_file()
         return resolve_version(dataset) if is_root else load_version(dataset)
     try:
-        return resolve_version(out / "datasets" / f"phase-{phase}")
+        return resolve_version(_versions(out, phase))
     except SourceError as exc:
         raise SourceError(
             f"no dataset of phase {phase}: {exc}",

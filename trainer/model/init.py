@@ -31,6 +31,15 @@ class Init:
     Never a path, so that the same weights give the same key in any folder."""
 
 
+def is_phase_one_there(out: Path) -> bool:
+    """Whether the run folder has the checkpoint that later phases start from."""
+    return (_phase_one(out) / "training.json").is_file()
+
+
+def _phase_one(out: Path) -> Path:
+    return out / "checkpoints" / "phase-1"
+
+
 def resolve_init(recipe: Recipe, phase: str, out: Path) -> Init:
     """Decide what a phase starts from.
 
@@ -42,8 +51,8 @@ def resolve_init(recipe: Recipe, phase: str, out: Path) -> Init:
     """
     settings = recipe.settings.model
     if phase != "1":
-        folder = out / "checkpoints" / "phase-1"
-        if not (folder / "training.json").is_file():
+        folder = _phase_one(out)
+        if not is_phase_one_there(out):
             raise SourceError(
                 f"phase {phase} starts from phase 1's checkpoint, and {folder} has none",
                 hint="run `python -m trainer.sft --phase 1` with the same --recipe and --out first",
