@@ -50,7 +50,7 @@ def measure_rows(rows: Sequence[PreparedRow]) -> list[Measured | Rejected]:
     opening = len(THINK_OPEN) + 1
     counts = token_counter().count_examples(
         [render_prompt([Message(role="user", content=turn)]) for turn in turns],
-        [completion[opening:] for completion in completions],
+        [memoryview(completion)[opening:] for completion in completions],
     )
     measured: list[Measured | Rejected] = []
     for number, (row, turn, completion) in enumerate(zip(rows, turns, completions, strict=True)):

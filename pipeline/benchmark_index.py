@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 from pipeline.benchmarks import benchmark_inputs, load_benchmark_items
 from pipeline.contamination import BenchmarkIndex
 from pipeline.hashing import code_version, content_hash
-from pipeline.machine_cache import keep, kept_path
+from pipeline.machine_cache import DAMAGE, keep, kept_path
 from pipeline.settings.base import determining
 from pipeline.settings.recipe import Recipe
 
@@ -32,7 +31,7 @@ def load_benchmark_index(recipe: Recipe) -> BenchmarkIndex:
     path = stored_index(recipe)
     try:
         return BenchmarkIndex(items, settings, path)
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+    except DAMAGE:
         # Not kept yet, or damaged: it is worked out anew.
         index = BenchmarkIndex(items, settings)
     if len(items) >= _MANY_ITEMS:

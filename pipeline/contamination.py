@@ -15,16 +15,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
 
+import numpy as np
+
 from pipeline.contamination_rules import Entry, Finding, judge
 from pipeline.item_texts import ItemText
 from pipeline.matching import count_words, tokenize
 from pipeline.problem_features import FORMULA_WORDS, Reading, formula_part, read
 from pipeline.settings.decontamination import DecontaminationSettings
 from pipeline.word_forms import OPERATORS
+from pipeline.word_hashes import hash_texts
 
 __all__ = ["STAGE", "BenchmarkIndex", "ItemText", "Match", "RowFinding", "find_in_row"]
 
 STAGE = "decontaminate"
+_CLEAN_SLOTS = 1 << 16
+"""Texts without candidates that are remembered by their hashes; later ones displace others."""
 _PARTS = ("user turn", "question", "reasoning")
 
 
@@ -120,6 +125,7 @@ class BenchmarkIndex:
 
         tables = make_tables(self._entries, settings) if stored is None else read_tables(stored)
         self._scanner = Scanner(tables)
+        self._clean = np.zeros(_CLEAN_SLOTS, np.uint64)
 
     def store(self, path: Path) -> None:
         """Write the tables to a file, for other processes."""
@@ -139,11 +145,18 @@ class BenchmarkIndex:
 
     def find_in_texts(self, texts: Sequence[str]) -> list[list[Match]]:
         """All items in each text, contaminations before twins, best first."""
-        candidates = self._scanner.scan(texts)
-        return [
-            self._judge(text, numbers) if numbers else []
-            for text, numbers in zip(texts, candidates, strict=True)
-        ]
+        keys = hash_texts(texts)
+        slots = (keys & np.uint64(_CLEAN_SLOTS - 1)).astype(np.int64)
+        # Sources have dozens of rows to a question: what was clean is clean.
+        unread = np.flatnonzero(self._clean[slots] != keys).tolist()
+        found: list[list[Match]] = [[] for _ in texts]
+        candidates = self._scanner.scan([texts[place] for place in unread])
+        for place, numbers in zip(unread, candidates, strict=True):
+            if numbers:
+                found[place] = self._judge(texts[place], numbers)
+            else:
+                self._clean[slots[place]] = keys[place]
+        return found
 
     def find_in_rows(
         self, user_texts: Sequence[str], questions: Sequence[str], thinkings: Sequence[str]

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from pipeline.contamination_rules import CODE_EVIDENCE, EVIDENCE, EVIDENCE_INSIDE, Entry
 from pipeline.contamination_twins import MANY_RARE_NUMBERS
+from pipeline.machine_cache import write_arrays
 from pipeline.ordinary_words import WEIGHTLESS, describe_words, is_run, ordinary_words, spell
 from pipeline.problem_features import open_fractions, shares, weight_of
 from pipeline.settings.decontamination import DecontaminationSettings
@@ -129,8 +130,7 @@ class Scanner:
             values = getattr(self._tables, field.name)
             arrays[field.name] = len(values)
             arrays |= {f"{field.name}-{n}": value for n, value in enumerate(values)}
-        with path.open("wb") as handle:
-            np.savez(handle, **arrays)
+        write_arrays(path, arrays)
 
     def scan(self, texts: Sequence[str]) -> list[list[int]]:
         """Numbers of the entries that each text may hold."""

@@ -6,10 +6,45 @@ be deleted at any time; what cannot be kept or read is worked out again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from pipeline.store import atomic_path, cache_folder
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+DAMAGE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
+"""What reading a kept file may raise: it is not there, or torn."""
+
+
+def kept_arrays(kind: str, key: str, make: Callable[[], Arrays]) -> Arrays:
+    """Arrays that a former process kept, or else made now and kept.
+
+    Args:
+        kind: What they are; one key of a kind is kept.
+        key: Everything that they depend on.
+        make: Works them out.
+    """
+    path = kept_path(kind, key)
+    try:
+        with np.load(path) as stored:
+            return dict(stored)
+    except DAMAGE:
+        arrays = make()
+    keep(path, lambda to: write_arrays(to, arrays))
+    return arrays
+
+
+def write_arrays(path: Path, arrays: Arrays) -> None:
+    """Write arrays to a file as it is named."""
+    with path.open("wb") as handle:
+        named: dict[str, Any] = dict(arrays)
+        np.savez(handle, **named)
 
 
 def kept_path(kind: str, key: str) -> Path:

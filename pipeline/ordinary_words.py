@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.hashing import code_version
-from pipeline.machine_cache import keep, kept_path
+from pipeline.machine_cache import kept_arrays
 from pipeline.problem_features import formula_part, shares
 from pipeline.word_forms import VARIABLE, is_variable, spellings
 from pipeline.word_hashes import hash_tokens
@@ -74,19 +74,13 @@ def spell(features: Iterable[str]) -> dict[str, str]:
 @cache
 def ordinary_words() -> WordArrays:
     """All usual spellings of the words that ordinary problems hold."""
-    path = kept_path("ordinary-words", code_version("pipeline"))
-    if path.is_file():
-        with np.load(path) as stored:
-            return WordArrays(**{field.name: stored[field.name] for field in fields(WordArrays)})
+    return WordArrays(**kept_arrays("ordinary-words", code_version("pipeline"), _spell_ordinary))
+
+
+def _spell_ordinary() -> dict[str, Any]:
     numbers = {feature: number for number, feature in enumerate(shares())}
     found = describe_words(spell(numbers), numbers)
-    keep(path, lambda to: _write(to, found))
-    return found
-
-
-def _write(path: Path, words: WordArrays) -> None:
-    with path.open("wb") as handle:
-        np.savez(handle, **{field.name: getattr(words, field.name) for field in fields(words)})
+    return {field.name: getattr(found, field.name) for field in fields(found)}
 
 
 def is_run(word: str) -> bool:

@@ -11,16 +11,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.student import processor
+from pipeline.hashing import code_version, content_hash
+from pipeline.machine_cache import kept_arrays
+from pipeline.student import TOKENIZER_SHA256, processor
 
 if TYPE_CHECKING:
     from pipeline.kernels.pieces import Kept, Vocabulary
 
+Text = str | bytes | memoryview
+"""A text, or its UTF-8."""
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
 
@@ -36,6 +40,7 @@ _PADDING = bytes(32)
 """What the kernel may read beyond the last text."""
 _SPECIAL = "[REFERENCE_DOC_"
 """How the user-defined symbols begin, which the tokenizer never splits."""
+_TABLES = ("alphabet", "joined", "pairs", "merged", "ranks", "cuts")
 _CUT = "\n"
 """Part of no piece, so that nothing merges across it."""
 
@@ -67,7 +72,7 @@ class TokenCounter:
             np.zeros(2, np.int64),
         )
 
-    def count(self, texts: Sequence[str | bytes]) -> Int64s:
+    def count(self, texts: Sequence[Text]) -> Int64s:
         """Number of ids of each text: ``len(processor().encode(text))``.
 
         Raises:
@@ -75,13 +80,11 @@ class TokenCounter:
         """
         return self._count(texts, is_start=True)
 
-    def count_after_cut(self, texts: Sequence[str | bytes]) -> Int64s:
+    def count_after_cut(self, texts: Sequence[Text]) -> Int64s:
         """Number of ids that each text adds to one that ends with a line break."""
         return self._count(texts, is_start=False)
 
-    def count_examples(
-        self, prompts: Sequence[str], completions: Sequence[str | bytes]
-    ) -> ExampleCounts:
+    def count_examples(self, prompts: Sequence[str], completions: Sequence[Text]) -> ExampleCounts:
         """Counts of rendered prompts and completions, each pair encoded as one text.
 
         Args:
@@ -99,7 +102,7 @@ class TokenCounter:
         # <s> and </s>.
         return ExampleCounts(num_prompt + 1, num_completion + 1, is_ambiguous)
 
-    def _count(self, texts: Sequence[str | bytes], *, is_start: bool) -> Int64s:
+    def _count(self, texts: Sequence[Text], *, is_start: bool) -> Int64s:
         from pipeline.kernels.pieces import TOO_LONG, count_ids
 
         counts = np.empty(len(texts), np.int64)
@@ -137,15 +140,16 @@ def _count_jointly(prompt: str, completion: str) -> tuple[int, int] | None:
     return (len(own), len(joint) - len(own)) if joint[: len(own)] == own else None
 
 
-def _decoded(text: str | bytes) -> str:
-    return text if isinstance(text, str) else text.decode()
+def _decoded(text: Text) -> str:
+    return text if isinstance(text, str) else bytes(text).decode()
 
 
-def _encoded(texts: Sequence[str | bytes]) -> Iterator[tuple[int, int, bytes, list[int]]]:
+def _encoded(texts: Sequence[Text]) -> Iterator[tuple[int, int, bytes, list[int]]]:
     """Groups of texts: first, last, their bytes with a blank before each, and their sizes."""
-    first, pieces, total = 0, [b""], 0
+    first, total = 0, 0
+    pieces: list[bytes | memoryview] = [b""]
     for row, text in enumerate(texts):
-        pieces.append(text if isinstance(text, bytes) else text.encode())
+        pieces.append(text.encode() if isinstance(text, str) else text)
         total += len(pieces[-1])
         if total >= _GROUP_BYTES or row + 1 == len(texts):
             yield (
@@ -159,6 +163,13 @@ def _encoded(texts: Sequence[str | bytes]) -> Iterator[tuple[int, int, bytes, li
 
 def _load_vocabulary() -> Vocabulary:
     """The tokenizer's pieces as tables."""
+    key = content_hash([code_version("pipeline"), TOKENIZER_SHA256])
+    kept = kept_arrays("vocabulary", key, _tabulate_model)
+    alphabet, joined, pairs, merged, ranks, cuts = (kept[name] for name in _TABLES)
+    return alphabet, joined, pairs, merged, ranks, cuts
+
+
+def _tabulate_model() -> dict[str, Any]:
     model = processor()
     pieces: dict[str, float] = {}
     for index in range(model.get_piece_size()):
@@ -166,7 +177,7 @@ def _load_vocabulary() -> Vocabulary:
         piece = model.id_to_piece(index)
         if not is_reserved and not piece.startswith(_SPECIAL):
             pieces[piece] = model.get_score(index)
-    return _tabulate(pieces)
+    return dict(zip(_TABLES, _tabulate(pieces), strict=True))
 
 
 def _tabulate(pieces: dict[str, float]) -> Vocabulary:

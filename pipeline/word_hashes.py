@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
+from pipeline.hashing import code_version
+from pipeline.machine_cache import kept_arrays
 from pipeline.matching import cut_figures, tokenize
 
 UInt8s = npt.NDArray[np.uint8]
@@ -156,6 +158,13 @@ def _tables() -> tuple[UInt8s, UInt64s, UInt8s, UInt64s]:
 
 
 def _classes() -> UInt8s:
+    """A class for every code point; trying a million characters takes a third of a second."""
+    key = f"{code_version('pipeline')}-{unicodedata.unidata_version}"
+    classes: UInt8s = kept_arrays("classes", key, lambda: {"classes": _classify()})["classes"]
+    return classes
+
+
+def _classify() -> UInt8s:
     """A class for every code point, from the same patterns that split texts."""
     from pipeline.kernels import words
 

@@ -50,10 +50,10 @@ def test_checking_a_file_holds_a_slice_of_its_texts(
     monkeypatch.setattr(json_files, "STREAMED_ROWS", 32)
     override = "curriculum.phases.1.max_tokens=9000"
     recipe = make_recipe(tmp_path / "r", ot2=questions(1), overrides=[override])
-    rows = long_rows(320)
-    paths = [write_lines(tmp_path / f"{count}.jsonl", rows[:count]) for count in (32, 64, 320)]
+    rows = long_rows(640)
+    paths = [write_lines(tmp_path / f"{count}.jsonl", rows[:count]) for count in (32, 160, 640)]
     small, large = [peak_of(check_source_file, recipe, "talk", path) for path in paths][1:]
-    # Eight slices more are 1.1 MB of text, and each row is held several times over in a slice.
+    # Fifteen slices more are 2 MB of text, and each row is held several times over in a slice.
     assert large < small + 500_000
 
 
