@@ -78,7 +78,8 @@ def score_benchmark(
         outcomes: All graded answers of one benchmark.
         settings: Seeds and sizes of the bootstrap, and what majority@k may cost.
         labels: What avg@k is broken down by, for each item.
-        compare: The grader's equality of two answers, for majority@k; by text alone by default.
+        compare: The grader's equality of two answers, for majority@k; by default what its
+            rules decide without processes.
     """
     first = outcomes[0]
     problems: dict[str, list[Outcome]] = {}

@@ -46,7 +46,7 @@ class Majority:
 
 
 def settle_pairs(pairs: Pairs) -> list[bool | None]:
-    """The comparison that needs no processes: equal texts, whole numbers, plain fractions."""
+    """The comparison that needs no processes: what the grader's rules decide by themselves."""
     return [settle_by_text(left, right) for left, right in pairs]
 
 

@@ -13,6 +13,7 @@ from evaluation.intervals import bootstrap_interval, sampling_interval
 from evaluation.statistics import Outcome, list_ks, pass_at_k, score_benchmark
 from evaluation.votes import Ballot, count_majorities, read_ballot
 from pipeline.settings.evaluation import EvaluationSettings
+from promptcot.verification.math_answers import MathGrader
 
 SETTINGS = EvaluationSettings(bootstrap_samples=500)
 
@@ -205,3 +206,12 @@ def test_all_or_nothing_is_never_called_certain(solved: bool) -> None:
     assert high - low == pytest.approx(1 - 0.05 ** (1 / 16))
     assert (high if solved else low) == float(solved)
     assert "exact bound" in scores["interval_note"]
+
+
+def test_votes_are_counted_by_the_graders_own_equality() -> None:
+    answers = [("\\int_0^1 x dx", False), ("\\frac12", False), ("5", True), ("6", False)]
+    by_text = count_majorities([read_ballot(answers)])
+    assert (by_text.credits, by_text.num_unsettled) == ((0.25,), 1), "rules leave it open"
+    with MathGrader(num_workers=1) as grader:
+        majority = count_majorities([read_ballot(answers)], grader.compare)
+    assert (majority.credits, majority.num_unsettled) == ((0.0,), 0)
