@@ -94,7 +94,7 @@ class _Comparer:
         if isinstance(gold, Matrix):
             return self._compare_matrix(gold, predicted)
         if isinstance(gold, Values) or isinstance(predicted, Values):
-            return self._match(_items_of(gold), _items_of(predicted))
+            return self._match(_items_of(gold), _items_of(_as_list(predicted)))
         if isinstance(predicted, Value):
             return self._leaves.compare(gold.tokens, predicted.tokens)
         return False
@@ -199,6 +199,13 @@ def _is_unbounded(form: Form) -> bool:
     if not isinstance(form, Bracket) or len(form.items) != 2:
         return False
     return any(isinstance(item, Value) and "\\infty" in item.tokens for item in form.items)
+
+
+def _as_list(form: Form) -> Form:
+    """``[1, 3, 5]`` as several answers; two items in brackets may be an interval."""
+    if isinstance(form, Bracket) and form.opening + form.closing == "[]" and len(form.items) > 2:
+        return Values(form.items)
+    return form
 
 
 def _in_order(gold: Bracket, predicted: Form) -> tuple[Form, ...] | None:

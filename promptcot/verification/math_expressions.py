@@ -162,7 +162,7 @@ class _Parser:
         return self._join(factors)
 
     def _mixed_number(self) -> Node | None:
-        r"""``1\\frac{4}{5}`` or ``1 4/5``: a whole number and a proper fraction are a sum."""
+        r"""``1\frac{4}{5}`` or ``1 4/5``: a whole number and a proper fraction are a sum."""
         if not self._peek().isdecimal():
             return None
         start = self._position

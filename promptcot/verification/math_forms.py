@@ -61,7 +61,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    r"""``x = 5``, ``f(x) = 2x``, ``x \\in [0,1]``: a name and what it stands for."""
+    r"""``x = 5``, ``f(x) = 2x``, ``x \in [0,1]``: a name and what it stands for."""
 
     name: Tokens
     form: Form
@@ -121,7 +121,7 @@ def strip_edges(tokens: Tokens) -> Tokens:
 
 
 def _cut_approximation(tokens: Tokens) -> Tokens:
-    r"""The exact side of ``\\sqrt{2} \\approx 1.414``."""
+    r"""The exact side of ``\sqrt{2} \approx 1.414``."""
     sides = [side for side in split_top(tokens, frozenset(("\\approx",))) if side]
     return sides[0] if sides else ()
 
@@ -151,7 +151,7 @@ def _cut_at(tokens: Tokens, words: frozenset[str]) -> Tokens:
 
 
 def _drop_condition(tokens: Tokens) -> Tokens:
-    r"""Without a condition in parentheses at the end: ``\\frac{1}{x} (x > 0)``."""
+    r"""Without a condition in parentheses at the end: ``\frac{1}{x} (x > 0)``."""
     if tokens[-1:] != (")",):
         return tokens
     depth = 0
@@ -183,7 +183,7 @@ def _flatten(forms: list[Form]) -> Iterator[Form]:
 
 
 def _is_condition(part: Tokens) -> bool:
-    r"""``k \\in \\mathbb{Z}``, ``where n > 1``: about the answer, not one of the answers."""
+    r"""``k \in \mathbb{Z}``, ``where n > 1``: about the answer, not one of the answers."""
     if part[0] in _CONDITION_WORDS:
         return True
     return "\\in" in part and ("\\mathbb" in part or part[-1] in _NUMBER_SETS)
@@ -231,7 +231,7 @@ def _parse_relation(tokens: Tokens) -> Relation | None:
 
 
 def _parse_enclosed(tokens: Tokens, depth: int) -> Form:
-    r"""Brackets around it all, a matrix, ``\\pm``, or just a value."""
+    r"""Brackets around it all, a matrix, ``\pm``, or just a value."""
     first, last = tokens[0], tokens[-1]
     if first == "\\begin":
         matrix = _parse_matrix(tokens, depth)
@@ -304,7 +304,7 @@ def _parse_matrix(tokens: Tokens, depth: int) -> Form | None:
 
 
 def is_name(tokens: Tokens) -> bool:
-    r"""Whether tokens only name something: ``x``, ``m_{max}``, ``f(x)``, ``\\angle ABC``, words."""
+    r"""Whether tokens only name something: ``x``, ``m_{max}``, ``f(x)``, ``\angle ABC``, words."""
     if not tokens or not any(_is_letter(token) or is_word(token) for token in tokens):
         return False
     in_subscript, depth = False, 0

@@ -151,7 +151,7 @@ def _tokenise(text: str, grouped: bool) -> Tokens:
 
 
 def _write_repeating(found: re.Match[str]) -> str:
-    r"""``0.1\\overline{6}`` as the fraction that it is."""
+    r"""``0.1\overline{6}`` as the fraction that it is."""
     whole, fixed, tail = found.groups()
     below = (10 ** len(tail) - 1) * 10 ** len(fixed)
     above = int((whole or "0") + fixed) * (10 ** len(tail) - 1) + int(tail)

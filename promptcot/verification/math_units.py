@@ -124,7 +124,7 @@ def _unit_start(tokens: Tokens) -> int | None:
 
 
 def _has_angle(tokens: Tokens) -> bool:
-    r"""Whether degrees belong to a function's argument: ``\\sin 60^\\circ``."""
+    r"""Whether degrees belong to a function's argument: ``\sin 60^\circ``."""
     return not _ANGLE_FUNCTIONS.isdisjoint(tokens)
 
 
@@ -144,7 +144,7 @@ _WITHIN_UNIT = frozenset(("^", "2", "3", "{", "}", "/", "*", "-", "1", "(", ")",
 
 
 def canonical_unit(tokens: Tokens) -> str | None:
-    r"""``square inches`` and ``\\text{in}^2`` as ``in^2``; none where the tokens are no unit."""
+    r"""``square inches`` and ``\text{in}^2`` as ``in^2``; none where the tokens are no unit."""
     return _canonical_unit(tokens)
 
 

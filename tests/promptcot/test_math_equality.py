@@ -545,6 +545,8 @@ SPEED = MathGold(text=r"\frac{600}{7}", unit="km/h")
         (several("1", "3", "5"), "5, 3", False),
         (several("1", "3", "5"), "5, 3, 1, 7", False),
         (several("1", "3"), "(1,3)", False),
+        (several("1", "3", "5"), "[5, 1, 3]", True),
+        (several("1", "3"), "[1, 3]", False),
         (several("100", "200"), "100,200", True),
         (several("1,000", "2,000"), r"1,000 \text{ and } 2,000", True),
         (several("16", "3", "1", "1"), "1, 16, 1, 3", True),
