@@ -34,7 +34,7 @@ from program_mutants import mutants
 
 from evaluation.code_grading import ProgramGrader
 from pipeline.benchmark_items import ProgramTests
-from promptcot.verification.sandbox_process import SandboxProcess
+from promptcot.verification.sandbox_process import SandboxProcess, processor_s
 
 Job = tuple[str, str, ProgramTests]
 """Kind of the program (right, none, constant, operator, hostile), source, tests."""
@@ -161,17 +161,6 @@ class ProcessorTime:
             leave(process, *error)
 
         SandboxProcess.__exit__ = measured_leave  # type: ignore[method-assign]
-
-
-def processor_s(pid: int) -> float:
-    """Of a process, of its living descendants and of those that it waited for."""
-    folder = Path(f"/proc/{pid}")
-    try:
-        ticks = map(int, (folder / "stat").read_text().rpartition(")")[2].split()[11:15])
-        children = (folder / "task" / str(pid) / "children").read_text().split()
-    except OSError:
-        return 0.0
-    return sum(ticks) / os.sysconf("SC_CLK_TCK") + sum(processor_s(int(c)) for c in children)
 
 
 def resident_by_process() -> dict[int, int]:

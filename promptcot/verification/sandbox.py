@@ -63,7 +63,7 @@ class Limits:
     cpu_s: float = 10.0
     """Processor seconds, rounded up: the same verdict on a busy machine as on an idle one."""
     wall_s: float = 20.0
-    """Seconds until a program that waits or sleeps is stopped."""
+    """Seconds until a program that waits or sleeps is stopped; 20 times as many for any other."""
     memory_mib: int = 1024
     """Address space."""
     output_kib: int = 1024

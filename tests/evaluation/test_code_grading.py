@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import pickle
+import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +21,13 @@ from evaluation.code_grading_compare import (
     result_matches,
 )
 from evaluation.code_grading_reference import ReferenceResults
+from evaluation.grading import AnswerGrader, ToGrade
 from pipeline.benchmark_items import ProgramTests
+from pipeline.benchmarks import load_benchmark
 from pipeline.errors import SourceError
+from pipeline.settings.benchmarks import BenchmarkSettings
+from pipeline.settings.evaluation import EvaluationSettings
+from pipeline.settings.recipe import Recipe, RecipeSettings
 from promptcot.verification.plain_values import encode
 from promptcot.verification.sandbox import find_sandbox
 
@@ -26,7 +36,7 @@ from promptcot.verification.sandbox import find_sandbox
 def grader() -> Iterator[ProgramGrader]:
     if find_sandbox() is None:
         pytest.skip("bubblewrap does not work on this machine (user namespaces are forbidden?)")
-    with ProgramGrader(timeout_s=2, memory_limit_mib=512) as grader:
+    with ProgramGrader(timeout_s=1, memory_limit_mib=512) as grader:
         yield grader
 
 
@@ -333,3 +343,65 @@ def test_cases_are_read_when_their_turn_comes(grader: ProgramGrader) -> None:
     (result,) = grader.grade([("print(input())", tests)])
     assert result.detail == "test 5: expected '3', got '4'"
     assert served == [0, 1, 2, 3, 4]
+
+
+def lcb_row(number: int, tests: list[tuple[str, str]], function: str) -> dict[str, str]:
+    """A row as LiveCodeBench publishes it: one public test, the others packed."""
+    kind = "functional" if function else "stdin"
+    cases = [{"input": given, "output": wanted, "testtype": kind} for given, wanted in tests]
+    packed = base64.b64encode(zlib.compress(pickle.dumps(json.dumps(cases[1:])))).decode()
+    return {
+        "question_title": "",
+        "question_content": "?",
+        "platform": "leetcode" if function else "atcoder",
+        "question_id": str(number),
+        "contest_id": "",
+        "contest_date": "2024-10-05T00:00:00",
+        "starter_code": "class Solution:\n    def merge(self, a):\n" if function else "",
+        "difficulty": "easy",
+        "public_test_cases": json.dumps(cases[:1]),
+        "private_test_cases": packed,
+        "metadata": json.dumps({"func_name": function} if function else {}),
+    }
+
+
+def test_livecodebench_rows_are_graded_from_file_to_verdict(tmp_path: Path) -> None:
+    if find_sandbox() is None:
+        pytest.skip("bubblewrap does not work on this machine (user namespaces are forbidden?)")
+    rows = [
+        lcb_row(1, [("3\n", "0.5\n"), ("4\n", "0.250\n")], ""),
+        lcb_row(2, [("[[1,2],[2,3]]", "[[1,3]]"), ("[]", "[]")], "merge"),
+    ]
+    path = tmp_path / "test.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    fields = {"expected_items": 0, "ids_sha256": "", "files_sha256": {}, "path": str(path)}
+    settings = BenchmarkSettings.model_validate({"use": "livecodebench_v5", **fields})
+    whole = RecipeSettings(name="r", benchmarks=(settings,))
+    halving, merging = load_benchmark(Recipe(path=tmp_path / "r.toml", settings=whole), settings)
+    halves = "for _ in stdin: print(2 ** (2 - int(_)))"
+    merge = """
+class Solution:
+    def merge(self, a: List[List[int]]) -> List[List[int]]:
+        heapify(a)
+        ends = deque()
+        while a:
+            low, high = heappop(a)
+            if ends and ends[-1][1] >= low:
+                ends[-1][1] = max(ends[-1][1], high)
+            else:
+                ends.append([low, high])
+        return list(ends)
+"""
+    answers = [
+        (halving, halves, "correct"),
+        (halving, halves.replace("2 **", "4 **"), "tests_failed"),
+        (merging, merge, "correct"),
+        (merging, merge.replace("list(ends)", "tuple(ends)"), "correct"),
+        (merging, merge.replace("list(ends)", "list(map(tuple, ends))"), "tests_failed"),
+    ]
+    entries = [
+        ToGrade(item=item, answer=f"So:\n```python\n{program}\n```") for item, program, _ in answers
+    ]
+    with AnswerGrader(EvaluationSettings(), has_code=True) as graders:
+        reasons = [grade.reason for grade in graders.grade(entries)]
+    assert reasons == [reason for _, _, reason in answers]
