@@ -512,9 +512,8 @@ def test_matrices_are_compared_entry_by_entry(gold: str, predicted: str, equal: 
 
 def read_documented() -> list[tuple[str, str, bool]]:
     """Gold answers with right and wrong ones, from the table of the documentation."""
-    text = (
-        (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8").split("## Grading maths")[1]
-    )
+    guide = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    text = guide.split("\n## Grading maths\n")[1].split("\n## ")[0]
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `")]
     return [
         (re.findall("`([^`]*)`", gold)[0], answer, equal)
