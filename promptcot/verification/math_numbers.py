@@ -32,8 +32,9 @@ _MAX_ARGUMENT = 2000
 """Of factorials and binomials."""
 _MAX_INTEGER_POWER = 100_000
 """Powers beyond are computed by logarithm: mpmath's products would take their time."""
-_NUM_POINTS = 4
-_INTEGER_POINTS = 14
+_SIGNS = (0b000, 0b111, 0b001, 0b110, 0b010, 0b101)
+"""Of the variables at each point: any product of the first three takes both signs."""
+_INTEGERS = 13
 _INTEGER_ONLY = frozenset(("factorial", "binomial", "floor", "ceil"))
 _POSITIVE_ONLY = frozenset(("root", "ln", "log", "lg"))
 
@@ -342,18 +343,24 @@ def choose_points(gold: Node, predicted: Node, names: list[str]) -> list[Assignm
         return [{}]
     if _has(gold, _INTEGER_ONLY) or _has(predicted, _INTEGER_ONLY) or _alternates(gold):
         return [
-            {name: Fraction(_draw(name, n, 12) + n // 2 + 1) for name in names}
-            for n in range(_INTEGER_POINTS)
+            {name: _choose_integer(name, place, n) for place, name in enumerate(names)}
+            for n in range(_INTEGERS)
         ]
     positive = _has(gold, _POSITIVE_ONLY) or _has_fractional_power(gold)
     return [
         {
             name: Fraction(_draw(name, n, 10_007) + 500, 3001)
-            * (1 if positive or _draw(name + "-", n, 2) else -1)
-            for name in names
+            * (1 if positive or not signs >> (place % 3) & 1 else -1)
+            for place, name in enumerate(names)
         }
-        for n in range(_NUM_POINTS)
+        for n, signs in enumerate(_SIGNS)
     ]
+
+
+def _choose_integer(name: str, place: int, number: int) -> Fraction:
+    """Each variable goes through all of 1 to 13, each with another stride."""
+    stride = place % (_INTEGERS - 1) + 1
+    return Fraction(1 + (number * stride + _draw(name, 0, _INTEGERS)) % _INTEGERS)
 
 
 @lru_cache(maxsize=4096)

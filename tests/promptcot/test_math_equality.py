@@ -665,6 +665,13 @@ def test_any_text_gets_a_verdict_and_equals_itself_or_nothing(text: str) -> None
     assert normalise_answer(normalise_answer(text)) == normalise_answer(text)
 
 
+@pytest.mark.parametrize("letters", ["x", "a", "n", "ab", "xy", "abc", "pqr"])
+def test_signs_count_whatever_variables_are_called(letters: str) -> None:
+    assert settle_by_text(letters, f"|{letters}|") is False
+    assert settle_by_text(f"(-1)^{letters[0]}", "1") is False
+    assert settle_by_text(rf"\lfloor {letters[0]}/2 \rfloor", f"{letters[0]}/2") is False
+
+
 @given(st.fractions(), st.integers(1, 50))
 def test_a_fraction_equals_its_multiples_and_nothing_near(value: object, factor: int) -> None:
     above, below = value.numerator, value.denominator  # type: ignore[attr-defined]
