@@ -89,10 +89,17 @@ def list_arms(recipe: Recipe, only: Sequence[str], matching: Matching) -> list[A
     """The recipe itself, then its variants, or those that are wanted.
 
     Raises:
-        ConfigError: The recipe has no ablations, not that one, or none that can be matched.
+        ConfigError: The recipe has no ablations, not that one, or none that can be matched; or
+            what it evaluates is no checkpoint.
     """
     settings = recipe.settings
     variants = settings.ablations.variants
+    if settings.evaluation.engine != "student":
+        raise ConfigError(
+            f"evaluation.engine = {settings.evaluation.engine!r} would answer for every variant "
+            "alike: ablations evaluate the checkpoints that they train",
+            hint='pass --set evaluation.engine="student"',
+        )
     if not variants:
         raise ConfigError(
             f"recipe {recipe.name} has no ablations",

@@ -18,7 +18,15 @@ from pipeline.settings.evaluation import EvaluationSettings
 
 LEVEL = 0.05
 """A corrected p-value up to this is called a difference."""
-SAMPLING = ("temperature", "top_p", "repetition_penalty", "max_new_tokens")
+SAMPLING = (
+    "engine",
+    "prompt_format",
+    "temperature",
+    "top_p",
+    "top_k",
+    "repetition_penalty",
+    "max_new_tokens",
+)
 """Settings of sampling that two evaluations should share."""
 
 

@@ -240,11 +240,6 @@ def _ablation_table(
     paper: PaperResults, ablations: AblationTable | None, names: dict[str, str]
 ) -> Table:
     """The paper's leave-one-out runs, each with ours under it."""
-
-    def name_column(name: str) -> str:
-        known = paper.benchmark_of(names.get(name, name))
-        return known.title if known is not None else name
-
     rows = []
     own = list(ablations.rows) if ablations is not None else []
     used = [b for b in paper.benchmarks if any(b.key in a.cells for a in paper.ablations)]
@@ -263,16 +258,25 @@ def _ablation_table(
     notes = list(ablations.notes) if ablations is not None else []
     if ablations is not None:
         notes.append(
-            "Ours: mean over seeds, then the difference to the full recipe with its interval, and "
-            "p corrected by Holm over all differences of the table."
+            "Ours: mean over seeds, then the difference to the full recipe with its interval, p "
+            "corrected by Holm over all differences of the table, and the standard deviation of "
+            "the mean between seeds."
         )
     return Table(
         key=ABLATIONS,
         title="Ablation table",
-        columns=(*(benchmark.title for benchmark in used), *map(name_column, others)),
+        columns=(
+            *(benchmark.title for benchmark in used),
+            *(_name_column(paper, names.get(name, name)) for name in others),
+        ),
         rows=tuple(rows),
         notes=(*notes, *paper.caveats_of(ABLATIONS)),
     )
+
+
+def _name_column(paper: PaperResults, name: str) -> str:
+    known = paper.benchmark_of(name)
+    return known.title if known is not None else name
 
 
 def _quoted_difference(
@@ -312,12 +316,14 @@ def _own_ablation(
 def _ablation_cell(score: AblationScore) -> Cell:
     text = f"{100 * score.mean.mean:.1f}"
     low, high = (100 * end for end in score.mean.interval)
+    spread = score.mean.seed_spread
+    seeds = () if spread is None else (f"seeds ±{100 * spread:.1f}",)
     if score.difference is None:
-        return Cell(text=text, details=(f"{low:.1f}–{high:.1f}",), is_ours=True)
+        return Cell(text=text, details=(f"{low:.1f}–{high:.1f}", *seeds), is_ours=True)
     low, high = (100 * end for end in score.difference.interval)
     p_value = () if score.p_holm is None else (f"p {format_p(score.p_holm)}",)
     return Cell(
         text=f"{text} ({100 * score.difference.mean:+.1f})",
-        details=(f"{low:+.1f} to {high:+.1f}", *p_value),
+        details=(f"{low:+.1f} to {high:+.1f}", *p_value, *seeds),
         is_ours=True,
     )

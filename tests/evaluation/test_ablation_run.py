@@ -212,6 +212,9 @@ def test_what_cannot_be_run_is_the_users_mistake(recipe: Recipe) -> None:
         read_options(recipe, "", "0,x")
     with pytest.raises(ConfigError, match="--matched: "):
         read_options(recipe, "epochs", "")
+    served = load_recipe(str(recipe.path), ["evaluation.engine=default"])
+    with pytest.raises(ConfigError, match="would answer for every variant alike"):
+        list_arms(served, [], "none")
     assert read_options(recipe, "steps", "3, 5") == ("steps", (3, 5))
     unmatched = load_recipe(
         str(recipe.path), ["ablations.variants.without-promptcot.matched={phases=['1']}"]
