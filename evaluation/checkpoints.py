@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,13 +189,15 @@ def load_transformer(folder: Path, plan: DecodingPlan) -> LoadedTransformer:
     ends = set(ends if isinstance(ends, list) else [ends]) | {tokenizer.eos_token_id}
     end_ids = frozenset(int(token) for token in ends if token is not None)
     pad_id = tokenizer.pad_token_id
+    # Of a multimodal model, what its language part is made of; recurrent models name no limit.
+    shape = model.config.get_text_config()
     return LoadedTransformer(
         model=model.eval().to(plan.device),
         tokenizer=tokenizer,
         folder=folder,
         end_ids=end_ids,
         pad_id=int(pad_id if pad_id is not None else min(end_ids, default=0)),
-        context=int(model.config.max_position_embeddings),
+        context=int(getattr(shape, "max_position_embeddings", sys.maxsize)),
     )
 
 

@@ -109,14 +109,17 @@ def plan_batches(benchmarks: Mapping[str, Sequence[BenchmarkItem]], recipe: Reci
 def _describe_stage(recipe: Recipe, checkpoint: Path | None, out: Path, name: str) -> Stage:
     inputs = [*_describe_model(recipe, checkpoint), *scored_inputs(recipe)]
     settings = recipe.settings.evaluation
-    decoding = {"decoding": plan_decoding(settings).as_json()} if settings.is_local else {}
+    if settings.is_local:
+        how = {"decoding": plan_decoding(settings).as_json()}
+    else:
+        how = {"teacher": determining(recipe.settings.teachers[settings.engine])}
     return Stage(
         name=f"evaluation-{name}",
         root=out / "evaluation" / name,
         record=SampledAnswer,
         settings={
             **determining(settings),
-            **decoding,
+            **how,
             "benchmarks": [
                 determining(entry) for entry in recipe.settings.benchmarks if entry.is_scored
             ],

@@ -57,7 +57,7 @@ class StudentEngine:
         self._checkpoint = checkpoint
         self._settings = settings
         self._plan = plan
-        how = [plan.as_json(), settings.batch_size, settings.num_threads, code_version(*_CODE)]
+        how = [plan.as_json(), settings.batch_size, code_version(*_CODE)]
         self._model = f"{hash_checkpoint(checkpoint)}@{content_hash(how)}"
         self._inbox: SimpleQueue[_Ask | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -122,7 +122,7 @@ class StudentEngine:
             "the student's thread broke off", hint="report this with the traceback that follows"
         )
         try:
-            with use_threads(self._settings.num_threads):
+            with use_threads(self._plan.num_threads):
                 self._run(waiting)
             error = None
         except torch.OutOfMemoryError as exc:

@@ -45,7 +45,7 @@ class TransformerEngine:
         self._checkpoint = checkpoint
         self._settings = settings
         self._plan = plan
-        how = [plan.device, plan.weights_dtype, settings.num_threads]
+        how = [plan.device, plan.weights_dtype, plan.num_threads]
         how.append(code_version("evaluation.decoding"))
         name = hash_checkpoint(checkpoint, with_tokenizer=True)
         self._model = f"{name}@{content_hash(how)}"
@@ -93,7 +93,7 @@ class TransformerEngine:
                 hint="evaluate each set of sampling settings in a run of its own",
             )
         batch = _Batch(self._loaded, requests)
-        with use_threads(self._settings.num_threads):
+        with use_threads(self._plan.num_threads):
             batch.generate(is_cancelled)
         return [] if is_cancelled.is_set() else batch.answers
 

@@ -19,6 +19,8 @@ class DecodingPlan:
     state_dtype: str
     kernels: str
     """``torch`` or ``triton``."""
+    num_threads: int = 0
+    """On a CPU, whose sums split over another number of threads round differently; else 0."""
 
     def as_json(self) -> dict[str, Any]:
         """JSON-ready values."""
@@ -40,10 +42,12 @@ def plan_decoding(settings: EvaluationSettings) -> DecodingPlan:
             hint='set evaluation.device = "cpu", or check nvidia-smi and the driver',
         )
     on_gpu = has_gpu and settings.device != "cpu"
+    num_threads = settings.num_threads or torch.get_num_threads()
     dtype, kernels = settings.weights_dtype, settings.kernels
     return DecodingPlan(
         device="cuda" if on_gpu else "cpu",
         weights_dtype=dtype if dtype != "auto" else "bfloat16" if on_gpu else "float32",
         state_dtype=settings.state_dtype,
         kernels=kernels if kernels != "auto" else "triton" if on_gpu else "torch",
+        num_threads=0 if on_gpu else num_threads,
     )

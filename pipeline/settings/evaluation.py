@@ -58,8 +58,8 @@ class EvaluationSettings(Settings):
     allow_unsandboxed_code: bool = False
     """Run model-written code without bubblewrap. Never on a machine you care about."""
     num_threads: int = Field(0, ge=0)
-    """CPU threads of decoding; 0 leaves PyTorch's default. Part of the version's name, because
-    sums split over another number of threads round differently and sample other texts."""
+    """CPU threads of decoding; 0 takes PyTorch's default for the machine. The number is part of the
+    version's name, because sums split over another one round differently and sample other texts."""
     num_workers: int = execution_only(2, ge=1)
     """Programs and answers graded at once."""
     checkpoints: tuple[str, ...] = execution_only(("phase-1", "phase-2"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -151,6 +152,26 @@ def test_other_weights_settings_or_items_make_another_version(
     with (tmp_path / "sums.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"id": "s9", "question": "2?", "answer": 2}\n')
     assert name(recipe, checkpoint) != first
+
+
+def test_a_teacher_is_evaluated_without_a_checkpoint(recipe: Recipe, tmp_path: Path) -> None:
+    rows = [
+        {"match": "What is 1 + 1", "text": "easy\n</think>\n\n\\boxed{2}"},
+        {"match": "What is", "text": "hard\n</think>\n\nNo idea."},
+        {"match": "double", "text": "so\n</think>\n\n```python\nprint(2 * int(input()))\n```"},
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "script.jsonl").write_text(text, encoding="utf-8")
+    teacher = 'teachers.default={engine="scripted", model="m", script="script.jsonl"}'
+    asking = with_settings(recipe, teacher, "evaluation.engine=default")
+    version = evaluate_checkpoint(asking, None, tmp_path / "out", "default")
+    scores = {score["benchmark"]: score["avg_at_k"] for score in version.manifest.extra["scores"]}
+    assert scores == {"sums": pytest.approx(1 / 3), "programs": 1.0}
+    assert version.manifest.inputs[0].name == "model:m"
+    assert {row["finish_reason"] for row in version.rows()} == {"stop"}
+    other = with_settings(recipe, teacher.replace('"m"', '"n"'), "evaluation.engine=default")
+    again = module._describe_stage(other, None, tmp_path / "out", "default")
+    assert again.version != version.name
 
 
 def test_no_batch_mixes_benchmarks(recipe: Recipe) -> None:
