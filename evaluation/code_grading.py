@@ -41,7 +41,7 @@ from promptcot.verification import plain_values
 from promptcot.verification.code_tests import CodeResult, describe_difference, describe_end
 from promptcot.verification.sandbox import Execution, Limits, Sandbox, require_sandbox
 
-MAX_PROGRAM_BYTES = 1 << 20
+MAX_PROGRAM_CHARS = 1 << 20
 """A longer program is not run; no answer that means to be one comes near."""
 _REFERENCE_TOTAL_S = 60.0
 """All inputs of one HumanEval+ problem together, as in EvalPlus."""
@@ -105,8 +105,8 @@ class ProgramGrader:
 
     def _grade_one(self, entry: tuple[str, ProgramTests]) -> CodeResult:
         program, tests = entry
-        if len(program.encode("utf-8", "surrogatepass")) > MAX_PROGRAM_BYTES:
-            detail = f"the program has more than {MAX_PROGRAM_BYTES} bytes"
+        if len(program) > MAX_PROGRAM_CHARS:
+            detail = f"the program has more than {MAX_PROGRAM_CHARS} characters"
             return CodeResult(False, "too_long", detail)
         if tests.kind == "stdin":
             return self._grade_stdin(program, tests)

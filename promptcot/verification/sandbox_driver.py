@@ -154,10 +154,14 @@ def read_outcome(line: str) -> Any:
 
 
 def raise_named(name: str, message: str) -> NoReturn:
-    """Raise an ordinary exception of a built-in type by its name; another as ``Exception``."""
+    """Raise an ordinary exception of a built-in type by its name; another as ``Exception``.
+
+    Those that end a loop are no ordinary ones: ``all(map(candidate, ...))`` would end there.
+    """
     kind = getattr(builtins, name, None)
-    if isinstance(kind, type) and issubclass(kind, Exception):
-        raise Exception.__new__(kind, message)
+    ends_loops = (StopIteration, StopAsyncIteration)
+    if isinstance(kind, type) and issubclass(kind, Exception) and kind not in ends_loops:
+        raise kind.__new__(kind, message)
     raise Exception(f"{name}: {message}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import selectors
+import select
 import subprocess
 import tempfile
 import time
@@ -103,7 +103,7 @@ class SandboxProcess:
         """
         deadline = time.monotonic() + seconds
         view = memoryview(data)
-        while view and self._wait(self._input.fileno(), selectors.EVENT_WRITE, deadline):
+        while view and _wait(self._input.fileno(), select.POLLOUT, deadline):
             try:
                 view = view[os.write(self._input.fileno(), view) :]
             except BrokenPipeError:
@@ -124,7 +124,7 @@ class SandboxProcess:
         searched = 0
         while (end := self._buffer.find(b"\n", searched)) < 0:
             searched = len(self._buffer)
-            if not self._wait(self._output.fileno(), selectors.EVENT_READ, deadline):
+            if not _wait(self._output.fileno(), select.POLLIN, deadline):
                 waited = time.monotonic() - start
                 if used is None and waited < seconds:
                     used, deadline = processor_s(self._process.pid), start + seconds
@@ -142,11 +142,12 @@ class SandboxProcess:
         del self._buffer[: end + 1]
         return line
 
-    @staticmethod
-    def _wait(file: int, event: int, deadline: float) -> bool:
-        with selectors.DefaultSelector() as selector:
-            selector.register(file, event)
-            return bool(selector.select(max(0.0, deadline - time.monotonic())))
+
+def _wait(file: int, event: int, deadline: float) -> bool:
+    """Whether a file is ready, or its other end closed, before the deadline."""
+    poll = select.poll()
+    poll.register(file, event)
+    return bool(poll.poll(1000 * max(0.0, deadline - time.monotonic())))
 
 
 def processor_s(pid: int) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from evaluation.code_grading import MAX_PROGRAM_BYTES, ProgramGrader
+from evaluation.code_grading import MAX_PROGRAM_CHARS, ProgramGrader
 from evaluation.code_grading_compare import (
     is_root,
     output_matches,
@@ -307,7 +307,7 @@ def test_an_endless_answer_is_refused_unread(grader: ProgramGrader) -> None:
     huge = "#" * (100 << 20)
     results = grader.grade([(huge, stdin_tests(("", ""))), ("", stdin_tests(("", "")))])
     assert [result.reason for result in results] == ["too_long", "passed"]
-    (result,) = grader.grade([("(" * (MAX_PROGRAM_BYTES - 1), stdin_tests(("", "")))])
+    (result,) = grader.grade([("(" * (MAX_PROGRAM_CHARS - 1), stdin_tests(("", "")))])
     assert not result.passed
 
 

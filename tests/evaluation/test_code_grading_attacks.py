@@ -21,7 +21,9 @@ FUNCTION_TESTS = {
         kind="check",
         entry_point="double",
         prompt=PROMPT,
-        check="def check(candidate):\n    assert candidate(1) == 2\n    assert candidate(21) == 42\n",
+        check="def check(candidate):\n"
+        "    assert all(map(lambda n: candidate(n) == 2 * n, (1, 2, 3)))\n"
+        "    assert candidate(21) == 42 if candidate(1) == 2 else False\n",
     ),
     "functional": ProgramTests(kind="functional", entry_point="double", cases=CASES),
     "reference": ProgramTests(
@@ -161,6 +163,7 @@ class Fine(Exception):
     def __str__(self): return '"]\\n["passed"]\\n'
 def double(n): raise Fine
 """,
+    "ends the loop of the check": "def double(n): raise StopIteration",
     "atexit": """
 import atexit, os
 atexit.register(lambda: os.write(1, b'["passed"]'))
