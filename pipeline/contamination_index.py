@@ -25,7 +25,7 @@ from pipeline.word_forms import VARIABLE, content_form, stop_words, variables
 from pipeline.word_hashes import WordHashes, hash_tokens, hash_words
 
 if TYPE_CHECKING:
-    from pipeline.kernels.problem_words import Front, Table
+    from pipeline.kernels.problem_words import Table
 
 UInt8s = npt.NDArray[np.uint8]
 Int32s = npt.NDArray[np.int32]
@@ -61,7 +61,7 @@ def make_tables(entries: Sequence[Entry], settings: DecontaminationSettings) -> 
     ngram = settings.ngram
     hashes = hash_words([open_fractions(entry.reading.text) for entry in entries])
     vocabulary = _Vocabulary(entries)
-    words = (*vocabulary.words(), *_make_table(*vocabulary.triple_keys()))
+    words = (vocabulary.words(), *_make_table(*vocabulary.triple_keys()))
     grams, gram_lists, sizes = _index_grams(hashes, words, ngram)
     starts, nexts = _index_short(entries, hashes)
     features = [vocabulary.compared(entry) for entry in entries]
@@ -115,14 +115,6 @@ class Scanner:
         # Written by every scan, so each thread has its own.
         self._own = threading.local()
 
-    def _front(self) -> Front:
-        from pipeline.kernels.problem_words import make_front
-
-        if not hasattr(self._own, "front"):
-            self._own.front = make_front()
-        front: Front = self._own.front
-        return front
-
     def store(self, path: Path) -> None:
         """Write the tables to a file."""
         arrays: dict[str, Any] = {}
@@ -135,21 +127,20 @@ class Scanner:
     def scan(self, texts: Sequence[str]) -> list[list[int]]:
         """Numbers of the entries that each text may hold."""
         from pipeline.kernels import benchmark_items as items
-        from pipeline.kernels.problem_words import Words, level
+        from pipeline.kernels.problem_words import Words, level, make_front
 
         found: list[list[int]] = [[] for _ in texts]
         words, tables = hash_words([open_fractions(text) for text in texts]), self._tables
         rules = items.Rules(*tables.rules)
         known = Words(*tables.words)
         text = (words.hashes, words.kinds, words.offsets)
-        levelled = level(text, known, self._front(), rules.ngram)
-        places, entries = items.scan(
-            (words.hashes, words.offsets),
-            levelled,
-            items.Tables(*tables.tables),
-            items.Lists(*tables.lists),
-            rules,
-        )
+        lists = items.Lists(*tables.lists)
+        if not hasattr(self._own, "room"):
+            self._own.room = (make_front(), items.make_work(lists, rules))
+        front, work = self._own.room
+        levelled = level(text, known, front, rules.ngram)
+        index = (items.Tables(*tables.tables), lists)
+        places, entries = items.scan((words.hashes, words.offsets), levelled, index, rules, work)
         for place, entry in zip(places.tolist(), entries.tolist(), strict=True):
             found[place].append(entry)
         return found
@@ -239,9 +230,9 @@ class _Vocabulary:
         """Features of an entry that are numbers."""
         return [self._numbers[f] for f in entry.reading.numbers]
 
-    def words(self) -> tuple[UInt64s, Int32s, UInt64s, Int32s, UInt8s]:
-        """Table from a word's hash to an entry, and the entries' forms, features and parts."""
-        from pipeline.kernels.problem_words import SAYS
+    def words(self) -> UInt64s:
+        """What every known word means, as cells of the kernel's table."""
+        from pipeline.kernels.problem_words import SAYS, fill_words
 
         ordinary = ordinary_words()
         tokens = [*stop_words(), *variables(), *self._tokens]
@@ -256,15 +247,17 @@ class _Vocabulary:
         glued = [w for w, known in zip(glued, is_word.tolist(), strict=True) if not known]
         forms = np.repeat(hash_tokens([VARIABLE]), len(glued))
         all_hashes = np.concatenate([own.hashes, ordinary.hashes, hash_tokens(glued)])
-        table = _make_table(all_hashes, np.arange(len(all_hashes), dtype=np.int32))
         nothing = np.full(len(glued), WEIGHTLESS, np.int32)
         says = np.array([SAYS + len(word) for word in glued], np.uint8)
-        return (
-            *table,
+        cells = np.zeros((_table_size(len(all_hashes)), 3), np.uint64)
+        fill_words(
+            cells,
+            all_hashes,
             np.concatenate([own.forms, ordinary.forms, forms]),
             np.concatenate([own.features, ordinary.features, nothing]),
             np.concatenate([own.parts, ordinary.parts, says]),
         )
+        return cells
 
     def triple_keys(self) -> tuple[UInt64s, Int32s]:
         """Hashes of the triples, and their numbers."""
@@ -286,10 +279,15 @@ def _written_together() -> list[str]:
 def _make_table(keys: UInt64s, values: Int32s) -> Table:
     from pipeline.kernels.problem_words import fill
 
-    size = 1 << max(4, int(2 * len(keys)).bit_length())
+    size = _table_size(len(keys))
     table = (np.zeros(size, np.uint64), np.full(size, -1, np.int32))
     fill(table, keys, values)
     return table
+
+
+def _table_size(num_keys: int) -> int:
+    """A power of two that leaves half of the table free."""
+    return 1 << max(4, (2 * num_keys).bit_length())
 
 
 def _make_filter(keys: UInt64s) -> UInt64s:

@@ -172,8 +172,7 @@ def join_triple(parts: Sequence[str]) -> str:
 
 def open_fractions(text: str) -> str:
     """A text whose short fractions are set apart; the cheap part of :func:`open_up`."""
-    # One character is found ten times faster than four.
-    if "\\" in text and "frac" in text:
+    if "frac" in text:
         for pattern, replacement in _SHORT_FRACTIONS:
             text = pattern.sub(replacement, text)
     return text

@@ -26,6 +26,7 @@ MOST_VARIABLES = 3
 _WORD, _NUMBER, _SIGN = 0, 1, 2
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _FRONT_BITS = 15
+_LOW = np.uint64(0xFFFFFFFF)
 
 Table = tuple[UInt64s, Int32s]
 """Open addressing: keys (0 where free) and values; a power of two long."""
@@ -49,14 +50,10 @@ def make_front() -> Front:
 class Words(NamedTuple):
     """All words that mean something."""
 
-    keys: UInt64s
-    """Table from a word's hash to its entry."""
-    entries: Int32s
-    forms: UInt64s
-    """Of each entry."""
-    features: Int32s
-    parts: UInt8s
-    """Whether it may stand in a formula (1), says something there (2), or is so many variables
+    cells: UInt64s
+    """Open addressing, a power of two of rows: a word's hash (0 where free), its form, and its
+    feature (32 bits) and part together, side by side, so that a word is one look into memory. The
+    part is whether it may stand in a formula (1), says something there (2), or is so many variables
     written together."""
     triple_keys: UInt64s
     """Table from three forms to a feature."""
@@ -100,6 +97,23 @@ def fill(table: Table, keys: UInt64s, values: Int32s) -> None:
 
 
 @compiled
+def fill_words(
+    cells: UInt64s, hashes: UInt64s, forms: UInt64s, features: Int32s, parts: UInt8s
+) -> None:
+    """Put words into empty cells; the first of equal ones stays."""
+    mask = np.uint64(len(cells) - 1)
+    for index in range(len(hashes)):
+        key = hashes[index] | np.uint64(1)
+        place = (key >> np.uint64(1)) & mask
+        while cells[place, 0] != np.uint64(0) and cells[place, 0] != key:
+            place = (place + np.uint64(1)) & mask
+        if cells[place, 0] == np.uint64(0):
+            cells[place, 0], cells[place, 1] = key, forms[index]
+            feature = np.uint64(features[index]) & _LOW
+            cells[place, 2] = feature | (np.uint64(parts[index]) << np.uint64(32))
+
+
+@compiled
 def _look_up(table: Table, key: np.uint64) -> int:
     """The value of a hash, or -1."""
     mask = np.uint64(len(table[0]) - 1)
@@ -135,24 +149,21 @@ def write_grams(forms: UInt64s, n: int, out: UInt64s) -> None:
 
 
 @compiled
-def _fetch(word: np.uint64, kind: int, words: Words, front: Front) -> int:
-    """Place in the front of what a word means, read from the table if it is not there."""
-    place = int(word >> np.uint64(64 - _FRONT_BITS))
-    # A number and a word of equal hash mean different things when they are unknown.
-    key = word ^ np.uint64(kind)
-    if front[0][place] == key:
-        return place
-    entry = _look_up((words.keys, words.entries), word)
-    if entry < 0:
+def _fetch(word: np.uint64, kind: int, words: Words, front: Front, place: int) -> None:
+    """Read what a word means from the table to its place in the front."""
+    mask = np.uint64(len(words.cells) - 1)
+    wanted = word | np.uint64(1)
+    cell = (wanted >> np.uint64(1)) & mask
+    while words.cells[cell, 0] != np.uint64(0) and words.cells[cell, 0] != wanted:
+        cell = (cell + np.uint64(1)) & mask
+    if words.cells[cell, 0] == np.uint64(0):
         front[1][place] = word
         front[2][place] = WEIGHTLESS if kind == _SIGN else UNKNOWN
         front[3][place] = 0 if kind == _WORD else SAYS
     else:
-        front[1][place] = words.forms[entry]
-        front[2][place] = words.features[entry]
-        front[3][place] = words.parts[entry]
-    front[0][place] = key
-    return place
+        front[1][place] = words.cells[cell, 1]
+        front[2][place] = np.int32(words.cells[cell, 2] & _LOW)
+        front[3][place] = np.uint8(words.cells[cell, 2] >> np.uint64(32))
 
 
 @compiled
@@ -163,7 +174,13 @@ def _level_text(
     forms, features, ends = out
     count, run, says = 0, 0, -3
     for index in range(len(hashes)):
-        place = _fetch(hashes[index], kinds[index], words, front)
+        word, kind = hashes[index], kinds[index]
+        place = int(word >> np.uint64(64 - _FRONT_BITS))
+        # A number and a word of equal hash mean different things when they are unknown.
+        key = word ^ np.uint64(kind)
+        if front[0][place] != key:
+            _fetch(word, kind, words, front, place)
+            front[0][place] = key
         form, feature, part = front[1][place], front[2][place], int(front[3][place])
         repeats = part - SAYS if part > SAYS else 1
         for _ in range(repeats):
