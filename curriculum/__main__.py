@@ -262,6 +262,9 @@ def decontaminate(
 
     if as_json:
         console.use_json_output()
+    _require_file(file, "FILE, the Parquet or JSONL file of rows to check")
+    if benchmark is not None:
+        _require_file(benchmark, "--benchmark, a file of items")
     loaded = _load(recipe, overrides)
     report = decontaminate_file(loaded, file, benchmark, text_column)
     if judge:
@@ -278,6 +281,13 @@ def _folder(recipe: str, out: Path | None) -> Path:
     from pipeline.settings.recipe import load_recipe
 
     return out if out is not None else load_recipe(recipe).out(None)
+
+
+def _require_file(path: Path, argument: str) -> None:
+    if not path.is_file():
+        from pipeline.errors import SourceError
+
+        raise SourceError(f"no file {path}", hint=f"check the path given as {argument}")
 
 
 def _load(recipe: str, overrides: list[str] | None) -> Recipe:

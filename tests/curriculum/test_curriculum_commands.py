@@ -102,6 +102,21 @@ def test_decontaminate_flags_ids_with_item_and_span(
     assert call(capsys, "decontaminate", bad, "--json")[0] == 2
 
 
+def test_decontaminate_names_a_file_that_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = write_lines(tmp_path / "rows.jsonl", [{"text": "one"}])
+    for arguments, remedy in (
+        (["nowhere.jsonl"], "FILE"),
+        ([str(rows), "--benchmark", "nowhere.jsonl"], "--benchmark"),
+    ):
+        assert exit_code_of(app, "curriculum", ["decontaminate", *arguments]) == 2
+        shown = capsys.readouterr().err
+        assert "no file nowhere.jsonl" in shown
+        assert remedy in shown
+        assert "recipe" not in shown
+
+
 def test_user_mistakes_end_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ("--out", tmp_path / "out", "--json")
     assert call(capsys, "build", "--phase", "3", *out)[0] == 2
