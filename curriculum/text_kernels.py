@@ -181,24 +181,18 @@ def _is_harmless(data: UInt8s, place: int) -> bool:
 
 
 @compiled
-def _needs_look(data: UInt8s, place: int) -> bool:
-    """Whether a block holds anything that is looked for; without a branch, many at a time."""
-    found = False
+def _look_at_block(data: UInt8s, place: int) -> tuple[bool, bool]:
+    """Whether a block holds anything that is looked for, and a blank before a line's end.
+
+    Without a branch, so many bytes at a time; the byte in front may be of another text.
+    """
+    found, blank_end = False, False
     for index in range(place, place + _BLOCK):
-        byte = data[index]
+        byte, before = data[index], data[index - 1]
         found |= (byte == 60) | (byte == 96) | (byte == 13) | (byte == 0) | (byte >= 128)
-    return found
-
-
-@compiled
-def _has_blank_before_end(data: UInt8s, start: int, end: int) -> bool:
-    """Whether any blank stands before a line's end."""
-    found = False
-    for place in range(start + 1, end):
-        before = data[place - 1]
         blank = (before == 32) | ((before >= 9) & (before != 10) & (before <= 13))
-        found |= (data[place] == 10) & (blank | ((before >= 28) & (before <= 31)))
-    return found
+        blank_end |= (byte == 10) & (blank | ((before >= 28) & (before <= 31)))
+    return found, blank_end
 
 
 @compiled
@@ -213,14 +207,16 @@ def survey_texts(data: UInt8s, spans: Int64s, found: Int64s) -> None:
     """
     for row in range(len(spans)):
         start, end = spans[row, 0], spans[row, 1]
-        plain, marks, more = not _has_blank_before_end(data, start, end), False, False
+        plain, marks, more = True, False, False
         opening, closing, fence = -1, -1, -1
         # Bytes that begin no character: a place in bytes less these is one in characters.
         tails = 0
         block = start
         while block < end:
             stop = min(block + _BLOCK, end)
-            if _needs_look(data, block):
+            needs_look, blank_end = _look_at_block(data, block)
+            plain &= not blank_end
+            if needs_look:
                 for place in range(block, stop):
                     byte = data[place]
                     if byte == 60:

@@ -16,6 +16,8 @@ _INSTRUCTIONS = (
 )
 _LEAD = re.compile(rf"^\s*(?:{'|'.join(_INSTRUCTIONS)})\s*[.:!]*\s+", re.IGNORECASE)
 _TAIL = re.compile(rf"\s+(?:{'|'.join(_INSTRUCTIONS)})\s*[.:!]*\s*$", re.IGNORECASE)
+_END_CHARS = 300
+"""Characters at each end that an instruction stands in."""
 _MAY_INSTRUCT = ("step", "boxed", "Step", "STEP")
 
 
@@ -37,6 +39,8 @@ def strip_chat_template(prompt: str) -> str | None:
 
 def strip_instructions(text: str) -> str:
     """A problem without the sentence that says how to answer, at its beginning or its end."""
-    if not any(word in text for word in _MAY_INSTRUCT):
-        return text.strip()
+    text = text.strip()
+    ends = text if len(text) <= 2 * _END_CHARS else f"{text[:_END_CHARS]}\n{text[-_END_CHARS:]}"
+    if not any(word in ends for word in _MAY_INSTRUCT):
+        return text
     return _TAIL.sub("", _LEAD.sub("", text)).strip()
