@@ -60,6 +60,7 @@ LASTING_THREADS = (
     "GlobalEventLoopThread",  # Prefect's loops, one of each a process; they wait for calls
     "RunSyncEventLoopThread",
     "math-grader",  # supervises the grading process, which lives as long as this one
+    "code-grader",  # the curriculum keeps one, as many programs are graded in few parts
     "tqdm_monitor",
 )
 """Beginnings of names of the threads that a library starts once and keeps."""
