@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from evaluation import code_grading as module
 from evaluation.code_grading import MAX_PROGRAM_CHARS, ProgramGrader
 from evaluation.code_grading_compare import (
     is_root,
@@ -29,7 +30,7 @@ from pipeline.settings.benchmarks import BenchmarkSettings
 from pipeline.settings.evaluation import EvaluationSettings
 from pipeline.settings.recipe import Recipe, RecipeSettings
 from promptcot.verification.plain_values import encode
-from promptcot.verification.sandbox import find_sandbox
+from promptcot.verification.sandbox import Sandbox, find_sandbox
 
 
 @pytest.fixture(scope="module")
@@ -343,6 +344,23 @@ def test_cases_are_read_when_their_turn_comes(grader: ProgramGrader) -> None:
     (result,) = grader.grade([("print(input())", tests)])
     assert result.detail == "test 5: expected '3', got '4'"
     assert served == [0, 1, 2, 3, 4]
+
+
+def test_verdicts_are_the_same_without_a_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = Sandbox(prefix=())
+    monkeypatch.setattr(module, "require_sandbox", lambda *, allow_unsandboxed: bare)
+    check = ProgramTests(kind="check", entry_point="area", prompt=PROMPT, check=CHECK)
+    jobs = [
+        ("print(np.sum([1]))", stdin_tests(("", "1"))),
+        ("import numpy as np\nprint(np.sum([1]))", stdin_tests(("", "1"))),
+        ("def f(a): return heappop(a)", functional_tests("f", ("[1, 2]", "1"))),
+        ("    return math.pi * r * r", check),
+        ("    return n / 2", reference_tests()),
+        ("    return n / 3", reference_tests()),
+    ]
+    with ProgramGrader(allow_unsandboxed=True) as grader:
+        passed = [result.passed for result in grader.grade(jobs)]
+    assert passed == [False, True, True, True, True, False]
 
 
 def lcb_row(number: int, tests: list[tuple[str, str]], function: str) -> dict[str, str]:
