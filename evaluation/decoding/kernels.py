@@ -64,7 +64,8 @@ def state_kernel(
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """One head of one slot: ``S = exp(dt A) S + dt x B^T`` in place, ``y = S C + D x``."""
-    slot, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    # Neighbouring programs read neighbouring memory: heads of one slot.
+    head, slot = tl.program_id(0), tl.program_id(1).to(tl.int64)
     p, n = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
     in_p, in_n = p < head_dim, n < state_size
     mixed += slot * channels
@@ -152,7 +153,7 @@ def mix_in_triton(mixer: Mixer, projected: Tensor, window: Tensor, state: Tensor
             inputs, window, conv.weight, conv.bias, mixed, channels, projected.stride(0),
             WIDTH=conv.kernel_size[0], HAS_BIAS=conv.bias is not None, BLOCK=_CHANNELS,
         )  # fmt: skip
-        state_kernel[(rows, heads)](
+        state_kernel[(heads, rows)](
             mixed, dt, state, mixer.dt_bias, mixer.A_log, mixer.D, y,
             channels, projected.stride(0), heads, config.head_dim, config.state_size,
             heads // config.n_groups, inner, config.n_groups, *mixer.dt_limit,
