@@ -42,6 +42,13 @@ def test_many_threads_share_one_line_in_a_log(capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.usefixtures("fresh_console")
+def test_a_detail_is_told_with_the_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.progress("samples", 3, "samples", detail=lambda: "9 tokens/s") as advance:
+        advance(3)
+    assert capsys.readouterr().out == "samples: 3/3 samples in 0 s, 9 tokens/s\n"
+
+
+@pytest.mark.usefixtures("fresh_console")
 def test_a_meter_of_its_own_ends_with_its_last_user(capsys: pytest.CaptureFixture[str]) -> None:
     work(0)
     work(1)

@@ -14,6 +14,7 @@ import tracemalloc
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 from toy_engines import FailsAfter, ToyEngine, open_toy, questions, toy_recipe
 
 from pipeline.errors import ConfigError, StoreError, TeacherError, WorkPending
+from pipeline.records import Message
 from pipeline.settings import Recipe
 from pipeline.settings.teacher import TeacherSettings
 from promptcot.engines.answers import FILE_NAME, AnswerStore
@@ -101,6 +103,35 @@ def test_equal_requests_are_asked_once_also_from_several_threads(tmp_path: Path)
     assert sorted(engine.seeds) == list(range(5))
     assert all(result == results[0] for result in results)
     assert results[0][5:] == results[0][:3]
+
+
+def test_what_is_started_is_stored_and_waited_for_in_parts(tmp_path: Path) -> None:
+    engine = ToyEngine(delay=lambda seed: 0.01)
+    counted: list[int] = []
+    with open_toy(engine, tmp_path) as teacher:
+        teacher.answer_all(questions(3), "before")
+        call = teacher.start_all(questions(20), "stage", counted.append)
+        part = teacher.answer_all(questions(4, 5), "stage", is_shown=False)
+        assert [answer.text for answer in part] == [f"{seed} alone" for seed in range(5, 9)]
+        # Nothing is held for the call that started them all: it got no text.
+        assert {answer.text for answer in call.wait().values()} == {""}
+    assert sorted(engine.seeds) == list(range(20))
+    assert (counted[0], sum(counted)) == (3, 20)
+
+
+def test_a_penalty_names_a_request_only_where_it_is_used() -> None:
+    (plain,) = questions(1, 7)
+    other = replace(plain, repetition_penalty=1.1)
+    assert plain.key("m") == replace(plain, repetition_penalty=1.0).key("m") != other.key("m")
+    # Answers that were stored before requests had a penalty are still found.
+    stored = Request(
+        messages=(Message(role="user", content="hi"),),
+        temperature=0.6,
+        top_p=0.9,
+        max_tokens=5,
+        seed=7,
+    )
+    assert stored.key("m") == "7f7e016a50bfa7f1f99136a0c4113e69"
 
 
 def test_the_same_request_in_another_group_is_another_answer(tmp_path: Path) -> None:
