@@ -213,7 +213,8 @@ def check_flatness(
         share = walk["last_ms"] / walk["first_ms"]
         checks.append(
             Check(
-                name=f"{walk['steps']:,} real steps in a row, batch {walk['batch']}",
+                name=f"{walk['steps']:,} real steps in a row, batch {walk['batch']}, "
+                f"{walk['state_dtype']} state",
                 passed=share <= limit and walk["grown_bytes"] <= _NOISE_BYTES,
                 detail=f"last tenth ÷ first: {share:.3f} (at most {limit:g}); memory grew by "
                 f"{max(0, walk['grown_bytes']):,} bytes (at most {_NOISE_BYTES:,})",

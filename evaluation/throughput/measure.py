@@ -136,6 +136,7 @@ class Bench:
         return {
             "record": "walk",
             "model": lazy.runner.subject.name,
+            "state_dtype": lazy.runner.subject.state_dtype,
             "batch": batch,
             "steps": steps,
             "first_ms": summarise(first).median_ms,

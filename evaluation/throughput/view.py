@@ -95,7 +95,7 @@ def _ratio(value: float | None) -> str:
 
 
 def _measured_line(row: dict[str, Any]) -> list[str]:
-    timed = row["step_ms"] is not None
+    timed, is_one_place = row["step_ms"] is not None, row["mode"] == "paged"
     how = f"{row['state_dtype']} state" if row["mode"] == "constant" else row["mode"]
     return [
         f"{row['model']}, {how}",
@@ -103,11 +103,11 @@ def _measured_line(row: dict[str, Any]) -> list[str]:
         f"{row['length']:,}",
         f"{row['batch']:,}" if timed else "none fits",
         f"{row['tokens_per_s']:,.0f}",
-        f"{row['step_ms']:.2f}" if timed else "",
-        f"{row['first_ms']:.2f} → {row['last_ms']:.2f}" if timed else "",
+        f"{row['step_ms']:.4g}" if timed else "",
+        f"{row['first_ms']:.4g} → {row['last_ms']:.4g}" if timed and not is_one_place else "",
         f"{row['sequence_mib']:,.4g}",
         f"{row['peak_gb']:.2f}" if timed else "",
-        f"{row['moved_gb_per_s']:,.0f}" if timed else "",
+        f"{row['moved_gb_per_s']:,.4g}" if timed else "",
     ]
 
 
@@ -127,7 +127,8 @@ def make_sentences(result: dict[str, Any]) -> list[str]:
         rate = one["tokens"] / one["ms"] * 1000
         lines.append(
             f"Reading a prompt of {one['tokens']:,} tokens alone: {one['model']} "
-            f"{one['ms']:.1f} ms ({rate:,.0f} tokens/s), not part of the tables."
+            f"({one['state_dtype']}) {one['ms']:.1f} ms ({rate:,.0f} tokens/s), not part of the "
+            "tables."
         )
     routes = dict.fromkeys(row["route"] for row in result["rows"] if row["kind"] != "mamba2")
     lines.append(f"Attention, the fastest at each place: {'; '.join(filter(None, routes))}.")
