@@ -28,7 +28,7 @@ from evaluation.code_grading_compare import (
     result_is_close,
     result_matches,
 )
-from evaluation.code_grading_names import imports_for
+from evaluation.code_grading_names import imports_for, seeding_for
 from evaluation.code_grading_reference import (
     ReferenceResults,
     compute_reference,
@@ -166,9 +166,16 @@ class ProgramGrader:
     def _grade_check(self, program: str, tests: ProgramTests) -> CodeResult:
         limits = self._limits(tests, total_s=0.0)
         # Without a prompt there is none whose imports an answer could rely on.
-        preamble = "" if tests.prompt else imports_for(program, self._sandbox.packages)
+        preamble = seeding_for(program)
+        if not tests.prompt:
+            preamble = imports_for(program, self._sandbox.packages)
         answer = answer_setup(program, tests.entry_point, prompt=tests.prompt, preamble=preamble)
-        check = answer_setup(tests.check, tests.entry_point, prompt=tests.prompt)
+        check = answer_setup(
+            tests.check,
+            tests.entry_point,
+            prompt=tests.prompt,
+            preamble=seeding_for(tests.check),
+        )
         try:
             return grade_by_check(self._sandbox, answer, check, limits)
         except ValueError as exc:

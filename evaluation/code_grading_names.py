@@ -40,7 +40,13 @@ def imports_for(program: str, packages: str) -> str:
         for word in words
     ]
     path = f"__import__('sys').path.append({packages!r})"
-    return "\n".join([path, *lines, "__import__('sys').setrecursionlimit(50000)"])
+    limit = "__import__('sys').setrecursionlimit(50000)"
+    return "\n".join([path, *lines, limit, seeding_for(program)])
+
+
+def seeding_for(program: str) -> str:
+    """A statement that makes a program which draws random numbers draw the same ones each time."""
+    return "__import__('random').seed(0)" if "random" in program else ""
 
 
 @cache

@@ -11,6 +11,7 @@ from dataclasses import replace
 from threading import Lock
 
 from evaluation.code_grading_calls import Call, answer_setup, read_loaded, run_calls
+from evaluation.code_grading_names import seeding_for
 from pipeline.benchmark_items import ProgramTests
 from pipeline.errors import SourceError
 from promptcot.verification import plain_values
@@ -78,7 +79,13 @@ def reference_setup(program: str, tests: ProgramTests, *, prompt: str = "") -> d
     """How a reference or an answer that is held against it is called."""
     # Digests cannot be compared with a tolerance.
     digest_over = _DIGEST_OVER if tests.atol == 0 else 0
-    return answer_setup(program, tests.entry_point, prompt=prompt, digest_over=digest_over)
+    return answer_setup(
+        program,
+        tests.entry_point,
+        prompt=prompt,
+        preamble=seeding_for(program),
+        digest_over=digest_over,
+    )
 
 
 def compute_reference(sandbox: Sandbox, tests: ProgramTests, limits: Limits) -> Calls:

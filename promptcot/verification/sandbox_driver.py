@@ -127,6 +127,7 @@ def run_check(setup: dict[str, str], channel: Channel) -> None:
 
     names = make_module("check").__dict__
     try:
+        execute(setup["preamble"], "preamble.py", names)
         execute(setup["prompt"], "prompt.py", names)
         # Some checks call the function by its name.
         names[setup["entry_point"]] = candidate

@@ -331,6 +331,23 @@ def test_the_kept_reference_results_are_bounded_and_computed_once() -> None:
     assert kept.get("d", lambda: ()) == ()
 
 
+@pytest.mark.parametrize("kind", ["check", "functional", "reference", "stdin"])
+def test_random_numbers_are_the_same_each_time(grader: ProgramGrader, kind: str) -> None:
+    draw = "import random\ndef f():\n    return random.random()\n"
+    check = "import random\ndef check(candidate):\n    assert random.random() == candidate(), ''\n"
+    case = ({"input": "", "output": "0"},)
+    tests = {
+        "check": ProgramTests(kind="check", entry_point="f", check=check),
+        "functional": functional_tests("f", ("", "0")),
+        "reference": ProgramTests(kind="reference", entry_point="f", reference=draw, inputs="[[]]"),
+        "stdin": ProgramTests(kind="stdin", cases=case),
+    }[kind]
+    program = draw + "\nif __name__ == '__main__': print(f())"
+    first, second = grader.grade([(program, tests)] * 2)
+    assert first == second
+    assert first.passed is (kind in ("check", "reference"))
+
+
 def test_cases_are_read_when_their_turn_comes(grader: ProgramGrader) -> None:
     served: list[int] = []
 
