@@ -142,7 +142,13 @@ def test_a_step_that_grows_with_length_fails_the_check(last_ms: float, passes: b
     [({}, True), ({"last_ms": 12.0}, False), ({"grown_bytes": 1 << 30}, False)],
 )
 def test_a_walk_must_neither_slow_down_nor_grow(change: dict[str, Any], passes: bool) -> None:
-    walk = {"steps": 100, "batch": 4, "first_ms": 10.0, "last_ms": 10.1, "grown_bytes": 0}
+    walk: dict[str, Any] = {
+        "steps": 100,
+        "batch": 4,
+        "first_ms": 10.0,
+        "last_ms": 10.1,
+        "grown_bytes": 0,
+    }
     walk |= {"state_dtype": "bfloat16"}
     rows = make_rows(make_groups(), SUBJECTS, SETTINGS)
     assert check_flatness(rows, [walk | change], SETTINGS)[-1].passed is passes
