@@ -71,6 +71,14 @@ def _read_name(text: UInt8s, start: int, size: int) -> tuple[np.uint64, int]:
 
 
 @compiled
+def _is_one_of(name: np.uint64, names: tuple[np.uint64, ...]) -> bool:
+    found = False
+    for known in names:
+        found = found or name == known
+    return found
+
+
+@compiled
 def _shorten_fractions(text: UInt8s, size: int) -> int:
     r"""``\dfrac`` and ``\tfrac`` are ``\frac``."""
     out, place = 0, 0
@@ -98,9 +106,7 @@ def _rewrite_named(text: UInt8s, size: int, names: tuple[np.uint64, ...], how: i
     while place < size:
         if text[place] == _BACKSLASH:
             name, stop = _read_name(text, place + 1, size)
-            found = False
-            for known in names:
-                found = found or name == known
+            found = _is_one_of(name, names)
             if found and (how != _DROP_BEFORE_BRACE or (stop < size and text[stop] == _OPEN)):
                 if how == _DOTS_FOR:
                     text[out] = text[out + 1] = text[out + 2] = _DOT
@@ -230,13 +236,50 @@ def _drop_blanks(text: UInt8s, size: int) -> int:
 
 
 @compiled
+def _first_pass(text: UInt8s, size: int) -> int:
+    """Number of the first pass of :func:`_level_macros` that finds something; 6 if none does.
+
+    Passes before it would leave the text as it is; those behind it may find what it makes.
+    """
+    first = 6
+    for place in range(size):
+        if text[place] != _BACKSLASH or place + 1 >= size:
+            continue
+        after = text[place + 1]
+        if not _is_letter(after):
+            if after == 40 or after == 41 or after == 91 or after == 93:
+                first = min(first, 2)
+            else:
+                first = min(first, 5)
+            continue
+        if after == 100 or after == 116:
+            return 0
+        name, _ = _read_name(text, place + 1, size)
+        if _is_one_of(name, _SIZES):
+            first = min(first, 1)
+        elif _is_one_of(name, _DOTS):
+            first = min(first, 3)
+        elif _is_one_of(name, _RELATIONS):
+            first = min(first, 4)
+        elif name == _QUAD[0]:
+            first = min(first, 5)
+    return first
+
+
+@compiled
 def _level_macros(text: UInt8s, size: int) -> int:
-    size = _shorten_fractions(text, size)
-    size = _rewrite_named(text, size, _SIZES, _DROP)
-    size = _drop_brackets(text, size)
-    size = _rewrite_named(text, size, _DOTS, _DOTS_FOR)
-    size = _rewrite_named(text, size, _RELATIONS, _SHORTEN)
-    return _drop_spaces(text, size)
+    first = _first_pass(text, size)
+    if first <= 0:
+        size = _shorten_fractions(text, size)
+    if first <= 1:
+        size = _rewrite_named(text, size, _SIZES, _DROP)
+    if first <= 2:
+        size = _drop_brackets(text, size)
+    if first <= 3:
+        size = _rewrite_named(text, size, _DOTS, _DOTS_FOR)
+    if first <= 4:
+        size = _rewrite_named(text, size, _RELATIONS, _SHORTEN)
+    return _drop_spaces(text, size) if first <= 5 else size
 
 
 @compiled
