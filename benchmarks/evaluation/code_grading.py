@@ -9,8 +9,8 @@ CodeContests programs that read standard input, and one hostile program in fifty
 known: a right program that fails or a hostile one that passes ends the benchmark with exit code 1.
 Processor time is this process's and all sandboxes'. Memory is the largest sum of resident pages
 (shared ones counted for each process) of this process and all it started, looked at ten times a
-second. --mutants instead counts the wrong versions of all HumanEval(+) solutions that pass. Ends
-with one JSON line.
+second. --mutants instead counts the wrong versions of all HumanEval(+) solutions that pass, beside
+the verdicts of the benchmarks' own ways (``code_peers.py``). Ends with one JSON line.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "evaluation"))
 
+from code_peers import judge_evalplus, judge_humaneval, passes
 from program_mutants import mutants
 
 from evaluation.code_grading import ProgramGrader
@@ -38,6 +39,7 @@ from promptcot.verification.sandbox_process import SandboxProcess, processor_s
 
 Job = tuple[str, str, ProgramTests]
 """Kind of the program (right, none, constant, operator, hostile), source, tests."""
+Row = dict[str, Any]
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 HOSTILE = (
@@ -57,15 +59,15 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines]
 
 
-def humaneval(data: Path) -> Iterator[Job]:
+def humaneval(data: Path) -> Iterator[tuple[Row, ProgramTests]]:
     for row in read_lines(data / "benchmarks" / "HumanEval.jsonl.gz"):
         tests = ProgramTests(
             kind="check", entry_point=row["entry_point"], prompt=row["prompt"], check=row["test"]
         )
-        yield from versions(row, tests)
+        yield row, tests
 
 
-def humaneval_plus(data: Path) -> Iterator[Job]:
+def humaneval_plus(data: Path) -> Iterator[tuple[Row, ProgramTests]]:
     for row in read_lines(data / "benchmarks" / "HumanEvalPlus.jsonl.gz"):
         tests = ProgramTests(
             kind="reference",
@@ -76,6 +78,16 @@ def humaneval_plus(data: Path) -> Iterator[Job]:
             inputs=json.dumps(row["base_input"] + row["plus_input"]),
             atol=row["atol"],
         )
+        yield row, tests
+
+
+def humaneval_versions(data: Path) -> Iterator[Job]:
+    for row, tests in humaneval(data):
+        yield from versions(row, tests)
+
+
+def humaneval_plus_versions(data: Path) -> Iterator[Job]:
+    for row, tests in humaneval_plus(data):
         yield from versions(row, tests)
 
 
@@ -116,7 +128,12 @@ def contests(data: Path) -> Iterator[Job]:
 
 def mix(data: Path, count: int) -> list[Job]:
     """A fixed selection, half of it HumanEval and HumanEval+."""
-    shares = ((humaneval, 0.25), (humaneval_plus, 0.25), (leetcode, 0.15), (contests, 0.35))
+    shares = (
+        (humaneval_versions, 0.25),
+        (humaneval_plus_versions, 0.25),
+        (leetcode, 0.15),
+        (contests, 0.35),
+    )
     chosen: list[Job] = []
     rng = random.Random(0)
     for source, share in shares:
@@ -217,18 +234,22 @@ def measure(data: Path, samples: int, workers: int) -> dict[str, Any]:
     }
 
 
-def count_mutants(data: Path, workers: int) -> dict[str, Any]:
+def count_mutants(data: Path, workers: int, every: int) -> dict[str, Any]:
+    """Verdicts on wrong versions, ours and those of the benchmarks' own ways."""
     found: dict[str, Any] = {"wrong_verdicts": 0}
+    sources = ((humaneval, judge_humaneval), (humaneval_plus, judge_evalplus))
     with ProgramGrader(num_workers=workers) as grader:
-        for source in (humaneval, humaneval_plus):
-            jobs = list(source(data))
-            results = grader.grade([(program, tests) for _, program, tests in jobs])
-            verdicts = Counter(
-                (kind, "passed" if result.passed else "failed")
-                for (kind, _, _), result in zip(jobs, results, strict=True)
-            )
-            found[source.__name__] = {" ".join(key): n for key, n in sorted(verdicts.items())}
-            found["wrong_verdicts"] += verdicts["right", "failed"]
+        for source, judge in sources:
+            rows = list(source(data))[::every]
+            jobs = [(row, job) for row, tests in rows for job in versions(row, tests)]
+            results = grader.grade([(program, tests) for _, (_, program, tests) in jobs])
+            verdicts: Counter[str] = Counter()
+            for (row, (kind, program, _)), result in zip(jobs, results, strict=True):
+                verdicts[f"{kind} {'passed' if result.passed else 'failed'}"] += 1
+                agrees = passes(judge, program, row) is result.passed
+                verdicts["agrees" if agrees else "differs"] += 1
+            found[source.__name__] = dict(sorted(verdicts.items()))
+            found["wrong_verdicts"] += verdicts["right failed"] + verdicts["differs"]
     return found
 
 
@@ -238,9 +259,10 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--mutants", action="store_true")
+    parser.add_argument("--every", type=int, default=1, help="with --mutants: every N-th problem")
     options = parser.parse_args()
     if options.mutants:
-        found = count_mutants(options.data, options.workers)
+        found = count_mutants(options.data, options.workers, options.every)
     else:
         found = measure(options.data, options.samples, options.workers)
     print(json.dumps(found))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -115,27 +114,33 @@ def test_any_root_passes_and_another_number_does_not(
 
 
 @pytest.mark.slow
-def test_all_humaneval_solutions_pass_and_wrong_versions_do_not(
-    grader: ProgramGrader, shared_data: Path
-) -> None:
+@pytest.mark.timeout(900)
+def test_all_humaneval_solutions_pass(grader: ProgramGrader, shared_data: Path) -> None:
     rows = humaneval(shared_data)
     assert len(rows) == 164
     assert failures(grader, [(row["canonical_solution"], tests) for row, tests in rows]) == []
-    made = [
-        (kind, source, tests)
-        for row, tests in rows
-        for kind, source in mutants(row["prompt"] + row["canonical_solution"], tests.entry_point)
-    ]
-    results = grader.grade([(source, tests) for _, source, tests in made])
-    survivors = Counter(
-        kind for (kind, _, _), result in zip(made, results, strict=True) if result.passed
-    )
-    assert Counter(kind for kind, _, _ in made) == {"none": 164, "constant": 128, "operator": 143}
-    # HumanEval's own runner passes exactly the same 22: some change nothing, and its tests are few.
-    assert survivors == {"constant": 18, "operator": 4}
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_wrong_versions_of_humaneval_solutions_fail(
+    grader: ProgramGrader, shared_data: Path
+) -> None:
+    # benchmarks/evaluation/code_grading.py --mutants takes all of them.
+    made = [
+        (f"{row['task_id']} {kind}", source, tests)
+        for row, tests in humaneval(shared_data)[::10]
+        for kind, source in mutants(row["prompt"] + row["canonical_solution"], tests.entry_point)
+    ]
+    assert len(made) == 48
+    results = grader.grade([(source, tests) for _, source, tests in made])
+    survivors = [name for (name, _, _), result in zip(made, results, strict=True) if result.passed]
+    # HumanEval's own runner passes the same: its few tests do not notice.
+    assert survivors == ["HumanEval/10 operator", "HumanEval/40 constant", "HumanEval/40 operator"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_all_humaneval_plus_solutions_pass(grader: ProgramGrader, shared_data: Path) -> None:
     rows = humaneval_plus(shared_data)
     assert len(rows) == 164
@@ -153,6 +158,7 @@ def test_inputs_that_break_the_contract_do_not_count(shared_data: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_leetcode_solutions_pass_their_asserts(grader: ProgramGrader, shared_data: Path) -> None:
     rows = json.loads((shared_data / "code" / "leetcode_test_rllm.json").read_text())
     jobs = []
