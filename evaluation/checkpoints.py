@@ -169,7 +169,7 @@ def load_transformer(folder: Path, plan: DecodingPlan) -> LoadedTransformer:
     """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -188,6 +188,8 @@ def load_transformer(folder: Path, plan: DecodingPlan) -> LoadedTransformer:
     ends = model.generation_config.eos_token_id
     ends = set(ends if isinstance(ends, list) else [ends]) | {tokenizer.eos_token_id}
     end_ids = frozenset(int(token) for token in ends if token is not None)
+    # Its authors' sampling (Qwen's files carry a repetition penalty) would fill what we leave open.
+    model.generation_config = GenerationConfig()
     pad_id = tokenizer.pad_token_id
     # Of a multimodal model, what its language part is made of; recurrent models name no limit.
     shape = model.config.get_text_config()

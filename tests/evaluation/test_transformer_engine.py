@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,19 @@ def test_a_folder_without_a_chat_template_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no chat template") as caught:
         ask(folder, [make_request("w1")])
     assert "chat_template.jinja" in caught.value.hint
+
+
+def test_sampling_settings_inside_a_checkpoint_do_not_count(qwen: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(qwen, tmp_path / "copy"))
+    path = folder / "generation_config.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    own = {"do_sample": True, "temperature": 0.3, "top_k": 1, "repetition_penalty": 5.0}
+    path.write_text(json.dumps({**values, **own, "eos_token_id": [1, 9]}), encoding="utf-8")
+    requests = [make_request("w1 w2", seed) for seed in range(3)]
+    plain, changed = ask(qwen, requests), ask(folder, requests)
+    for one, other in zip(plain, changed, strict=True):
+        # Only the further end token that the file names may cut a text.
+        assert one.text.startswith(other.text.rstrip("\ufffd"))
 
 
 def test_one_batch_chooses_in_one_way(qwen: Path) -> None:
