@@ -58,8 +58,20 @@ def convolution_kernel(
 
 
 @triton.jit
+def _round_either_way(values, place, step):
+    """As ``evaluation.decoding.step.round_either_way``, in bf16."""
+    bits = values.to(tl.uint32, bitcast=True)
+    own = place.to(tl.uint32) + step.to(tl.uint32) * 0x85EBCA77
+    mixed = bits ^ (own * 0x9E3779B1)
+    mixed = (mixed ^ (mixed >> 16)) * 0x85EBCA6B
+    mixed = (mixed ^ (mixed >> 13)) * 0xC2B2AE35
+    noise = (mixed ^ (mixed >> 16)) & 0xFFFF
+    return ((bits + noise) & 0xFFFF0000).to(tl.float32, bitcast=True).to(tl.bfloat16)
+
+
+@triton.jit
 def state_kernel(
-    mixed, dt, state, dt_bias, A_log, D, y,
+    mixed, dt, state, steps, dt_bias, A_log, D, y,
     channels, dt_row, heads, head_dim, state_size, heads_per_group, inner, groups, low, high,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -85,7 +97,12 @@ def state_kernel(
     mask = in_p[:, None] & in_n[None, :]
     values = tl.load(state + place, mask=mask, other=0.0).to(tl.float32)
     values = values * decay + (x * step)[:, None] * B[None, :]
-    tl.store(state + place, values.to(state.dtype.element_ty), mask=mask)
+    if state.dtype.element_ty == tl.bfloat16:
+        within = (head * head_dim + p[:, None]) * state_size + n[None, :]
+        rounded = _round_either_way(values, within, tl.load(steps + slot))
+        tl.store(state + place, rounded, mask=mask)
+    else:
+        tl.store(state + place, values, mask=mask)
     out = tl.sum(values * C[None, :], axis=1) + skip * x
     tl.store(y + slot * inner + head * head_dim + p, out.to(y.dtype.element_ty), mask=in_p)
 
@@ -136,7 +153,9 @@ def choice_kernel(
         tl.store(tokens + row, chosen.to(tl.int64))
 
 
-def mix_in_triton(mixer: Mixer, projected: Tensor, window: Tensor, state: Tensor) -> Tensor:
+def mix_in_triton(
+    mixer: Mixer, projected: Tensor, window: Tensor, state: Tensor, steps: Tensor
+) -> Tensor:
     """As :func:`evaluation.decoding.step.mix_in_torch`."""
     import torch
 
@@ -154,7 +173,7 @@ def mix_in_triton(mixer: Mixer, projected: Tensor, window: Tensor, state: Tensor
             WIDTH=conv.kernel_size[0], HAS_BIAS=conv.bias is not None, BLOCK=_CHANNELS,
         )  # fmt: skip
         state_kernel[(heads, rows)](
-            mixed, dt, state, mixer.dt_bias, mixer.A_log, mixer.D, y,
+            mixed, dt, state, steps, mixer.dt_bias, mixer.A_log, mixer.D, y,
             channels, projected.stride(0), heads, config.head_dim, config.state_size,
             heads // config.n_groups, inner, config.n_groups, *mixer.dt_limit,
             ROWS=triton.next_power_of_2(config.head_dim),

@@ -23,6 +23,8 @@ class SlotStates:
     """
 
     def __init__(self, model: Any, rows: int, state_dtype: dtype) -> None:
+        import torch
+
         config, layers = model.config, model.backbone.layers
         mixer = layers[0].mixer
         weight, channels = mixer.in_proj.weight, mixer.splits[1]
@@ -36,6 +38,8 @@ class SlotStates:
         ]
         """Of each layer (rows, conv_kernel - 1, channels): inputs of the last tokens, oldest
         first."""
+        self.steps: Tensor = weight.new_zeros(rows, dtype=torch.int32)
+        """(rows,) tokens read in steps, a prompt's own pass not counted."""
 
     @property
     def num_bytes(self) -> int:
@@ -45,6 +49,7 @@ class SlotStates:
 
     def write(self, row: int, cache: StateCache | None) -> None:
         """Set one slot to what a cached pass over one prompt left; none: to before any token."""
+        self.steps[row] = 0
         for layer, (state, window) in enumerate(zip(self.states, self.windows, strict=True)):
             if cache is None:
                 state[row].zero_()

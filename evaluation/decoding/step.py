@@ -26,9 +26,9 @@ KERNELS = ("torch", "triton")
 class StepOperations:
     """What a step computes besides matrix products."""
 
-    mix: Callable[[Mixer, Tensor, Tensor, Tensor], Tensor]
-    """(mixer, projected, window, state) → (rows, inner) input of the output projection; window and
-    state are advanced."""
+    mix: Callable[[Mixer, Tensor, Tensor, Tensor, Tensor], Tensor]
+    """(mixer, projected, window, state, steps) → (rows, inner) input of the output projection;
+    window and state are advanced."""
     add_norm: Callable[..., tuple[Tensor, Tensor]]
     """As in :class:`trainer.model.operations.Operations`."""
     choose: Callable[..., Tensor]
@@ -72,7 +72,9 @@ def advance(model: Any, tokens: Tensor, states: SlotStates, operations: StepOper
             hidden, residual, layer.norm.weight, eps, residual_dtype=residual_dtype
         )
         mixer = layer.mixer
-        hidden = mixer.out_proj(operations.mix(mixer, mixer.in_proj(normed), window, state))
+        projected = mixer.in_proj(normed)
+        hidden = mixer.out_proj(operations.mix(mixer, projected, window, state, states.steps))
+    states.steps += 1
     hidden, _ = operations.add_norm(
         hidden, residual, backbone.norm_f.weight, eps, residual_dtype=residual_dtype
     )
@@ -80,7 +82,9 @@ def advance(model: Any, tokens: Tensor, states: SlotStates, operations: StepOper
     return logits.float()
 
 
-def mix_in_torch(mixer: Mixer, projected: Tensor, window: Tensor, state: Tensor) -> Tensor:
+def mix_in_torch(
+    mixer: Mixer, projected: Tensor, window: Tensor, state: Tensor, steps: Tensor
+) -> Tensor:
     """What a mixer does between its projections, for one token of each row.
 
     Args:
@@ -88,6 +92,7 @@ def mix_in_torch(mixer: Mixer, projected: Tensor, window: Tensor, state: Tensor)
         projected: (rows, inner + channels + heads).
         window: (rows, conv_kernel - 1, channels); advanced.
         state: (rows, heads, head_dim, state_size); advanced.
+        steps: (rows,) int32 tokens that each row has read in steps.
     """
     import torch
     from torch.nn.functional import silu
@@ -104,8 +109,38 @@ def mix_in_torch(mixer: Mixer, projected: Tensor, window: Tensor, state: Tensor)
     current = state.to(wide)
     y = step_state(mixer, mixer.scan_inputs(mixed[:, None], dt[:, None]), current)
     if current is not state:
-        state.copy_(current)
+        is_narrow = state.dtype == torch.bfloat16
+        state.copy_(round_either_way(current, steps) if is_narrow else current)
     config = mixer.config
     return gated_norm(
         y[:, 0].flatten(1), gate, mixer.norm.weight, config.layer_norm_epsilon, config.n_groups
     )
+
+
+def round_either_way(state: Tensor, steps: Tensor) -> Tensor:
+    """The float32 state, each number moved to one of its two neighbours in bf16, still float32.
+
+    Rounded to nearest, a head that loses less than half of bf16's spacing a step could neither
+    forget nor add small amounts (measured: benchmarks/evaluation/state_drift.py). Here the lower
+    neighbour's distance is the chance of the upper one, so that the mean stays right. Chance is a
+    hash of the number, its place within its row and the row's step: no slot or neighbour moves it.
+
+    Args:
+        state: (rows, heads, head_dim, state_size) float32.
+        steps: (rows,) int32. Without them a number that meets the same addition again and again
+            would be rounded the same way each time.
+    """
+    import torch
+
+    bits = state.view(torch.int32)
+    place = torch.arange(state[0].numel(), dtype=torch.int32, device=state.device)
+    own = place.view(state.shape[1:]) + (steps * _signed(0x85EBCA77))[:, None, None, None]
+    mixed = bits ^ (own * _signed(0x9E3779B1))
+    mixed = (mixed ^ ((mixed >> 16) & 0xFFFF)) * _signed(0x85EBCA6B)
+    mixed = (mixed ^ ((mixed >> 13) & 0x7FFFF)) * _signed(0xC2B2AE35)
+    noise = (mixed ^ (mixed >> 16)) & 0xFFFF
+    return ((bits + noise) & -0x10000).view(torch.float32)
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 32) if value >= 1 << 31 else value

@@ -53,12 +53,14 @@ def test_a_mixer_step_at_real_size_is_as_close_as_pytorch(
     shape = (rows, config.num_heads, config.head_dim, config.state_size)
     state = torch.randn(shape, device="cuda").to(state_dtype)
     projected, window = projected.to(dtype), window.to(dtype)
+    steps = torch.arange(rows, dtype=torch.int32, device="cuda")
     with torch.no_grad():
         expected_state = state.double()
-        expected = mix_in_torch(mixer.double(), projected.double(), window.double(), expected_state)
+        wide = (projected.double(), window.double(), expected_state)
+        expected = mix_in_torch(mixer.double(), *wide, steps)
         mixer.to(dtype)
         own = state.clone()
-        found = mix_in_triton(mixer, projected, window, own)
+        found = mix_in_triton(mixer, projected, window, own, steps)
     limit = 1e-5 if dtype == state_dtype == torch.float32 else 2e-2
     assert (found.double() - expected).norm() / expected.norm() < limit
     assert (own.double() - expected_state).norm() / expected_state.norm() < limit

@@ -42,12 +42,13 @@ def test_a_mixer_step_is_that_of_pytorch(shape: dict[str, Any], state_dtype: tor
     projected[0, -1] = 40.0  # where softplus is the identity
     window = random(rows, config.conv_kernel - 1, mixer.splits[1])
     state = random(rows, config.num_heads, config.head_dim, config.state_size, dtype=state_dtype)
+    steps = torch.arange(rows, dtype=torch.int32, device=DEVICE)
     results = []
     for mix in (mix_in_torch, mix_in_triton):
         own_window, own_state = window.clone(), state.clone()
         with torch.no_grad():
-            first = mix(mixer, projected, own_window, own_state)
-            second = mix(mixer, projected.roll(1, 0), own_window, own_state)
+            first = mix(mixer, projected, own_window, own_state, steps)
+            second = mix(mixer, projected.roll(1, 0), own_window, own_state, steps + 1)
         results.append((first, second, own_window, own_state.float()))
     limit = 2e-5 if state_dtype == torch.float32 else 2e-2
     for expected, found in zip(*results, strict=True):

@@ -13,6 +13,7 @@ from transformers import Mamba2Config  # noqa: E402
 from evaluation.decoding.batching import Batcher, Generated, Job  # noqa: E402
 from evaluation.decoding.choice import Sampling  # noqa: E402
 from evaluation.decoding.loop import DecodeOptions, Decoder  # noqa: E402
+from evaluation.decoding.step import round_either_way  # noqa: E402
 from pipeline.errors import ConfigError  # noqa: E402
 from trainer.model.student import StudentModel  # noqa: E402
 
@@ -214,3 +215,23 @@ def test_wrong_arguments_are_refused(model: StudentModel) -> None:
         Decoder(model, 1, options=DecodeOptions(kernels="cuda"))
     with pytest.raises(ValueError, match="at least one token"):
         Decoder(model, 1).fill(0, [], seed=0)
+
+
+def test_rounding_a_state_is_right_on_average_and_the_same_in_every_slot() -> None:
+    generator = torch.Generator().manual_seed(5)
+    one = torch.rand(1, 4, 32, 64, generator=generator) + 1.0  # spacing of bf16: 2^-7
+    steps = torch.tensor([7, 8, 7], dtype=torch.int32)
+    rounded = round_either_way(one.expand(3, -1, -1, -1).contiguous(), steps)
+    assert torch.equal(rounded[0], rounded[2]) and not torch.equal(rounded[0], rounded[1])
+    assert torch.equal(rounded, rounded.bfloat16().float()), "each is a number of bf16"
+    assert (rounded[0] - one[0]).abs().max() < 2**-7
+    # 8,192 numbers: the mean error of one spacing's chance is 2^-7 / sqrt(12 * 8192) at most.
+    assert abs(float((rounded[0] - one[0]).mean())) < 4 * 2**-7 / (6 * 8192) ** 0.5
+    assert torch.equal(round_either_way(rounded, steps), rounded), "what fits stays"
+
+
+def test_small_additions_to_a_narrow_state_are_not_lost() -> None:
+    state = torch.full((1, 2, 16, 16), 256.0)
+    for step in range(400):  # a twentieth of bf16's spacing each
+        state = round_either_way(state + 0.1, torch.tensor([step], dtype=torch.int32))
+    assert abs(float(state.mean()) - 296) < 2
