@@ -40,8 +40,9 @@ from pipeline.settings.recipe import Recipe
 
 _PLACEHOLDER = re.compile(r"\{(question|starter_code)\}")
 _MOST_KEPT = 16
-_read_before: dict[Any, list[BenchmarkItem]] = {}
-"""Items of files that this process has read; a command asks for the same ones several times."""
+_read_before: dict[Any, tuple[list[BenchmarkItem], str]] = {}
+"""Items of files that this process has read, and the hash of their questions; a command asks for
+the same ones several times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ def benchmark_inputs(recipe: Recipe) -> list[InputRef]:
     return [
         InputRef(
             name=f"benchmark:{settings.name}",
-            version=hash_questions(load_questions(recipe, settings)),
+            version=_find(recipe, settings, with_answers=False)[1],
         )
         for settings in recipe.settings.benchmarks
     ]
@@ -134,6 +135,13 @@ def scored_inputs(recipe: Recipe) -> list[InputRef]:
 def _load(
     recipe: Recipe, settings: BenchmarkSettings, *, with_answers: bool
 ) -> list[BenchmarkItem]:
+    return list(_find(recipe, settings, with_answers=with_answers)[0])
+
+
+def _find(
+    recipe: Recipe, settings: BenchmarkSettings, *, with_answers: bool
+) -> tuple[list[BenchmarkItem], str]:
+    """The items, which are everybody's, and the hash of their questions."""
     reading = _Reading(
         settings, locate(recipe, settings, questions_only=not with_answers), with_answers
     )
@@ -142,8 +150,9 @@ def _load(
     if key not in _read_before:
         if len(_read_before) >= _MOST_KEPT:
             _read_before.clear()
-        _read_before[key] = _read_located(reading)
-    return list(_read_before[key])
+        items = _read_located(reading)
+        _read_before[key] = (items, hash_questions(items))
+    return _read_before[key]
 
 
 def _read_located(reading: _Reading) -> list[BenchmarkItem]:

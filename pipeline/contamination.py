@@ -19,11 +19,11 @@ import numpy as np
 
 from pipeline.contamination_rules import Entry, Finding, judge
 from pipeline.item_texts import ItemText
-from pipeline.matching import count_words, tokenize
+from pipeline.matching import count_words
 from pipeline.problem_features import FORMULA_WORDS, Reading, formula_part, read
 from pipeline.settings.decontamination import DecontaminationSettings
 from pipeline.word_forms import OPERATORS
-from pipeline.word_hashes import hash_texts
+from pipeline.word_hashes import hash_texts, hash_words
 
 __all__ = ["STAGE", "BenchmarkIndex", "ItemText", "Match", "RowFinding", "find_in_row"]
 
@@ -115,11 +115,12 @@ class BenchmarkIndex:
         """
         self._settings = settings
         self._items: Counter[str] = Counter()
-        texts: list[tuple[ItemText, str]] = []
-        for item in items:
-            own = [(item, text) for text in item.texts() if tokenize(text)]
-            self._items[item.benchmark] += bool(own)
-            texts += own
+        told = [(item, text) for item in items for text in item.texts()]
+        has_words = np.diff(hash_words([text for _, text in told]).offsets) > 0
+        texts = [own for own, has in zip(told, has_words.tolist(), strict=True) if has]
+        self._items.update(dict.fromkeys((item.benchmark for item, _ in told), 0))
+        for benchmark, _ in dict.fromkeys((item.benchmark, item.item_id) for item, _ in texts):
+            self._items[benchmark] += 1
         self._entries = _Entries(texts, settings)
         from pipeline.contamination_index import Scanner, make_tables, read_tables
 
