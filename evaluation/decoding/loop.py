@@ -11,7 +11,7 @@ slot nor on the neighbours. On a GPU a step is one CUDA graph, sampling included
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -91,10 +91,9 @@ class Decoder:
             self.penalties = torch.ones(rows, model.config.vocab_size, device=device)
         self._last_prompt: tuple[int, ...] | None = None
         self._last_cache: StateCache | None = None
-        use_graph = options.use_graph and device.type == "cuda"
-        self._run = self._step
-        if use_graph:
-            self._run = capture_step(self._step)
+        self._replay: Callable[[], None] | None = None
+        if options.use_graph and device.type == "cuda":
+            self._replay = capture_step(self._step, device)
             self.reset()
 
     @property
@@ -106,8 +105,7 @@ class Decoder:
 
     def reset(self) -> None:
         """Set all slots to before any token."""
-        for row in range(len(self.tokens)):
-            self.states.write(row, None)
+        self.states.clear()
         for held in (self.tokens, self.positions, self.seeds):
             held.zero_()
         if self.penalties is not None:
@@ -163,7 +161,10 @@ class Decoder:
         Returns:
             (num_slots,) int64 new tokens on the device, overwritten by the next step.
         """
-        self._run()
+        if self._replay is None:
+            self._step()
+        else:
+            self._replay()
         return self.tokens[: self.num_slots]
 
     def run(self, num_steps: int) -> Tensor:

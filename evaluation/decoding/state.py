@@ -47,6 +47,11 @@ class SlotStates:
         held = [*self.states, *self.windows]
         return sum(value.numel() * value.element_size() for value in held)
 
+    def clear(self) -> None:
+        """Set all slots to before any token."""
+        for held in (*self.states, *self.windows, self.steps):
+            held.zero_()
+
     def write(self, row: int, cache: StateCache | None) -> None:
         """Set one slot to what a cached pass over one prompt left; none: to before any token."""
         self.steps[row] = 0

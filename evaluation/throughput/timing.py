@@ -10,6 +10,8 @@ from itertools import pairwise
 
 import torch
 
+from evaluation.decoding.graph import capture_step
+
 Step = Callable[[], None]
 
 
@@ -40,16 +42,7 @@ def capture(step: Step, device: torch.device, warmup: int) -> Step:
         for _ in range(warmup):
             step()
         return step
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream):
-        for _ in range(warmup):
-            step()
-    torch.cuda.current_stream(device).wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    return graph.replay
+    return capture_step(step, device, warmup)
 
 
 def time_steps(step: Step, device: torch.device, steps: int) -> list[float]:
