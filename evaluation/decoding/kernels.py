@@ -58,6 +58,22 @@ def convolution_kernel(
 
 
 @triton.jit
+def _softplus(raw):
+    """``log(1 + exp(raw))``, exact to a few units in the last place.
+
+    The sum rounds small exponentials by 1e-4 and more of themselves, and small steps are those of
+    heads that remember long: dividing by what the sum made of them takes that back (Goldberg 1991,
+    theorem 4). Above 20 it is the identity to the last bit, and exp is kept from overflowing.
+    """
+    power = tl.exp(tl.minimum(raw, 20.0))
+    total = 1.0 + power
+    added = total - 1.0
+    is_lost = added == 0.0
+    step = tl.where(is_lost, power, tl.log(total) * (power / tl.where(is_lost, 1.0, added)))
+    return tl.where(raw > 20.0, raw, step)
+
+
+@triton.jit
 def _round_either_way(values, place, step):
     """As ``evaluation.decoding.step.round_either_way``, in bf16."""
     bits = values.to(tl.uint32, bitcast=True)
@@ -88,8 +104,7 @@ def state_kernel(
     C = tl.load(mixed + behind + group * state_size + n, mask=in_n, other=0.0).to(tl.float32)
     raw = tl.load(dt + slot * dt_row + head).to(tl.float32)
     raw += tl.load(dt_bias + head).to(tl.float32)
-    # Softplus; where it is the identity to the last bit, exp is kept from overflowing.
-    step = tl.where(raw > 20.0, raw, tl.log(1.0 + tl.exp(tl.minimum(raw, 20.0))))
+    step = _softplus(raw)
     step = tl.minimum(tl.maximum(step, low), high)
     decay = tl.exp(-step * tl.exp(tl.load(A_log + head).to(tl.float32)))
     skip = tl.load(D + head).to(tl.float32)

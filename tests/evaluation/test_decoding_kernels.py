@@ -55,6 +55,27 @@ def test_a_mixer_step_is_that_of_pytorch(shape: dict[str, Any], state_dtype: tor
         torch.testing.assert_close(found, expected, rtol=limit, atol=limit)
 
 
+@pytest.mark.parametrize("bias", [-3.0, -9.0, -15.0, -25.0])
+def test_the_smallest_steps_are_exact(bias: float) -> None:
+    # Heads that remember long: 1 + exp(-9) keeps four digits of the exponential.
+    mixer = make_model().to(DEVICE).backbone.layers[0].mixer
+    config, rows = mixer.config, 3
+    projected = random(rows, sum(mixer.splits))
+    shape = (rows, config.num_heads, config.head_dim, config.state_size)
+    states = []
+    with torch.no_grad():
+        mixer.dt_bias.fill_(bias)
+        for mix, dtype in ((mix_in_triton, torch.float32), (mix_in_torch, torch.float64)):
+            window = torch.zeros(
+                rows, config.conv_kernel - 1, mixer.splits[1], dtype=dtype, device=DEVICE
+            )
+            state = torch.zeros(shape, dtype=dtype, device=DEVICE)
+            steps = torch.zeros(rows, dtype=torch.int32, device=DEVICE)
+            mix(mixer.to(dtype), projected.to(dtype), window, state, steps)
+            states.append(state.double())
+    assert (states[0] - states[1]).norm() / states[1].norm() < 1e-6
+
+
 @pytest.mark.parametrize(
     "rules",
     [
