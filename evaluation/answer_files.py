@@ -160,7 +160,7 @@ def _read_answer(path: Path, number: int, row: dict[str, Any]) -> Answer:
             )
     if not isinstance(row["answer"], str):
         raise SourceError(
-            f"{path}, row {number}: 'answer' should be a text, found {row['answer']!r}",
+            f"{path}, row {number}: 'answer' should be a text, found {row['answer']!r:.60}",
             hint="write the model's whole answer as text, its box or code block included",
         )
     is_cut = row.get("finish_reason") == "length"

@@ -223,7 +223,7 @@ def _read_case(number: int, tests: ProgramTests, case: Any) -> Call:
     try:
         arguments = [json.loads(line) for line in case["input"].split("\n") if line.strip()]
         expected = json.loads(case["output"])
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise SourceError(
             f"test {number} of {tests.entry_point!r} is not valid JSON ({exc})", hint=_HINT
         ) from exc

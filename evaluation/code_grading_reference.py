@@ -125,7 +125,7 @@ def compute_reference(sandbox: Sandbox, tests: ProgramTests, limits: Limits) -> 
 def _read_inputs(where: str, tests: ProgramTests) -> list[list[object]]:
     try:
         inputs = json.loads(tests.inputs)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise SourceError(
             f"{where}: inputs are not valid JSON ({exc})", hint="restore the benchmark's file"
         ) from exc

@@ -179,7 +179,7 @@ def _read_inputs(row: FoundRow, field: str) -> list[Any]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except json.JSONDecodeError as exc:
+        except (ValueError, RecursionError) as exc:
             raise SourceError(
                 f"{row.where}: field {field!r} is not valid JSON ({exc})", hint="correct this row"
             ) from exc

@@ -94,7 +94,8 @@ def parse_line(path: Path, number: int, line: str | bytes) -> dict[str, Any]:
     """
     try:
         value = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError) as exc:
+    except (ValueError, RecursionError) as exc:
+        # Beside bad syntax: numbers of thousands of digits, and brackets nested too deeply.
         raise SourceError(
             f"{path}, line {number}: not valid JSON ({exc})", hint="correct that line"
         ) from exc

@@ -66,7 +66,7 @@ def _make_console(*, stderr: bool = False) -> Console:
 
 def say(message: str) -> None:
     """Print one line or paragraph."""
-    screen().print(escape(message), soft_wrap=True)
+    screen().print(escape(_printable(message)), soft_wrap=True)
 
 
 def heading(message: str) -> None:
@@ -76,20 +76,20 @@ def heading(message: str) -> None:
 
 def warn(message: str) -> None:
     """Print something the user should know but that stops nothing."""
-    screen().print(f"[yellow]note:[/yellow] {escape(message)}", soft_wrap=True)
+    screen().print(f"[yellow]note:[/yellow] {escape(_printable(message))}", soft_wrap=True)
 
 
 def show_error(message: str, hint: str | None = None) -> None:
     """Print an error and its remedy to standard error."""
     errors = Console(stderr=True, highlight=False)
-    errors.print(f"[red]error:[/red] {escape(message)}", soft_wrap=True)
+    errors.print(f"[red]error:[/red] {escape(_printable(message))}", soft_wrap=True)
     if hint:
         errors.print(f"remedy: {escape(hint)}", soft_wrap=True)
 
 
 def print_json(value: Mapping[str, Any]) -> None:
     """Print the command's one JSON object to standard output."""
-    sys.stdout.write(json.dumps(value, sort_keys=True, ensure_ascii=False) + "\n")
+    sys.stdout.write(_to_json(value) + "\n")
     sys.stdout.flush()
 
 
@@ -102,13 +102,22 @@ def print_json_rows(value: Mapping[str, Any], name: str) -> None:
     """
     mark = f"{json.dumps(name)}: []"
     # Within a text its quotes would be escaped: the mark occurs once.
-    head, tail = json.dumps({**value, name: []}, sort_keys=True, ensure_ascii=False).split(mark)
+    head, tail = _to_json({**value, name: []}).split(mark)
     sys.stdout.write(f"{head}{json.dumps(name)}: [")
     for number, row in enumerate(value[name]):
-        text = json.dumps(row, sort_keys=True, ensure_ascii=False)
+        text = _to_json(row)
         sys.stdout.write(f", {text}" if number else text)
     sys.stdout.write(f"]{tail}\n")
     sys.stdout.flush()
+
+
+def _to_json(value: Any) -> str:
+    return _printable(json.dumps(value, sort_keys=True, ensure_ascii=False))
+
+
+def _printable(text: str) -> str:
+    """A text whose halves of characters (lone surrogates), which no encoding has, are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

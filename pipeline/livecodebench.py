@@ -9,7 +9,6 @@ nothing is ever unpickled, so that nothing in a file can run.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import pickletools
@@ -188,7 +187,7 @@ def unpack_text(where: str, packed: str, most_bytes: int) -> str:
         unpacker = zlib.decompressobj()
         pickled = unpacker.decompress(base64.b64decode(packed, validate=True), most_bytes)
         is_whole = unpacker.eof
-    except (binascii.Error, zlib.error) as exc:
+    except (ValueError, zlib.error) as exc:
         raise SourceError(
             f"{where}: field {_PRIVATE!r} cannot be unpacked ({exc})", hint=_AS_PUBLISHED
         ) from exc
@@ -230,7 +229,7 @@ def _digest(row: FoundRow) -> str:
 def _parse_json(row: FoundRow, field: str, text: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError as exc:
+    except (ValueError, RecursionError) as exc:
         raise SourceError(
             f"{row.where}: field {field!r} is not valid JSON ({exc})", hint=_AS_PUBLISHED
         ) from exc

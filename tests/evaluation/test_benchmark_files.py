@@ -94,6 +94,8 @@ def test_a_wrong_file_is_refused_with_its_place(
     ("name", "content", "message"),
     [
         ("b.jsonl", b"{not json\n", "line 1: not valid JSON"),
+        ("b.jsonl", b'{"id": ' + b"[" * 200_000 + b"\n", "line 1: not valid JSON"),
+        ("b.jsonl", b'{"id": ' + b"1" * 5_000 + b"}\n", "line 1: not valid JSON"),
         ("b.jsonl", b'{"id": "\xff"}\n', "cannot be read"),
         ("b.jsonl.gz", b"plainly no gzip", "cannot be read"),
         ("b.jsonl.gz", gzip.compress(b'{"id": "a"}\n' * 99)[:-9], "cannot be read"),

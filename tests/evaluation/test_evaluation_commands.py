@@ -159,6 +159,17 @@ def test_a_wrong_answer_file_is_the_users_mistake(
     assert "remedy:" in err
 
 
+def test_half_a_character_in_an_answer_is_graded_and_told(
+    recipe: Recipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, report, _ = grade(capsys, recipe, [{"id": "s0", "answer": "\\boxed{\ud83d}"}])
+    assert code == 0
+    assert (report["verdicts"][0]["extracted"], report["verdicts"][0]["correct"]) == (
+        "\ud83d",
+        False,
+    )
+
+
 def test_an_unknown_benchmark_names_the_known_ones(
     recipe: Recipe, capsys: pytest.CaptureFixture[str]
 ) -> None:
