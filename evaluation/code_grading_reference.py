@@ -71,7 +71,8 @@ class ReferenceResults:
 
 def reference_key(tests: ProgramTests) -> str:
     """Hash of all that the expected results depend on."""
-    parts = [tests.entry_point, tests.reference, tests.inputs, tests.prompt, tests.contract]
+    contract = tests.contract if tests.within_contract else ""
+    parts = [tests.entry_point, tests.reference, tests.inputs, tests.prompt, contract]
     return hashlib.sha256(json.dumps(parts).encode("ascii")).hexdigest()
 
 
@@ -89,7 +90,11 @@ def reference_setup(program: str, tests: ProgramTests, *, prompt: str = "") -> d
 
 
 def compute_reference(sandbox: Sandbox, tests: ProgramTests, limits: Limits) -> Calls:
-    """The inputs that keep the contract, and what the reference returns for each.
+    """The inputs that count, and what the reference returns for each.
+
+    EvalPlus asks its contracts when inputs are made, and counts every input when answers are graded
+    (evalplus/evaluate.py, evalplus/eval/__init__.py at 26d6d00). ``within_contract`` asks them here
+    too.
 
     Raises:
         SourceError: The reference or the inputs are broken, or the contract admits no input.
@@ -97,7 +102,7 @@ def compute_reference(sandbox: Sandbox, tests: ProgramTests, limits: Limits) -> 
     """
     where = f"reference of {tests.entry_point!r}"
     calls = [Call(plain_values.encode(arguments)) for arguments in _read_inputs(where, tests)]
-    if tests.contract.strip():
+    if tests.within_contract and tests.contract.strip():
         guard = tests.prompt + tests.contract
         outcomes = _outcomes(sandbox, reference_setup(guard, tests), calls, limits)
         calls = [

@@ -101,8 +101,12 @@ def read_humaneval(row: FoundRow) -> ProgramTests:
     )
 
 
-def read_humaneval_plus(row: FoundRow) -> ProgramTests:
+def read_humaneval_plus(row: FoundRow, *, within_contract: bool) -> ProgramTests:
     """HumanEval+: inputs, whose outputs the canonical solution gives.
+
+    Args:
+        row: In EvalPlus's layout.
+        within_contract: Inputs that break the contract do not count.
 
     Raises:
         SourceError: A column is missing or holds something else.
@@ -116,6 +120,7 @@ def read_humaneval_plus(row: FoundRow) -> ProgramTests:
         reference=prompt + get_text(row, "canonical_solution"),
         inputs=json.dumps(inputs, ensure_ascii=False, separators=(",", ":")),
         contract=find_text(row, "contract"),
+        within_contract=within_contract,
         atol=_read_number(row, "atol") or 0.0,
     )
 

@@ -15,8 +15,8 @@ from pipeline.livecodebench import StoredCases
 def hash_content(items: Iterable[BenchmarkItem]) -> str:
     """SHA-256 over questions, gold answers and tests, in no order.
 
-    Ids, labels, prompts and time limits do not count: publishers and settings choose them. Stored
-    tests are unpacked, one item's at a time.
+    Ids, labels, prompts, time limits and ``within_contract`` do not count: publishers and settings
+    choose them. Stored tests are unpacked, one item's at a time.
 
     Raises:
         SourceError: Stored tests cannot be read.
@@ -44,7 +44,7 @@ def _content(item: BenchmarkItem) -> list[Any]:
     gold = _stated(item.gold) if item.gold is not None else {}
     if item.tests is None:
         return [item.question, gold, {}, []]
-    tests = replace(item.tests, time_limit_s=None, cases=())
+    tests = replace(item.tests, time_limit_s=None, within_contract=False, cases=())
     return [item.question, gold, _stated(tests), [dict(case) for case in item.tests.cases]]
 
 

@@ -51,7 +51,9 @@ class ProgramTests:
     inputs: str = ""
     """reference: JSON list of argument lists."""
     contract: str = ""
-    """reference: assertions on the arguments; inputs that break them do not count."""
+    """reference: assertions on the arguments."""
+    within_contract: bool = False
+    """reference: inputs that break the contract do not count."""
     atol: float = 0.0
     """reference: absolute tolerance of floating-point results."""
     time_limit_s: float | None = None

@@ -303,7 +303,7 @@ def _read_tests(
         case "humaneval":
             tests = read_humaneval(row)
         case "humaneval_plus":
-            tests = read_humaneval_plus(row)
+            tests = read_humaneval_plus(row, within_contract=settings.within_contract)
         case "livecodebench":
             tests = read_stored_tests(row, settings)
         case _:

@@ -161,6 +161,9 @@ class BenchmarkSettings(ReadingSettings):
     """Labels of all items."""
     time_limit_s: float | None = execution_only(None, gt=0)
     """Of one test, as published; none: ``evaluation.code_timeout_s``."""
+    within_contract: bool = execution_only(False)
+    """HumanEval+: leave out inputs that break the problem's contract. EvalPlus counts them, and so
+    does every published score."""
 
     @model_validator(mode="before")
     @classmethod

@@ -264,7 +264,6 @@ def reference_tests(**changes: Any) -> ProgramTests:
     [
         ("    return n * 0.5", True),
         ("def half(n):\n    return n / 2 + 1e-8", True),
-        ("def half(n):\n    return abs(n) / 2", True),  # differs where the contract is broken
         ("def half(n):\n    return n // 2", False),
         ("    pass", False),
     ],
@@ -276,6 +275,14 @@ def test_humaneval_plus_answers_agree_with_the_reference(
     assert result.passed is passed, result
 
 
+def test_inputs_that_break_the_contract_count_unless_the_settings_say_otherwise(
+    grader: ProgramGrader,
+) -> None:
+    program = "def half(n):\n    return abs(n) / 2"  # differs where the contract is broken
+    jobs = [(program, reference_tests(within_contract=within)) for within in (False, True)]
+    assert [result.passed for result in grader.grade(jobs)] == [False, True]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -283,7 +290,7 @@ def test_humaneval_plus_answers_agree_with_the_reference(
         ({"reference": "def half(n):\n    return 1 / (n - 2)"}, "input 2 has no result"),
         ({"inputs": "[[1"}, "not valid JSON"),
         ({"inputs": "[1]"}, "argument lists"),
-        ({"inputs": "[[-1]]"}, "0 of 0 inputs"),
+        ({"inputs": "[[-1]]", "within_contract": True}, "0 of 0 inputs"),
     ],
 )
 def test_a_broken_reference_is_an_error_not_a_verdict(

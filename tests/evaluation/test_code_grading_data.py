@@ -147,14 +147,16 @@ def test_all_humaneval_plus_solutions_pass(grader: ProgramGrader, shared_data: P
     assert failures(grader, [(row["canonical_solution"], tests) for row, tests in rows]) == []
 
 
-def test_inputs_that_break_the_contract_do_not_count(shared_data: Path) -> None:
+def test_few_inputs_break_the_contract(shared_data: Path) -> None:
     rows = {row["task_id"]: (row, tests) for row, tests in humaneval_plus(shared_data)}
     limits = Limits(wall_s=60, output_kib=4096)
     sandbox = require_sandbox()
     for name, counted, of in (("HumanEval/32", 826, 888), ("HumanEval/116", 729, 730)):
         row, tests = rows[name]
         assert len(row["base_input"] + row["plus_input"]) == of
-        assert len(compute_reference(sandbox, tests, limits)) == counted
+        assert len(compute_reference(sandbox, tests, limits)) == of
+        within = replace(tests, within_contract=True)
+        assert len(compute_reference(sandbox, within, limits)) == counted
 
 
 @pytest.mark.slow
