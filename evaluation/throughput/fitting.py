@@ -46,6 +46,11 @@ def largest_batch(usable_bytes: float, sequence_bytes: float, most: int) -> int:
 def measure_overhead(runner: Runner, memory: Memory) -> Overhead:
     """Peaks of two small batches, less weights and caches, as a line over the batch."""
     needed = []
+    if runner.device.type == "cuda":
+        # The first steps also try compiled kernels, which takes memory that no later step does.
+        session = runner.open(_PROBE_BATCHES[0], _PROBE_TOKENS)
+        _take_steps(session, _PROBE_TOKENS - 1, runner.device)
+        session.close()
     for batch in _PROBE_BATCHES:
         memory.start()
         session = runner.open(batch, _PROBE_TOKENS)
