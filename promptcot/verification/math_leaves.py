@@ -26,7 +26,14 @@ from promptcot.verification.math_numbers import (
     are_same,
     evaluate_both,
 )
-from promptcot.verification.math_text import Tokens, is_number, is_word, join_text, spell
+from promptcot.verification.math_text import (
+    Tokens,
+    is_number,
+    is_word,
+    join_text,
+    spell,
+    word_set,
+)
 from promptcot.verification.math_units import (
     PERCENT,
     Measured,
@@ -44,6 +51,14 @@ _CHOICES = frozenset("ABCDEFGH")
 _ROUNDING_ROOM = Fraction(1, 10**9)
 _RATIO_ROOM = 1e-9
 _BETWEEN_EXPRESSIONS = frozenset(("<", ">", "<=", ">=", "!=", "=", "\\in", ",", ";"))
+_ARROWS = frozenset(("\\to", "\\rightarrow", "\\longrightarrow"))
+_NO_OPERATIONS = _ARROWS | word_set(
+    r"""\Rightarrow \Longrightarrow \implies \iff \Leftrightarrow \leftrightarrow \leftarrow
+    \Leftarrow \mapsto \therefore \because \neg \lnot \forall \exists \nexists \setminus \cup \cap \subset
+    \subseteq \supset \supseteq \notin \ni \mid \nmid \parallel \perp \propto \cong → ⇒ ⟹ ¬"""
+)
+"""What makes a statement or a set of numbers."""
+_WITHOUT_LEFT = frozenset("*/^_!")
 _PROSE_WORDS = 4
 _WHOLE = Fraction(1)
 _HUNDREDTH = Fraction(1, 100)
@@ -226,8 +241,11 @@ def _is_same_numeral(gold: Measured, answer: Measured) -> bool:
 
 
 def _is_no_expression(tokens: Tokens) -> bool:
-    """Relations, lists and numbers side by side, which math-verify would make something of."""
-    if len(split_top(tokens, _BETWEEN_EXPRESSIONS)) > 1:
+    """Statements, lists and fragments, which math-verify would make something of."""
+    if len(split_top(tokens, _BETWEEN_EXPRESSIONS)) > 1 or tokens[0] in _WITHOUT_LEFT:
+        return True
+    strange = _NO_OPERATIONS - _ARROWS if "\\lim" in tokens else _NO_OPERATIONS
+    if not strange.isdisjoint(tokens):
         return True
     return any(is_number(first) and is_number(second) for first, second in pairwise(tokens))
 

@@ -8,6 +8,7 @@ least``, ``if``) are no unit. The base of a numeral (``52_8``) is read here too.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import lru_cache
 
 from promptcot.verification.math_text import Tokens, is_number, is_word, tokenise, word_set
@@ -55,6 +56,11 @@ _QUALIFIERS = word_set(
     only for all every integer integers positive negative even odd does exist mod
     approximately about except some any otherwise unless with without but base"""
 )
+_MULTIPLES = {
+    "dozen": 12, "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9,
+    "trillion": 10**12,
+}  # fmt: skip
+_MAX_MULTIPLIED_DIGITS = 15
 _MAX_UNIT_TOKENS = 16
 _MAX_UNIT_WORDS = 6
 _SYMBOLS = {"\\$": "$", "€": "euro", "£": "gbp", "¥": "yen", "₹": "rupee", "\\pounds": "gbp"}
@@ -77,6 +83,7 @@ class Measured:
 
 def read_measured(tokens: Tokens) -> Measured:
     """Separate a value from the unit, or the base, that is written with it."""
+    tokens = _multiply_out(tokens)
     unit = ""
     if tokens[:1] and tokens[0] in _SYMBOLS:
         tokens, unit = tokens[1:], _SYMBOLS[tokens[0]]
@@ -87,6 +94,25 @@ def read_measured(tokens: Tokens) -> Measured:
         tokens, unit = rest, unit or found
     based = _read_base(tokens)
     return Measured(based[0], unit, based[1]) if based else Measured(tokens, unit)
+
+
+def _multiply_out(tokens: Tokens) -> Tokens:
+    r"""``2.5 \text{ million}`` as ``2500000``: such words count and do not measure."""
+    place = next((n for n, token in enumerate(tokens) if _multiple_of(token)), 0)
+    number = tokens[place - 1] if place else ""
+    is_plain = number.replace(".", "", 1).isdecimal() and len(number) <= _MAX_MULTIPLIED_DIGITS
+    if not is_plain or (place > 1 and tokens[place - 2] not in {"-", "+", *_SYMBOLS}):
+        return tokens
+    value = Decimal(number) * _multiple_of(tokens[place])
+    whole, _, rest = f"{value:f}".partition(".")
+    shown = f"{whole}.{rest.rstrip('0')}".removesuffix(".")
+    return _multiply_out((*tokens[: place - 1], shown, *tokens[place + 1 :]))
+
+
+def _multiple_of(token: str) -> int:
+    """What a word multiplies a number by; 0 where it does not."""
+    word = token[1:].lower() if is_word(token) else ""
+    return _MULTIPLES.get(word) or _MULTIPLES.get(word.removesuffix("s"), 0)
 
 
 _CURRENCY_NAMES = frozenset(("$", "euro", "gbp", "yen", "rupee", "cent"))
@@ -162,7 +188,7 @@ def _canonical_unit(tokens: Tokens) -> str | None:
         elif is_word(token) or _is_letter(token):
             word = token.lstrip("'").lower()
             words += 1
-            if word in _QUALIFIERS or words > _MAX_UNIT_WORDS:
+            if word in _QUALIFIERS or words > _MAX_UNIT_WORDS or _multiple_of(token):
                 return None
             if word in _POWERS:
                 power = _POWERS[word]
