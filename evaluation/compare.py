@@ -6,6 +6,7 @@ and a p-value, corrected by Holm for the number of benchmarks, and what stands i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -146,12 +147,12 @@ def _match_items(name: str, first: ItemScores, second: ItemScores) -> tuple[list
 
 
 def _describe_settings(first: Version, second: Version) -> list[str]:
-    """Sampling settings in which the two differ."""
-    left, right = first.manifest.settings, second.manifest.settings
+    """Settings of sampling and decoding in which the two differ."""
+    left, right = (_flatten(version.manifest.settings) for version in (first, second))
     notes = [
         f"{name} is {left.get(name)} for A and {right.get(name)} for B: the difference is not of "
         "the weights alone."
-        for name in SAMPLING
+        for name in dict.fromkeys([*SAMPLING, *_decoding_names(left), *_decoding_names(right)])
         if left.get(name) != right.get(name)
     ]
     if first.manifest.code_version != second.manifest.code_version:
@@ -159,3 +160,13 @@ def _describe_settings(first: Version, second: Version) -> list[str]:
     if first.name == second.name:
         notes.append("A and B are the same version.")
     return notes
+
+
+def _flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with those of decoding (device, precision, kernels) under names of their own."""
+    decoding = {f"decoding.{name}": value for name, value in settings.get("decoding", {}).items()}
+    return {**settings, **decoding}
+
+
+def _decoding_names(settings: Mapping[str, Any]) -> list[str]:
+    return [name for name in settings if name.startswith("decoding.")]

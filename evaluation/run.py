@@ -225,6 +225,9 @@ def _score(
     outcomes: dict[str, list[Outcome]] = {}
     for path in staged_shards(stage):
         for row in read_rows(path, names):
+            # A vote needs no more of a program than that there is one; all of them may be large.
+            if row["domain"] == "code" and row["extracted"] is not None:
+                row["extracted"] = ""
             outcomes.setdefault(row["benchmark"], []).append(Outcome(**row))
     labels = {name: {item.id: item.labels for item in items} for name, items in benchmarks.items()}
     # Its processes start only where a vote depends on answers that their texts do not tell apart.

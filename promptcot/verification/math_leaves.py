@@ -55,7 +55,8 @@ _ARROWS = frozenset(("\\to", "\\rightarrow", "\\longrightarrow"))
 _NO_OPERATIONS = _ARROWS | word_set(
     r"""\Rightarrow \Longrightarrow \implies \iff \Leftrightarrow \leftrightarrow \leftarrow
     \Leftarrow \mapsto \therefore \because \neg \lnot \forall \exists \nexists \setminus \cup \cap
-    \subset \subseteq \supset \supseteq \notin \ni \mid \nmid \parallel \perp \propto \cong → ⇒ ⟹ ¬"""
+    \subset \subseteq \supset \supseteq \notin \ni \mid \nmid \parallel \perp \propto \cong
+    → ⇒ ⟹ ¬"""
 )
 """What makes a statement or a set of numbers."""
 _WITHOUT_LEFT = frozenset("*/^_!")

@@ -66,6 +66,15 @@ def test_another_k_or_other_settings_are_said(tmp_path: Path) -> None:
     assert "one side only and left out: math500" in notes
 
 
+def test_another_precision_is_said(tmp_path: Path) -> None:
+    versions = [
+        build_answers(tmp_path / dtype, WORSE, settings={"decoding": {"state_dtype": dtype}})
+        for dtype in ("float32", "bfloat16")
+    ]
+    notes = " ".join(compare_versions(versions[0], versions[1], SETTINGS).notes)
+    assert "decoding.state_dtype is float32 for A and bfloat16 for B" in notes
+
+
 @pytest.mark.parametrize(
     ("other", "gold", "message"),
     [
