@@ -205,7 +205,7 @@ def _read_pieces(path: Path) -> Iterator[list[Answer]]:
 
 
 def _to_grade(item: BenchmarkItem, answer: Answer) -> ToGrade:
-    text = split_answer(answer.text)
+    text = split_answer(answer.text, is_cut=answer.is_cut)
     # A thought that never ends was cut off, whoever's limit it was.
     return ToGrade(item=item, answer=text, truncated=answer.is_cut or text is None)
 

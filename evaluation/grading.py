@@ -56,15 +56,21 @@ def split_completion(text: str) -> tuple[str, str | None]:
     return thinking.strip(), _drop_thoughts(answer) if closed else None
 
 
-def split_answer(text: str) -> str | None:
+def split_answer(text: str, *, is_cut: bool = False) -> str | None:
     """The part of any model's answer that follows its thinking.
 
     A text without think tags is all answer; one that opens a thought and never ends it has none.
+
+    Args:
+        text: As the model wrote it.
+        is_cut: Whether a token limit ended it, and it is not known that it is no thought. Chat
+            templates of reasoning models open the thought in the prompt, so that a thought which
+            was cut off shows no tag: such a text without tags has no answer.
     """
     before, closed, answer = text.partition(THINK_CLOSE)
     if closed:
         return _drop_thoughts(answer)
-    return None if THINK_OPEN in before else text.strip()
+    return None if is_cut or THINK_OPEN in before else text.strip()
 
 
 def _drop_thoughts(answer: str) -> str | None:

@@ -187,9 +187,11 @@ class Sampler:
         if request.template == "none":
             thinking, final = split_completion(answer.text)
         else:
-            final = split_answer(answer.text)
+            # A template that is applied in this process is known: the engine writes its tag.
+            is_cut = answer.finish_reason == "length" and not self._settings.is_local
+            final = split_answer(answer.text, is_cut=is_cut)
             before = answer.text.partition(THINK_CLOSE)[0]
-            has_thought = THINK_CLOSE in answer.text or THINK_OPEN in answer.text
+            has_thought = final is None or THINK_CLOSE in answer.text or THINK_OPEN in answer.text
             thinking = before.partition(THINK_OPEN)[2] or before if has_thought else ""
         return Completion(
             text=answer.text,

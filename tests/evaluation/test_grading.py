@@ -130,6 +130,11 @@ def test_other_models_answers_may_come_with_or_without_thinking() -> None:
     assert split_answer("<think>never ends") is None
 
 
+def test_a_cut_text_without_tags_may_be_a_thought_that_the_template_opened() -> None:
+    assert split_answer("So it may be \\boxed{1}, but", is_cut=True) is None
+    assert split_answer("x</think> \\boxed{2} as", is_cut=True) == "\\boxed{2} as"
+
+
 def test_code_is_refused_before_anything_is_sampled_where_no_sandbox_works(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

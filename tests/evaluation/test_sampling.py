@@ -125,6 +125,17 @@ def test_a_chat_answer_without_thought_is_all_answer(recipe: Recipe, tmp_path: P
     assert (completion.thinking, completion.answer) == ("", "It is \\boxed{2}.")
 
 
+def test_a_chat_text_that_the_limit_ended_without_tags_is_a_thought(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    text = "It may be \\boxed{2}, but"
+    script = make_script(tmp_path, [{"match": "1", "text": text, "finish_reason": "length"}])
+    settings = ["evaluation.engine=default", "evaluation.prompt_format=chat"]
+    with open_sampler(with_settings(recipe, script, *settings), None, tmp_path, "test") as sampler:
+        (completion,) = sampler.sample(REQUESTS[:1])
+    assert (completion.thinking, completion.answer) == (text, None)
+
+
 def test_a_sample_without_an_answer_stops_the_run(recipe: Recipe, tmp_path: Path) -> None:
     rows = [{"match": "1 + 1", "text": "no", "finish_reason": "error"}]
     asking = with_settings(recipe, make_script(tmp_path, rows), "evaluation.engine=default")
