@@ -73,7 +73,8 @@ def test_the_smallest_steps_are_exact(bias: float) -> None:
             steps = torch.zeros(rows, dtype=torch.int32, device=DEVICE)
             mix(mixer.to(dtype), projected.to(dtype), window, state, steps)
             states.append(state.double())
-    assert (states[0] - states[1]).norm() / states[1].norm() < 1e-6
+    # A GPU multiplies before it exponentiates, which rounds exp(-25) by 1.5e-6 of itself.
+    assert (states[0] - states[1]).norm() / states[1].norm() < 5e-6
 
 
 @pytest.mark.parametrize(
