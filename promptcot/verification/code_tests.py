@@ -40,6 +40,8 @@ ProgramWithTests = tuple[str, Sequence[Mapping[str, str]]]
 """Python source and its tests, each ``{"input": ..., "output": ...}``."""
 
 _TOO_SLOW: tuple[Status, ...] = ("timeout",)
+_FENCE = 3
+"""Backticks, at least."""
 PYTHON_LABELS = frozenset({"python", "py", "python3"})
 _REASONS: dict[str, CodeReason] = {
     "error": "runtime_error",
@@ -63,6 +65,9 @@ class CodeResult:
 def extract_python(text: str, *, labels: Collection[str] = PYTHON_LABELS) -> str | None:
     """The program of an answer: its last closed ```` ```python ```` block, or none.
 
+    Blocks are CommonMark's: three backticks or more, closed by as many; one in a list is indented,
+    and so is what is in it; the first word behind the backticks is the label.
+
     Args:
         text: The answer alone, after the thinking.
         labels: Blocks with other labels do not count.
@@ -70,15 +75,19 @@ def extract_python(text: str, *, labels: Collection[str] = PYTHON_LABELS) -> str
     program: str | None = None
     lines: list[str] = []
     label: str | None = None
+    size = indent = 0
     for line in text.splitlines(keepends=True):
         mark = line.strip()
-        if label is None and mark.startswith("```"):
-            label, lines = mark[3:].strip().lower(), []
-        elif label is not None and mark == "```":
+        info = mark.lstrip("`")
+        ticks = len(mark) - len(info)
+        if label is None and ticks >= _FENCE and "`" not in info:
+            label, lines = (info.split(maxsplit=1) or [""])[0].lower(), []
+            size, indent = ticks, len(line) - len(line.lstrip(" \t"))
+        elif label is not None and ticks >= size and not info:
             program = "".join(lines) if label in labels else program
             label = None
         elif label is not None:
-            lines.append(line)
+            lines.append(line[:indent].lstrip(" \t") + line[indent:])
     return program if program is not None and program.strip() else None
 
 
