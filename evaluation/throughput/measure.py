@@ -197,7 +197,8 @@ class _Lazy:
     def __exit__(self, *_: object) -> None:
         self._runner = None
         if self._bench.device.type == "cuda":
-            gc.collect()  # loops refer to themselves, and to the model
+            gc.unfreeze()
+            gc.collect()  # what a refused batch left may refer to the model
         self.memory.release()
 
     @property
@@ -210,6 +211,11 @@ class _Lazy:
     def overhead(self) -> Overhead:
         if self._overhead is None:
             self._overhead = measure_overhead(self.runner, self.memory)
+            if self._bench.device.type == "cuda":
+                # Each batch that is freed is followed by a collection: a quarter of a second if it
+                # looked through PyTorch's half a million objects every time.
+                gc.collect()
+                gc.freeze()
         return self._overhead
 
 

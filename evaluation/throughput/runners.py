@@ -130,7 +130,7 @@ class MambaSession:
         return self.decoder.step, "decode loop"
 
     def close(self) -> None:
-        """As :class:`Session` says; a loop refers to itself, so its tensors are let go by name."""
+        """As :class:`Session` says; whoever still holds a step holds no states."""
         for held in (self.decoder.states.states, self.decoder.states.windows):
             held.clear()
         self.decoder = None
