@@ -50,6 +50,7 @@ _NAMES = {
     "km/h": "kmh kph",
 }
 _CANONICAL = {name: unit for unit, names in _NAMES.items() for name in names.split()}
+_LENGTHS = word_set("mm cm m km in inch ft yd mi unit units")
 _POWERS = {"square": "2", "sq": "2", "squared": "2", "cubic": "3", "cu": "3", "cubed": "3"}
 _QUALIFIERS = word_set(
     """and or if not no when where more less least most than is are undefined impossible none
@@ -176,6 +177,8 @@ def canonical_unit(tokens: Tokens) -> str | None:
 
 @lru_cache(maxsize=1024)
 def _canonical_unit(tokens: Tokens) -> str | None:
+    if _counts_again(tokens):
+        return None
     pieces: list[str] = []
     power, words = "", 0
     for token in tokens:
@@ -202,6 +205,16 @@ def _canonical_unit(tokens: Tokens) -> str | None:
             pieces.append(token)
     text = "".join(pieces).replace("per", "/") if "per" in pieces else "".join(pieces)
     return text or None
+
+
+def _counts_again(tokens: Tokens) -> bool:
+    """Whether a number behind a word is another one: ``2 hours 1 minute``, not ``cm2``."""
+    for before, token, after in zip(tokens, tokens[1:], (*tokens[2:], ""), strict=False):
+        if is_number(token) and is_word(before):
+            is_power = before[1:].lower() in _LENGTHS and not is_word(after)
+            if not is_power:
+                return True
+    return False
 
 
 def _name_unit(word: str) -> str:
