@@ -17,8 +17,8 @@ Two builds of ours stand beside the peers (peer_polars.py with kitoken, peer_dat
 One contender runs after the other, each in its own process; time and memory are those of the
 process and all its descendants. Kernels are compiled before. With ``--repeats`` all run in turns
 and the cheapest run of each counts; the first one of ours keeps the index of the benchmark items
-in the user's cache, which spares the later ones three seconds. The peers need polars and kitoken (``pip install kitoken``).
-``--datatrove-python`` is the Python of an environment with datatrove:
+in the user's cache, which spares the later ones three seconds. The peers need polars and kitoken
+(``pip install kitoken``). ``--datatrove-python`` is the Python of an environment with datatrove:
 
     python3.11 -m venv ../datatrove
     ../datatrove/bin/pip install --only-binary :all: 'datatrove[io]==0.10.1' spacy 'xxhash<4' \
