@@ -23,6 +23,8 @@ def test_bundled_recipes_are_valid(path: Path) -> None:
         (["training.learning_rat=1"], "unknown key 'training.learning_rat'", "learning_rate"),
         (["sed=1"], "unknown key 'sed'", "did you mean 'seed'"),
         (["training.micro_batch=0"], "training.micro_batch", "correct"),
+        (["evaluation.code_timeout_s=inf"], "evaluation.code_timeout_s", "correct"),
+        (["throughput.budgets_gb=[nan]"], "throughput.budgets_gb", "correct"),
         (["training.micro_batch=3", "training.packing=off"], "multiple", "correct"),
         (["seed"], "no '='", "section.key=value"),
         (["seed.deep.er=1"], "does not lead to a value", "names of sections"),
