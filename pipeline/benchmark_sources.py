@@ -6,20 +6,18 @@ in the hub's cache, or in the user's (``~/.cache/promptcot-mamba/benchmarks``).
 
 from __future__ import annotations
 
-import errno
 import gzip
 import hashlib
 import os
 import re
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pipeline import console
 from pipeline.errors import ConfigError, GateRefused, SourceError
+from pipeline.hub_errors import explain_hub_errors
 from pipeline.settings.benchmarks import UNPINNED, BenchmarkSettings
 from pipeline.settings.recipe import Recipe
 from pipeline.store import atomic_path, cache_folder
@@ -27,7 +25,6 @@ from pipeline.store import atomic_path, cache_folder
 FOLDER_VARIABLE = "PROMPTCOT_BENCHMARKS"
 """Environment variable with the folder of local copies, where the recipe names none."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_DISK_PROBLEMS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 _TIMEOUT_S = 60.0
 
 
@@ -191,7 +188,9 @@ def _fetch_from_hub(settings: BenchmarkSettings, name: str) -> Path:
     cached = try_to_load_from_cache(settings.hub_id, name, revision=revision, repo_type="dataset")
     if not isinstance(cached, str):
         console.say(f"downloading {name} of {settings.hub_id}@{settings.revision[:12]}")
-    with _explain_hub_errors(settings, name):
+    what = f"cannot fetch {name} of hub dataset {settings.hub_id}@{settings.revision}"
+    hint = f"check the network and the names, or {_advise_copy(settings)}"
+    with explain_hub_errors(f"benchmark {settings.name!r}: {what}", hint):
         return Path(
             hf_hub_download(
                 settings.hub_id,
@@ -201,26 +200,6 @@ def _fetch_from_hub(settings: BenchmarkSettings, name: str) -> Path:
                 endpoint=settings.hub_endpoint,
             )
         )
-
-
-@contextmanager
-def _explain_hub_errors(settings: BenchmarkSettings, name: str) -> Iterator[None]:
-    from huggingface_hub.errors import HfHubHTTPError
-
-    # The HTTP library below it changed with 2.0; its errors are named by their ancestor.
-    transport = [kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError"]
-    problems: tuple[type[Exception], ...] = (OSError, ValueError, *transport)
-    try:
-        yield
-    except problems as exc:
-        if isinstance(exc, OSError) and exc.errno in _DISK_PROBLEMS:
-            raise
-        reason = next(iter(str(exc).strip().splitlines()), type(exc).__name__)
-        raise SourceError(
-            f"benchmark {settings.name!r}: cannot fetch {name} of hub dataset "
-            f"{settings.hub_id}@{settings.revision}: {reason}",
-            hint=f"check the network and the names, or {_advise_copy(settings)}",
-        ) from exc
 
 
 def _fetch_url(settings: BenchmarkSettings, url: str, sha256: str) -> Path:

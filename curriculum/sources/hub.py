@@ -8,11 +8,10 @@ ended; a killed process begins its one file again.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -23,12 +22,12 @@ from curriculum.sources.reading import Schema, split_file
 from pipeline import console
 from pipeline.errors import ConfigError, SourceError
 from pipeline.hashing import file_sha256
+from pipeline.hub_errors import explain_hub_errors
 from pipeline.settings.sources import SourceSettings
 from pipeline.store import explain_disk_errors, write_json
 
 _INDEXED = (".parquet", ".jsonl")
 """Files whose parts lie in the file itself, so that it may go and come again."""
-_DISK_PROBLEMS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 _FILES, _PARTS, _CHUNKS, _LISTING = "files", "parts", "chunks", "files.json"
 
 
@@ -187,24 +186,11 @@ class HubSource:
     def _place(self) -> str:
         return f"hub dataset {self.settings.hub_id}@{self.settings.revision}"
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        from huggingface_hub.errors import HfHubHTTPError
-
-        # The HTTP library below it changed with 2.0; its errors are named by their ancestor.
-        transport = [kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError"]
-        problems: tuple[type[Exception], ...] = (OSError, ValueError, *transport)
-        try:
-            yield
-        except problems as exc:
-            if isinstance(exc, OSError) and exc.errno in _DISK_PROBLEMS:
-                raise
-            reason = next(iter(str(exc).strip().splitlines()), type(exc).__name__)
-            raise SourceError(
-                f"cannot read {self._place}: {reason}",
-                hint="check the network and the names, or download the files and give them as "
-                "`paths`",
-            ) from exc
+    def _explained(self) -> AbstractContextManager[None]:
+        return explain_hub_errors(
+            f"cannot read {self._place}",
+            "check the network and the names, or download the files and give them as `paths`",
+        )
 
 
 def hub_patterns(settings: SourceSettings) -> list[str]:
