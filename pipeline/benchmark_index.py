@@ -19,8 +19,8 @@ _KEPT_INDEXES = 4
 def load_benchmark_index(recipe: Recipe) -> BenchmarkIndex:
     """The items of all ``[[benchmarks]]`` of a recipe, ready to be searched for.
 
-    Indexing takes seconds and leaves 100 MB behind, so the tables of many items are kept for the
-    next process (:mod:`pipeline.machine_cache`).
+    Indexing takes seconds and 100 MB meanwhile, so the tables of many items are kept for the next
+    process (:mod:`pipeline.machine_cache`).
 
     Raises:
         SourceError: A benchmark's file cannot be read.

@@ -28,6 +28,7 @@ from pipeline.word_hashes import hash_texts, hash_words
 __all__ = ["STAGE", "BenchmarkIndex", "ItemText", "Match", "RowFinding", "find_in_row"]
 
 STAGE = "decontaminate"
+_MOST_READ = 256
 _CLEAN_SLOTS = 1 << 16
 """Texts without candidates that are remembered by their hashes; later ones displace others."""
 _PARTS = ("user turn", "question", "reasoning")
@@ -74,6 +75,12 @@ class _Entries(Sequence[Entry]):
     ) -> None:
         self._texts, self._settings = texts, settings
         self._read: dict[int, Entry] = {}
+        self._most = len(texts)
+
+    def keep_few(self) -> None:
+        """From now on keep the last few that were read closely: each takes 30 kB."""
+        self._read.clear()
+        self._most = _MOST_READ
 
     def __len__(self) -> int:
         return len(self._texts)
@@ -88,6 +95,8 @@ class _Entries(Sequence[Entry]):
         if not -len(self) <= number < len(self):
             raise IndexError(number)
         if number not in self._read:
+            if len(self._read) >= self._most:
+                self._read.clear()
             self._read[number] = self._make(*self._texts[number])
         return self._read[number]
 
@@ -126,6 +135,7 @@ class BenchmarkIndex:
 
         tables = make_tables(self._entries, settings) if stored is None else read_tables(stored)
         self._scanner = Scanner(tables)
+        self._entries.keep_few()
         self._clean = np.zeros(_CLEAN_SLOTS, np.uint64)
 
     def store(self, path: Path) -> None:
