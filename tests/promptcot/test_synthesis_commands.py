@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -61,12 +61,13 @@ def test_help_comes_at_once() -> None:
     command = [sys.executable, "-m", "promptcot", "--help"]
     times = []
     for _ in range(3):
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        times.append(time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert all(f"  {verb} " in shown for verb in VERBS)
-    # Half a second on an idle machine; this one may be busy.
-    assert min(times) < 1.5
+    # The processor's time: this machine may be busy with other tests.
+    assert min(times) < 0.5
 
 
 def test_concepts_without_seeds_says_what_to_give(
