@@ -111,7 +111,9 @@ def normalize_row(
         return row
     if THINK_OPEN in row.user_text or THINK_CLOSE in row.user_text:
         return refuse(candidate.row_id, STAGE, "think_tags_in_question")
-    wrote = (row.thinking, row.answer) if seen.may_hold_marks else ()
+    # Dropping invisible characters may join a mark that the text did not hold as it came.
+    is_clear = seen.is_plain and not seen.may_hold_marks
+    wrote = () if is_clear else (row.thinking, row.answer)
     for text in (row.user_text, *wrote):
         mark = find_chat_mark(text)
         if mark:
@@ -127,7 +129,8 @@ def _level(
     candidate: Candidate, question: str, user_text: str, wrote: tuple[str, Survey]
 ) -> PreparedRow | Rejected:
     response, seen = wrote
-    parts = _split_plain(response, seen) or split_response(normalize_text(response))
+    plain = _split_plain(response, seen)
+    parts = plain or split_response(normalize_text(response))
     if isinstance(parts, str):
         return refuse(candidate.row_id, STAGE, parts, response[:80])
     levelled = normalize_text(question)
@@ -137,7 +140,7 @@ def _level(
         user_text=levelled if user_text == question else normalize_text(user_text),
         thinking=parts[0],
         answer=parts[1],
-        may_fence_thinking=not seen.is_plain or NOWHERE < seen.fence < seen.closing,
+        may_fence_thinking=plain is None or NOWHERE < seen.fence < seen.closing,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from curriculum_rows import prepared_row
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from curriculum.candidates import PreparedRow
@@ -39,7 +39,21 @@ _PIECES = (
         "é",
         "e\u0301",
     ),
-    *("\u00ad", "\u200b", "\u2212", "\u2126", "π", "Ж", "字", "😀", "x" * 70, "\u2028", "\ud800"),
+    *(
+        "<",
+        "|im_end|>",
+        "\u00ad",
+        "\u200b",
+        "\u2212",
+        "\u2126",
+        "π",
+        "Ж",
+        "字",
+        "😀",
+        "x" * 70,
+        "\u2028",
+        "\ud800",
+    ),
 )
 texts = st.lists(st.sampled_from(_PIECES), max_size=12).map("".join)
 
@@ -73,6 +87,8 @@ def test_no_character_is_called_plain_that_normalising_changes() -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(texts)
+@example("<thinking>a ``` b</thinking>c")
+@example("<think>a</think>b <\u200b|im_end|>")
 def test_a_row_is_levelled_the_same_whether_it_was_surveyed(response: str) -> None:
     base = prepared_row(question="What is one and one?", thinking="", answer="").candidate
     candidate = replace(base, response=response)
