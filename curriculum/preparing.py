@@ -22,7 +22,7 @@ from curriculum.preparation import PACKAGES, Preparation
 from curriculum.prepared import PreparedSource, read_counts, table_path, write_part
 from curriculum.sources.catalog import OpenedSource, RawRow, SourcePart
 from pipeline import console
-from pipeline.benchmark_index import load_benchmark_index, stored_index
+from pipeline.benchmark_index import is_worth_storing, load_benchmark_index
 from pipeline.benchmarks import load_questions
 from pipeline.contamination import BenchmarkIndex
 from pipeline.hashing import code_version, content_hash
@@ -167,7 +167,7 @@ def index_benchmarks(recipe: Recipe) -> None:
     is_alone = settings.executor == "local" and settings.num_workers == 1
     if is_alone or not (recipe.settings.benchmarks and settings.decontamination.enabled):
         return
-    if not stored_index(recipe).is_file():
+    if is_worth_storing(recipe):
         pool = PoolExecutor(1)
         try:
             pool.run(_store_index, recipe)

@@ -39,6 +39,16 @@ def load_benchmark_index(recipe: Recipe) -> BenchmarkIndex:
     return index
 
 
+def is_worth_storing(recipe: Recipe) -> bool:
+    """Whether a recipe's items are many, and no process has kept their tables.
+
+    Raises:
+        SourceError: A benchmark's file cannot be read.
+        GateRefused: A benchmark's file is not the one that the recipe names.
+    """
+    return len(load_benchmark_items(recipe)) >= _MANY_ITEMS and not stored_index(recipe).is_file()
+
+
 def stored_index(recipe: Recipe) -> Path:
     """Where the tables of a recipe's index are, if they were kept.
 
