@@ -1,7 +1,7 @@
 """Two GPUs against one, TRL against a bare loop, resuming on a GPU, and 7B on one card.
 
     python benchmarks/trainer/scaling.py WORK [--part scaling,bare,resume,optimizers]
-        [--launcher accelerate] [--scale full|tiny]
+        [--launcher accelerate] [--scale full|paper|tiny]
 
 ``scaling``: the project's own command line trains 1.3B on generated long rows, in one process and
 with torchrun in two: loss and gradient norm step by step, tokens a second, memory.
@@ -10,10 +10,12 @@ with torchrun in two: loss and gradient norm step by step, tokens a second, memo
 weights must be equal byte for byte. ``sharded-resume``: the same in two processes.
 ``optimizers``: a step of 7B with ``host_master`` and ``stochastic``.
 
-The runs of ``scaling`` are ended after their last step, before they write 20 GB. Each part prints a
-JSON line; progress goes to standard error. Exit code 1 if a bar is missed or a part fails. ``tiny``
-runs everything on two CPU cores in a minute, where speeds are no bars. WORK is used again: what has
-been measured there for ``scaling`` is what ``bare`` is held against.
+``--scale paper`` gives a step the paper's 64 documents instead of 16, so that what a step does once
+(gradients reduced, weights updated) has the share it has in a real run. The runs of ``scaling`` are
+ended after their last step, before they write 20 GB. Each part prints a JSON line; progress goes to
+standard error. Exit code 1 if a bar is missed or a part fails. ``tiny`` runs everything on two CPU
+cores in a minute, where speeds are no bars. WORK is used again: what has been measured there for
+``scaling`` is what ``bare`` is held against.
 """
 
 from __future__ import annotations
@@ -33,8 +35,6 @@ from sft_runs import Run, hash_folder, run_helper, run_until, say, wait_for
 
 from pipeline import console
 
-SKIPPED = 3
-"""First steps, which warm up."""
 BARS = {
     "difference": 2e-2,
     "two_over_one": 1.8,
@@ -46,7 +46,6 @@ Result = dict[str, Any]
 
 def measure_scaling(work: Path, scale: str, launcher: str) -> Result:
     """The same recipe in one process and in two."""
-    steps = SCALES[scale]["steps"]
     runs = {"one": ("python", 1), "two": ("torchrun", 2)}
     if launcher == "accelerate":
         runs["accelerate"] = ("accelerate", 2)
@@ -55,7 +54,7 @@ def measure_scaling(work: Path, scale: str, launcher: str) -> Result:
     for name, (starter, processes) in runs.items():
         run = Run(work / name, work / "big.toml", make_dataset(work, scale), starter, processes)
         try:
-            found = train_and_store(run, steps)
+            found = train_and_store(run, scale)
         except RuntimeError as exc:
             # The other runs still tell something.
             result[name] = {"error": str(exc)}
@@ -69,13 +68,14 @@ def measure_scaling(work: Path, scale: str, launcher: str) -> Result:
     return result | {"missed": missed_scaling(result)}
 
 
-def train_and_store(run: Run, steps: int) -> Result:
+def train_and_store(run: Run, scale: str) -> Result:
     """A fresh run's two logs, also kept beside its folder, which is deleted."""
     shutil.rmtree(run.out, ignore_errors=True)
     try:
-        found = run_until(run, steps)
+        found = run_until(run, SCALES[scale]["steps"])
     finally:
         shutil.rmtree(run.out, ignore_errors=True)
+    found["skipped"] = SCALES[scale]["skipped"]
     run.out.with_suffix(".json").write_text(json.dumps(found), encoding="utf-8")
     say(f"{run.out.name}: {median_rate(found):,.0f} tokens/s")
     return found
@@ -97,7 +97,8 @@ def missed_scaling(result: Result) -> list[str]:
 
 def median_rate(run: Result) -> float:
     """Tokens a second of the steps after the first ones."""
-    return float(statistics.median(lap["tokens_per_second"] for lap in run["speed"][SKIPPED:]))
+    counted = run["speed"][run["skipped"] :]
+    return float(statistics.median(lap["tokens_per_second"] for lap in counted))
 
 
 def summarise(run: Result) -> Result:
@@ -135,12 +136,13 @@ def measure_bare(work: Path, scale: str, launcher: str) -> Result:
     stored = work / "one.json"
     if not stored.is_file():
         run = Run(work / "one", work / "big.toml", make_dataset(work, scale), "python", 1)
-        train_and_store(run, SCALES[scale]["steps"])
+        train_and_store(run, scale)
     sft = json.loads(stored.read_text(encoding="utf-8"))
     dataset = make_dataset(work, scale)
     bare = run_helper("bare", str(work / "big.toml"), str(dataset), str(work / "bare"))
     if "error" in bare:
         return bare
+    bare["skipped"] = sft["skipped"]
     share = round(median_rate(sft) / median_rate(bare), 3)
     difference = compare(sft, bare)
     is_low = share < BARS["sft_over_bare"]

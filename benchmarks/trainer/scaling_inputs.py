@@ -7,15 +7,21 @@ from typing import Any
 
 import long_rows
 
+BIG = {"hidden": 2048, "layers": 48, "head": 64, "state": 128, "groups": 8, "chunk": 256}
+SMALL = {"hidden": 512, "layers": 12, "head": 64, "state": 128, "groups": 1, "chunk": 256}
 SCALES: dict[str, dict[str, Any]] = {
     "full": {
-        "rows": 176, "mean": 6_000, "max": 16_384, "documents": 16, "steps": 10,
+        "rows": 176, "mean": 6_000, "max": 16_384, "documents": 16, "steps": 10, "skipped": 3,
         "precision": "bf16_autocast",
-        "big": {"hidden": 2048, "layers": 48, "head": 64, "state": 128, "groups": 8, "chunk": 256},
-        "small": {"hidden": 512, "layers": 12, "head": 64, "state": 128, "groups": 1, "chunk": 256},
+        "big": BIG, "small": SMALL,
+    },
+    "paper": {
+        "rows": 256, "mean": 6_000, "max": 16_384, "documents": 64, "steps": 4, "skipped": 1,
+        "precision": "bf16_autocast",
+        "big": BIG, "small": SMALL,
     },
     "tiny": {
-        "rows": 44, "mean": 100, "max": 2_048, "documents": 4, "steps": 6,
+        "rows": 44, "mean": 100, "max": 2_048, "documents": 4, "steps": 6, "skipped": 3,
         "precision": "float32",
         "big": {"hidden": 32, "layers": 2, "head": 16, "state": 16, "groups": 2, "chunk": 32},
         "small": {"hidden": 32, "layers": 2, "head": 16, "state": 16, "groups": 1, "chunk": 32},

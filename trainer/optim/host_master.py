@@ -43,7 +43,7 @@ class HostMasterAdamW(torch.optim.Optimizer):
         options: ``lr``, ``betas``, ``eps``.
 
     The state of a parameter is ``step`` (), and ``master``, ``exp_avg``, ``exp_avg_sq`` of its
-    shape, all float32 on the CPU, page-locked where there is a GPU.
+    shape, all float32 on the CPU.
     """
 
     def __init__(
@@ -96,15 +96,16 @@ class HostMasterAdamW(torch.optim.Optimizer):
         return master
 
     def _start(self, parameter: Tensor, master: Tensor | None) -> dict[str, Tensor]:
-        pinned = parameter.is_cuda
         value = parameter.detach() if master is None else master.detach()
-        host = torch.empty(parameter.shape, dtype=torch.float32, pin_memory=pinned)
+        # Ordinary memory: copies pass through the buffers anyway, and PyTorch rounds page-locked
+        # memory up to a power of two, which made 87 GB of a 7B model 129.
+        host = torch.empty(parameter.shape, dtype=torch.float32)
         host.copy_(value)
         return {
             "step": torch.zeros((), dtype=torch.float32),
             "master": host,
-            "exp_avg": torch.zeros(parameter.shape, dtype=torch.float32, pin_memory=pinned),
-            "exp_avg_sq": torch.zeros(parameter.shape, dtype=torch.float32, pin_memory=pinned),
+            "exp_avg": torch.zeros(parameter.shape, dtype=torch.float32),
+            "exp_avg_sq": torch.zeros(parameter.shape, dtype=torch.float32),
         }
 
     @torch.no_grad()
