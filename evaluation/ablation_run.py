@@ -12,7 +12,6 @@ not trained again. Leaving out phase 2 thus costs one evaluation.
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,19 +26,14 @@ from evaluation.ablation_plan import (
     set_steps,
 )
 from evaluation.ablation_results import RUN
-from evaluation.report_commands import list_overrides
 from evaluation.run import evaluate_checkpoint
 from pipeline import console
-from pipeline.errors import EXIT_GATE, EXIT_INTERRUPTED, GateRefused, StoreError
 from pipeline.manifest import Version
 from pipeline.settings.recipe import Recipe
 from pipeline.store import exclusive_lock, write_json
 from trainer.checkpoints import read_key, read_training
 from trainer.job import open_job
 from trainer.sft import train_phase
-
-_STANDARD_ERROR = 2
-"""File descriptor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,16 +141,6 @@ def _train(run: AblationRun, phase: str, out: Path) -> None:
         return
     if own.is_symlink():
         own.unlink()  # What it leads to was replaced by other weights.
-    launcher = run.recipe.settings.ablations.launcher
-    if launcher:
-        _launch(_command(run, phase, dataset, launcher))
-        if read_key(own) != key:
-            raise StoreError(
-                f"{run.title}: the launched training left no checkpoint of phase {phase} with key "
-                f"{key} under {own}",
-                hint="start the same installation and recipe with ablations.launcher",
-            )
-        return
     result = train_phase(run.recipe, phase, run.folder, dataset)
     console.say(
         f"phase {phase}: loss {result.first_loss:.3f} → {result.last_loss:.3f} in "
@@ -191,43 +175,6 @@ def _share_tokens(folder: Path, out: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not own.is_symlink() and not own.exists():
         own.symlink_to(os.path.relpath(cache, folder), target_is_directory=True)
-
-
-def _command(run: AblationRun, phase: str, dataset: Path, launcher: Sequence[str]) -> list[str]:
-    """The trainer's own command line for a phase of a run."""
-    command = [*launcher, "-m", "trainer.sft", "--phase", phase]
-    command += ["--recipe", str(run.recipe.path.resolve())]
-    for change in list_overrides(run.recipe):
-        command += ["--set", change]
-    return [*command, "--out", str(run.folder), "--dataset", str(dataset)]
-
-
-def _launch(command: Sequence[str]) -> None:
-    """Run a training command; its output is the user's.
-
-    Raises:
-        GateRefused: It ended with exit code 3.
-        StoreError: It ended with another code than 0, or does not start.
-        KeyboardInterrupt: It was interrupted.
-    """
-    console.say(" ".join(command))
-    # With --json, standard output holds this command's one object and nothing else.
-    output = _STANDARD_ERROR if console.screen().stderr else None
-    try:
-        code = subprocess.run(command, stdout=output, check=False).returncode
-    except (FileNotFoundError, PermissionError) as exc:
-        raise StoreError(
-            f"ablations.launcher: {command[0]} does not start ({exc.strerror})",
-            hint="correct ablations.launcher, or leave it empty to train in this process",
-        ) from exc
-    if code == EXIT_INTERRUPTED:
-        raise KeyboardInterrupt
-    if code:
-        kind = GateRefused if code == EXIT_GATE else StoreError
-        raise kind(
-            f"training ended with exit code {code}; its own message is above",
-            hint="do what that says and run the same command again: finished parts are kept",
-        )
 
 
 def _describe(run: AblationRun, version: Version) -> dict[str, Any]:

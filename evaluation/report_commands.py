@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from evaluation.report_data import PHASES, RunFacts
 from pipeline.manifest import Version
-from pipeline.settings.recipe import RECIPES, Recipe, load_recipe
+from pipeline.settings.overrides import list_overrides
+from pipeline.settings.recipe import RECIPES, Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,32 +39,6 @@ def _recipe_name(recipe: Recipe) -> str:
 def find_overrides(recipe: Recipe) -> list[str]:
     """``--set`` options that lead from the recipe's file to the settings of this run."""
     return [f"--set '{change}'" for change in list_overrides(recipe)]
-
-
-def list_overrides(recipe: Recipe) -> list[str]:
-    """Changes ``section.key=value`` from the recipe's file to the settings of this run."""
-    written = load_recipe(str(recipe.path.resolve())).settings.model_dump(mode="json")
-    used = recipe.settings.model_dump(mode="json")
-    return [f"{key}={value}" for key, value in _differences("", written, used)]
-
-
-def _differences(key: str, written: Any, used: Any) -> Iterator[tuple[str, str]]:
-    if written == used:
-        return
-    if isinstance(written, dict) and isinstance(used, dict):
-        for name in used:
-            inner = f"{key}.{name}" if key else name
-            yield from _differences(inner, written.get(name), used[name])
-    elif isinstance(written, list) and isinstance(used, list) and _same_tables(written, used):
-        for position, (before, after) in enumerate(zip(written, used, strict=True)):
-            yield from _differences(f"{key}.{position}", before, after)
-    else:
-        yield key, json.dumps(used, ensure_ascii=False)
-
-
-def _same_tables(written: list[Any], used: list[Any]) -> bool:
-    """Whether two lists are equally long lists of tables, whose entries can be set one by one."""
-    return len(written) == len(used) and all(isinstance(item, dict) for item in [*written, *used])
 
 
 def list_artifacts(facts: RunFacts) -> list[Artifact]:

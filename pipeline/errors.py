@@ -8,6 +8,7 @@ PipelineError              exit 2  the user's mistake or environment; always car
 ├── StoreError                     a shard, manifest or checkpoint cannot be read or written
 │   └── ManifestMismatch           a file differs from what its manifest recorded
 ├── SandboxError                   code cannot be executed safely here
+├── Interrupted           exit 130 a process of ours was stopped after it had saved its work
 ├── WorkPending           exit 130 requests were handed out; the same command goes on with answers
 └── GateRefused            exit 3  a rule stopped the run: nothing was published
 ├── TooManyRejected            zero accepted rows, or more rejected than the limit
@@ -77,6 +78,12 @@ class ManifestMismatch(StoreError):
 
 class SandboxError(PipelineError):
     """Untrusted code cannot be executed safely on this machine."""
+
+
+class Interrupted(PipelineError):
+    """A process of ours was told to stop and saved its work; the same command goes on with it."""
+
+    exit_code = EXIT_INTERRUPTED
 
 
 class WorkPending(PipelineError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any
@@ -16,7 +17,9 @@ from trainer.run_log import RunLog
 from trainer.speed import Lap, Speedometer, format_duration
 
 _LOSS_LINES = 8
-"""How often the loss is printed in one run."""
+"""How often the loss is printed in a short run."""
+_LONGEST_SILENCE_S = 60.0
+"""After which it is printed in a long one."""
 
 
 class TrainingLog(TrainerCallback):  # type: ignore[misc]
@@ -46,7 +49,7 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         self._speedometer = speedometer
         self._advance = advance
         self._guard = SpikeGuard(self._settings.guards)
-        self._shown = -1
+        self._shown, self._shown_at = -1, time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take up where a resumed run stopped."""
@@ -55,7 +58,7 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         self._speedometer.start(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Log the step, show it now and then, and stop if the guard says so.
+        """Log the step, show it now and then, and stop if the guard or a signal says so.
 
         Raises:
             GateRefused: Too many jumps of loss or gradient.
@@ -72,6 +75,8 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
             self._log.add("events.jsonl", event.as_line())
             console.warn(str(event))
         self._guard.require_calm(step)
+        if self._trainer.is_stopping:
+            control.should_save = control.should_training_stop = True
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
@@ -96,10 +101,10 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         }
 
     def _show(self, step: int, max_steps: int, told: tuple[Any, Lap]) -> None:
-        mark = _LOSS_LINES * step // max_steps
-        if mark <= self._shown:
+        mark, now = _LOSS_LINES * step // max_steps, time.monotonic()
+        if mark <= self._shown and now - self._shown_at < _LONGEST_SILENCE_S:
             return
-        self._shown = mark
+        self._shown, self._shown_at = mark, now
         record, lap = told
         mfu = "" if lap.mfu is None else f"MFU {lap.mfu:.1%}, "
         console.say(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline import console
+from pipeline.tied_process import LAUNCHER_PID
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,11 @@ class Processes:
         yield
         if self.is_main:
             self.wait()
+
+
+def is_launched() -> bool:
+    """Whether a launcher started this process, which therefore trains by itself."""
+    return LAUNCHER_PID in os.environ or "RANK" in os.environ
 
 
 def find_processes() -> Processes:

@@ -25,6 +25,7 @@ from trainer.recipe import build_sft_config, choose_backend, phase_settings
 from trainer.run_log import RunLog
 from trainer.sft import TrainingResult
 from trainer.step_checkpoints import find_resumable
+from trainer.stopping import StopSignal, tell_stopped
 from trainer.tokenizer import build_tokenizer
 
 
@@ -42,7 +43,7 @@ def run_phase(recipe: Recipe, phase: str, out: Path, dataset: Path | None) -> Tr
             finished = checkpoints.find_finished(job.root, phase, job.key)
         finished = processes.share(finished)
         if finished is not None:
-            return _read_result(finished, reused=True)
+            return read_result(finished, reused=True)
         model = job.staging / "model"
         # A training.json in the staging folder means that only the rename was cut off.
         if not processes.share((model / checkpoints.TRAINING).is_file()):
@@ -53,7 +54,7 @@ def run_phase(recipe: Recipe, phase: str, out: Path, dataset: Path | None) -> Tr
             checkpoints.publish(model, job.root, phase)
             shutil.rmtree(job.staging, ignore_errors=True)
         processes.wait()
-    result = _read_result(final, reused=False)
+    result = read_result(final, reused=False)
     if processes.is_main:
         append_log(out, "training", {"phase": phase, "key": job.key, **_read_speed(final)})
     return result
@@ -177,9 +178,18 @@ def _run_trainer(job: Job, trainer: Any, resume: Path | None) -> None:
         console.say(f"resuming phase {job.phase} from {resume.name}")
     speed = Speedometer(job.recipe.settings.model, counts.step_tokens, parts.processes)
     what = f"train phase {job.phase}"
-    with console.progress(what, total=parts.data.num_steps, unit="steps") as advance:
+    with (
+        StopSignal(parts.training.launch.stop_grace_s) as stop,
+        console.progress(what, total=parts.data.num_steps, unit="steps") as advance,
+    ):
+        trainer.stop = stop
         trainer.add_callback(TrainingLog(trainer, counts, speed, advance))
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        step = trainer.state.global_step
+        # After the last step what is left is to publish, which takes no longer than a checkpoint.
+        if trainer.is_stopping and step < parts.data.num_steps:
+            tell_stopped(step, parts.data.num_steps)
+            stop.pass_on()
 
 
 def _read_speed(folder: Path) -> dict[str, Any]:
@@ -199,7 +209,8 @@ def _read_speed(folder: Path) -> dict[str, Any]:
     }
 
 
-def _read_result(folder: Path, *, reused: bool) -> TrainingResult:
+def read_result(folder: Path, *, reused: bool) -> TrainingResult:
+    """What a published checkpoint says of its training."""
     values = checkpoints.read_training(folder)
     return TrainingResult(
         checkpoint=folder,

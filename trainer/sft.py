@@ -9,6 +9,8 @@ several GPUs: ``torchrun --nproc-per-node N -m trainer.sft --phase 1 …``.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +18,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline import cli
+from pipeline.errors import EXIT_INTERRUPTED, PipelineError
+from pipeline.supervised import interrupt_on_sigterm
+from pipeline.tied_process import tie_to_launcher
 
 if TYPE_CHECKING:
     from pipeline.settings.recipe import Recipe
@@ -41,6 +46,9 @@ def train_phase(
 ) -> TrainingResult:
     """Train a phase of the curriculum, resume it, or return what is finished.
 
+    With ``training.launch`` the processes that train are started and watched by this one, unless a
+    launcher started it.
+
     Args:
         recipe: The experiment.
         phase: ``1`` or ``2``.
@@ -55,10 +63,18 @@ def train_phase(
         StateLeak: Packed documents influence each other on the path that would train.
         GateRefused: The loss is no longer a number, or jumps too often.
         StoreError: The disk is full, or another process trains this phase.
+        Interrupted: Somebody stopped a launched training, which saved a checkpoint.
+        KeyboardInterrupt: This process was told to stop; by SIGTERM, after it saved a checkpoint.
     """
     # Threads that wait sleep instead of spinning: no slower alone, and 6 times faster on two cores
     # that something else uses too (measured). Read once, when PyTorch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from trainer.processes import is_launched
+
+    if recipe.settings.training.launch.launcher != "inline" and not is_launched():
+        from trainer.launch import launch_phase
+
+        return launch_phase(recipe, phase, out, dataset)
     from trainer.run import run_phase
 
     return run_phase(recipe, phase, out, dataset)
@@ -105,8 +121,36 @@ def sft(
         return
     from trainer.run import show_result
 
-    show_result(train_phase(loaded, phase, folder, dataset), as_json=as_json)
+    with _record_ending(folder, phase), interrupt_on_sigterm():
+        result = train_phase(loaded, phase, folder, dataset)
+    show_result(result, as_json=as_json)
+
+
+@contextmanager
+def _record_ending(out: Path, phase: str) -> Iterator[None]:
+    """Leave the reason of a failure where the process that launched this one looks for it."""
+    from trainer.processes import is_launched
+    from trainer.stopping import ending_file, write_ending
+
+    try:
+        yield
+    except PipelineError as exc:
+        if is_launched():
+            write_ending(ending_file(out, phase), exc.exit_code, str(exc), exc.hint)
+        raise
+    except KeyboardInterrupt:
+        if is_launched():
+            write_ending(ending_file(out, phase), EXIT_INTERRUPTED, "", "")
+        raise
+
+
+def _own_command() -> str:
+    """How a person starts what this process is a part of."""
+    number = os.environ.get("LOCAL_WORLD_SIZE")
+    launcher = "python" if number is None else f"torchrun --nproc-per-node {number}"
+    return f"{launcher} -m trainer.sft"
 
 
 if __name__ == "__main__":
-    cli.run_app(app, "python -m trainer.sft")
+    tie_to_launcher()
+    cli.run_app(app, _own_command())

@@ -25,6 +25,7 @@ from trainer.refusals import check_constructor
 from trainer.run_log import RunLog
 from trainer.speed import Lap
 from trainer.step_checkpoints import prune, write_checkpoint
+from trainer.stopping import StopSignal
 
 
 @dataclass(slots=True)
@@ -105,6 +106,10 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc]
         self.parts = parts
         self.last_step: StepRecord | None = None
         self.last_lap: Lap | None = None
+        self.stop: StopSignal | None = None
+        """Tells that this process should stop after the running step."""
+        self.is_stopping = False
+        """Whether some process of the run should, known by all of them after each step."""
         self._sums = StepSums()
 
     def get_train_dataloader(self) -> DataLoader:  # type: ignore[type-arg]
@@ -175,8 +180,11 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc]
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         norm = _total_norm(gradients)
         sums, world = self._sums, self.parts.processes.world_size
-        told = self._reduce(torch.stack([sums.loss.double() / world, sums.num_correct.double()]))
-        loss, num_correct = told.tolist()
+        wish = torch.zeros_like(sums.loss, dtype=torch.float64)
+        wish += self.stop is not None and self.stop.is_requested
+        told = [sums.loss.double() / world, sums.num_correct.double(), wish]
+        loss, num_correct, num_wishes = self._reduce(torch.stack(told)).tolist()
+        self.is_stopping = num_wishes > 0
         grad_norm = float(norm)
         step = self.state.global_step
         if not _is_finite(loss, grad_norm):

@@ -47,9 +47,6 @@ class AblationSettings(Settings):
     matched: Matching = "none"
     """Whether a variant's phases take as many optimiser steps, or training tokens, as the
     recipe's."""
-    launcher: tuple[str, ...] = ()
-    """Command that training is started with, e.g. ``["torchrun", "--nproc-per-node", "8"]``; empty
-    trains in the command's own process."""
     variants: dict[str, AblationVariant] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -12,7 +12,40 @@ Packing = Literal["off", "exact", "best_fit"]
 Backend = Literal["auto", "torch", "triton", "split"]
 Precision = Literal["float32", "bf16_autocast", "host_master", "stochastic"]
 Activation = Literal["none", "all", "every_second"]
+Launcher = Literal["inline", "torchrun", "accelerate", "command"]
 Tracker = Literal["trackio", "tensorboard", "wandb"]
+
+
+class LaunchSettings(Settings):
+    """How training is started, by the flows and by every command; never what comes of it."""
+
+    launcher: Launcher = "inline"
+    """``inline`` trains in the process that asks for it; ``torchrun`` and ``accelerate`` start one
+    supervised launcher with a log of its own, ``logs/training-phase-N.log``; ``command`` does so
+    with a command of yours, e.g. for a batch system."""
+    num_processes: int = Field(1, ge=1)
+    """Of ``torchrun`` and ``accelerate``, on this machine: one a GPU."""
+    args: tuple[str, ...] = ()
+    """Further options of the launcher, before ``-m trainer.sft``; with ``command``, all of it:
+    ``["srun", "--ntasks=1", "torchrun", "--nproc-per-node", "8"]``."""
+    stop_grace_s: float = Field(600.0, gt=0)
+    """After SIGTERM: longest time for the running step and its checkpoint, seconds; then the
+    processes are killed and the checkpoint before it is what is left."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> LaunchSettings:
+        if self.launcher == "inline" and (self.num_processes > 1 or self.args):
+            raise ValueError(
+                'launcher = "inline" is one process without options; set launcher = "torchrun"'
+            )
+        if self.launcher == "accelerate" and self.num_processes < 2:
+            raise ValueError('launcher = "accelerate" needs num_processes of 2 or more')
+        if self.launcher == "command" and (self.num_processes > 1 or not self.args):
+            raise ValueError(
+                'launcher = "command" takes the whole command from args, its number of processes '
+                "included"
+            )
+        return self
 
 
 class ModelSettings(Settings):
@@ -121,6 +154,7 @@ class TrainingSettings(Settings):
     trl: dict[str, Any] = execution_only({})
     """Further options of TRL's ``SFTConfig``, a table of ``name = value``, lists among the values
     where TRL takes one; those that leave the tested path are refused."""
+    launch: LaunchSettings = execution_only(LaunchSettings())
     save_steps: int = execution_only(1000, ge=1)
     keep_checkpoints: int = execution_only(10, ge=1)
     logging_steps: int = execution_only(1, ge=1)

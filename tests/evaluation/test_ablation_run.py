@@ -150,7 +150,8 @@ def test_variants_are_trained_evaluated_and_tabulated_and_really_differ(
     assert code == 0, err
     # Started as the trainer's own command, with the same settings: what is finished is known.
     only = ("--only", "without-open-thoughts2", "--seeds", "0")
-    launcher = ("--set", f'ablations.launcher=["{sys.executable}"]')
+    launcher = ("--set", "training.launch.launcher=command")
+    launcher += ("--set", f'training.launch.args=["{sys.executable}"]')
     code, table, err = call(capsys, recipe, out, *only, *launcher)
     assert code == 0, err
     assert err.count("finished before") == 2, "both phases of the full recipe"
@@ -248,7 +249,7 @@ def test_ablations_are_held_against_the_curriculum(
         ("exit 3", GateRefused, "exit code 3"),
         ("exit 1", StoreError, "exit code 1"),
         ("exit 0", StoreError, "left no checkpoint of phase 1"),
-        (None, StoreError, "does not start"),
+        (None, ConfigError, "does not start"),
     ],
 )
 def test_a_launcher_that_fails_is_told_apart(
@@ -258,7 +259,8 @@ def test_a_launcher_that_fails_is_told_apart(
     if script is not None:
         launcher.write_text(f"#!/bin/sh\n{script}\n")
         launcher.chmod(0o755)
-    chosen = load_recipe(str(recipe.path), [f'ablations.launcher=["{launcher}"]'])
+    overrides = ["training.launch.launcher=command", f'training.launch.args=["{launcher}"]']
+    chosen = load_recipe(str(recipe.path), overrides)
     out = tmp_path / "out"
     with pytest.raises(error, match=message):
         run_ablations(chosen, list_arms(chosen, ["without-promptcot"], "none"), [0], out)
