@@ -23,6 +23,12 @@ class TeacherSettings(Settings):
     )
     """``http`` only: the servers' roots, with ``/v1``. All must serve the same model; each request
     goes to the healthy one with the fewest in flight."""
+    replicas: str = execution_only("")
+    """``http`` only: a file (relative to the recipe) or an ``http(s)://`` address that lists the
+    servers instead of ``base_urls``, for a pool whose servers come and go: one root a line, JSON,
+    Prometheus' ``http_sd``, or Ray Serve's ``/api/serve/applications/``."""
+    replicas_refresh_s: float = execution_only(10.0, ge=1)
+    """``http`` only: seconds between two readings of ``replicas``."""
     api_key_env: str = execution_only("PROMPTCOT_API_KEY")
     """``http`` only: environment variable that holds the key, when the server wants one."""
     group_size: int = Field(96, ge=1)

@@ -18,9 +18,9 @@ from promptcot.engines.servers import teacher_servers
 class HttpEngine:
     """A teacher behind ``POST <base_url>/chat/completions``, at one or more servers."""
 
-    def __init__(self, name: str, settings: TeacherSettings) -> None:
+    def __init__(self, name: str, settings: TeacherSettings, replicas: str = "") -> None:
         self._settings = settings
-        self._client = HttpClient(teacher_servers(name, settings))
+        self._client = HttpClient(teacher_servers(name, settings, replicas))
 
     @property
     def capabilities(self) -> Capabilities:

@@ -17,11 +17,14 @@ from typing import Any, TypeVar
 
 import httpx
 
+from pipeline import console
 from pipeline.errors import TeacherError
+from promptcot.engines.discovery import Discovery
 from promptcot.engines.first_replies import FirstReplies
 from promptcot.engines.http_connections import Connections
 from promptcot.engines.http_fleet import Endpoint, Fleet, Lease, back_off
 from promptcot.engines.openai_format import NotACompletion, read_error
+from promptcot.engines.served_model import NoModelList, OtherModel, ServedModel
 from promptcot.engines.servers import Servers
 
 _LONGEST_RETRY_AFTER_S = 300.0
@@ -64,6 +67,12 @@ class HttpClient:
             api_key_env=servers.api_key_env, timeout_s=servers.timeout_s
         )
         self._first = FirstReplies()
+        self._discovery = (
+            Discovery(servers, self._fleet, self._connections) if servers.replicas else None
+        )
+        # One server needs no comparison, and names its model in its first refusal.
+        is_pool = bool(servers.replicas) or len(self._fleet.endpoints) > 1
+        self._model = ServedModel(servers.model) if is_pool and servers.model else None
 
     async def post(self, path: str, body: Mapping[str, Any], read: Callable[[bytes], T]) -> T:
         """Send a request below the servers' ``/v1`` until ``read`` accepts a reply.
@@ -83,6 +92,8 @@ class HttpClient:
         num_failures = num_lost = 0
         avoid: Endpoint | None = None
         while True:
+            if self._discovery is not None:
+                await self._discovery.ready()
             async with self._fleet.lease(avoid) as lease:
                 result = await self._try(lease, path, content, read)
             if not isinstance(result, _Failure):
@@ -98,6 +109,8 @@ class HttpClient:
 
     async def close(self) -> None:
         """Close the connections."""
+        if self._discovery is not None:
+            await self._discovery.close()
         await self._connections.close()
 
     async def _try(
@@ -107,6 +120,8 @@ class HttpClient:
         try:
             with self._connections.borrow(base_url) as client:
                 async with asyncio.timeout(self._servers.timeout_s):
+                    if (problem := await self._check_model(lease, client)) is not None:
+                        return problem
                     response = await client.post(f"{base_url}/{path}", content=content)
         except TimeoutError:
             return self._fail(lease, f"nothing within {self._servers.timeout_s:g} s")
@@ -123,6 +138,39 @@ class HttpClient:
         self._first.note_answer()
         self._fleet.report_answer(lease)
         return value
+
+    async def _check_model(self, lease: Lease, client: httpx.AsyncClient) -> _Failure | None:
+        """Ask a pool's server for its model before its first request; why it gets none, or None.
+
+        Raises:
+            TeacherError: A server that the recipe names serves another model, or all listed ones.
+        """
+        endpoint = lease.endpoint
+        if self._model is None:
+            return None
+        async with endpoint.check:
+            if endpoint.is_checked:
+                return None
+            if lease.started < endpoint.aside_since:
+                return _Failure("put aside meanwhile", is_counted=False)
+            try:
+                await self._model.require(endpoint.url, client)
+            except (OtherModel, NoModelList) as exc:
+                if isinstance(exc, OtherModel) or self._servers.replicas:
+                    return self._refuse(lease, str(exc))
+                console.warn(f"{exc}, so its model is not checked")
+            endpoint.is_checked = True
+        return None
+
+    def _refuse(self, lease: Lease, reason: str) -> _Failure:
+        is_all = self._fleet.report_other_model(lease, reason)
+        if is_all or not self._servers.replicas:
+            raise TeacherError(
+                reason,
+                hint=f"start {self._servers.section}.model on every server of "
+                f"{self._servers.urls_setting}, or take the others out of it",
+            )
+        return _Failure(reason, is_counted=False)
 
     def _lose(self, lease: Lease, exc: httpx.TransportError) -> _Failure:
         reason = str(exc) or type(exc).__name__

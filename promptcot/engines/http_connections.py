@@ -38,6 +38,12 @@ class Connections:
         finally:
             free.append(client)
 
+    async def drop(self, base_url: str) -> None:
+        """Close the free ones of a server that is not asked any more."""
+        free = self._free.get(base_url, [])
+        while free:
+            await free.pop().aclose()
+
     async def close(self) -> None:
         """Close all that are free; call it when no request is in flight."""
         clients = [client for free in self._free.values() for client in free]

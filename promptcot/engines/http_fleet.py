@@ -8,6 +8,9 @@ Each request goes to the usable server with the fewest in flight. A server is pu
 - when it says that it is busy (429, 503): it is *paused* as long as it asks for, and then given
   half as many requests at once, slowly more with each answer.
 
+Servers may join and leave while it works (:meth:`Fleet.set_servers`): one that left gets no further
+requests, and what it is still working on may end.
+
 While no server is usable the requests wait. Only when that has lasted for ``outage_s`` without any
 answer the run stops; for ``first_contact_s``, where no server has replied at all so far.
 """
@@ -18,9 +21,9 @@ import asyncio
 import math
 import random
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline import console
 from pipeline.errors import TeacherUnreachable
@@ -57,6 +60,14 @@ class Endpoint:
     num_failures: int = 0
     """In a row."""
     has_warned: bool = False
+    is_gone: bool = False
+    """No longer among the fleet's servers."""
+    is_checked: bool = False
+    """It is known to serve the teacher's model since it was last put aside as down."""
+    is_other: bool = False
+    """It was found to serve another model."""
+    check: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while it is asked for its model."""
 
     def is_usable(self, now: float) -> bool:
         """Whether the server is known to be there and has not asked to be left alone."""
@@ -81,8 +92,8 @@ class Fleet:
     """The servers of one teacher. All methods run in one event loop."""
 
     def __init__(self, servers: Servers) -> None:
-        urls = dict.fromkeys(url.rstrip("/") for url in servers.base_urls)
-        self.endpoints = [Endpoint(url) for url in urls]
+        urls = () if servers.replicas else servers.base_urls
+        self.endpoints = [Endpoint(url) for url in dict.fromkeys(url.rstrip("/") for url in urls)]
         self._servers = servers
         self._has_contact = False
         """Whether some server has ever replied, with an answer or an error."""
@@ -118,6 +129,19 @@ class Fleet:
             # A limited server has room again, or a failed probe may be followed by the next.
             self._wake(1)
 
+    def set_servers(self, urls: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Take these servers from now on; the ones that joined, and the ones that left."""
+        known = {endpoint.url: endpoint for endpoint in self.endpoints}
+        left = [url for url in known if url not in set(urls)]
+        for url in left:
+            known[url].is_gone = True
+        self.endpoints = [known.get(url) or Endpoint(url) for url in urls]
+        if self._trouble_since is None and not self.is_any_usable():
+            self._trouble_since = self._now()
+            self._last_reason = self._last_reason or "the list is empty"
+        self._wake(len(self._waiting))
+        return [url for url in urls if url not in known], left
+
     def is_any_usable(self) -> bool:
         """Whether some server is known to be there."""
         now = self._now()
@@ -133,6 +157,7 @@ class Fleet:
                 return
             self._bring_back(endpoint)
         endpoint.num_failures = endpoint.num_asides = 0
+        endpoint.is_other = False
         if endpoint.limit < math.inf:
             endpoint.limit += 1 / endpoint.limit
         self._trouble_since = None
@@ -167,7 +192,16 @@ class Fleet:
             return False
         endpoint.is_down = endpoint.is_unreachable = True
         self._put_aside(endpoint, None)
-        return self.is_any_usable()
+        return self.is_any_usable() and not endpoint.is_gone
+
+    def report_other_model(self, lease: Lease, reason: str) -> bool:
+        """The server serves another model, and is asked again later; whether all of them do."""
+        endpoint = lease.endpoint
+        self._note(endpoint, reason)
+        endpoint.is_down = endpoint.is_other = True
+        endpoint.is_unreachable = False
+        self._put_aside(endpoint, None)
+        return all(e.is_other for e in self.endpoints)
 
     def report_busy(self, lease: Lease, reason: str, wait_s: float | None) -> None:
         """The server is there, but has more than it can do; ``wait_s`` is what it asks for."""
@@ -224,7 +258,8 @@ class Fleet:
             return
         if self._trouble_since is None or now - self._trouble_since < self._patience_s:
             return
-        urls, seconds = ", ".join(e.url for e in self.endpoints), now - self._trouble_since
+        urls = ", ".join(e.url for e in self.endpoints[:8]) or "no server at all"
+        seconds = now - self._trouble_since
         section, setting = self._servers.section, self._servers.urls_setting
         if not self._has_contact:
             raise TeacherUnreachable(
@@ -248,11 +283,13 @@ class Fleet:
 
     def _put_aside(self, endpoint: Endpoint, wait_s: float | None) -> None:
         now = self._now()
+        if endpoint.is_down:
+            endpoint.is_checked = False
         endpoint.num_asides += 1
         wait_s = back_off(endpoint.num_asides) if wait_s is None else wait_s
         endpoint.resume_at = max(endpoint.resume_at, now + wait_s)
         endpoint.aside_since = now
-        if self._trouble_since is None and not self.is_any_usable():
+        if self._trouble_since is None and not self.is_any_usable() and not endpoint.is_gone:
             self._trouble_since = now
             if all(e.is_down for e in self.endpoints):
                 self._is_outage_said = True

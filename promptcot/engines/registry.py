@@ -30,7 +30,9 @@ def make_engine(name: str, settings: TeacherSettings, recipe: Recipe, out: Path)
     if settings.engine == "http":
         from promptcot.engines.http import HttpEngine
 
-        return HttpEngine(name, settings)
+        place = settings.replicas
+        is_file = bool(place) and not place.startswith(("http://", "https://"))
+        return HttpEngine(name, settings, str(recipe.file(place)) if is_file else place)
     if settings.engine == "vllm":
         from promptcot.engines.vllm import VllmEngine
 

@@ -24,13 +24,18 @@ class Servers:
     section: str
     """Of the recipe, e.g. ``teachers.default``."""
     urls_setting: str
-    """Full name of the setting that ``base_urls`` come from."""
+    """Full name of the setting that the servers come from."""
     refusal_hint: str
     """What to do where requests are refused for no reason that their status tells."""
+    model: str = ""
+    """Which all of several servers must serve; empty: not checked."""
+    replicas: str = ""
+    """File or address that lists the servers instead of ``base_urls``."""
+    replicas_refresh_s: float = 10.0
 
 
-def teacher_servers(name: str, settings: TeacherSettings) -> Servers:
-    """The servers of the teacher of that name."""
+def teacher_servers(name: str, settings: TeacherSettings, replicas: str = "") -> Servers:
+    """The servers of the teacher of that name; ``replicas`` is its list as a path or address."""
     section = f"teachers.{name}"
     return Servers(
         base_urls=settings.base_urls,
@@ -41,7 +46,10 @@ def teacher_servers(name: str, settings: TeacherSettings) -> Servers:
         outage_s=settings.outage_s,
         first_contact_s=settings.first_contact_s,
         section=section,
-        urls_setting=f"{section}.base_urls",
+        urls_setting=f"{section}.{'replicas' if replicas else 'base_urls'}",
+        model=settings.model,
+        replicas=replicas,
+        replicas_refresh_s=settings.replicas_refresh_s,
         refusal_hint="correct the teacher's settings; if the server does not know structured "
         f"outputs, set {section}.constraints = []",
     )

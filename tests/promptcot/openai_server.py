@@ -1,7 +1,7 @@
-"""A small OpenAI-compatible server, run as a process of its own: `python openai_server.py [PORT]`.
+"""A small OpenAI-compatible server: `python openai_server.py [PORT [MODEL=ROOT]]`.
 
 The first line of its standard output is its port. The request's model name, up to a `#`, chooses
-how it behaves; `GET /stats` says what it was asked.
+how it behaves; `GET /stats` says what it was asked. `GET /models` lists MODEL, if it was named.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class LocalServer:
 
 
 @contextmanager
-def serving(port: int = 0) -> Iterator[LocalServer]:
-    """A server of its own for one test; killed at the end."""
-    command = [sys.executable, __file__, str(port)]
+def serving(port: int = 0, model: str = "") -> Iterator[LocalServer]:
+    """A server of its own for one test, which lists ``NAME=ROOT``; killed at the end."""
+    command = [sys.executable, __file__, str(port), *([model] if model else [])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -77,6 +77,10 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
+        if self.path.endswith("/models") and len(sys.argv) > 2:
+            name, _, root = sys.argv[2].partition("=")
+            self.reply(200, {"object": "list", "data": [{"id": name, "root": root or None}]})
+            return
         with lock:
             self.reply(200, {"asked": dict(asked), "in_flight": dict(in_flight)})
 
