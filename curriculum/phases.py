@@ -25,10 +25,11 @@ from curriculum.selection import Selection, select_rows
 from curriculum.writing import PhaseWriter
 from pipeline import console
 from pipeline.errors import TooManyRejected
-from pipeline.manifest import MANIFEST, Version, load_version, mark_latest
-from pipeline.run_folder import append_log, prepare_run_folder
+from pipeline.events import recording
+from pipeline.manifest import MANIFEST, Version, mark_latest
+from pipeline.run_folder import prepare_run_folder
 from pipeline.settings.recipe import Recipe
-from pipeline.stages import run_stage
+from pipeline.stages import run_stage, tell_reused
 from pipeline.store import shared_lock
 
 
@@ -41,19 +42,18 @@ def build_version(recipe: Recipe, phase: str, out: Path, variant: str | None = N
     plan = make_plan(recipe, phase, out, variant=variant)
     prepare_run_folder(recipe, out)
     # Nothing is collected between finding a preparation and publishing what names it.
-    with shared_lock(use_lock(out), "this run folder"):
-        version = _find_or_build(plan)
-    if not version.reused:
-        entry = {"phase": phase, "variant": variant, "version": version.name}
-        append_log(out, "curriculum", entry)
-    return version
+    with (
+        recording(out, recipe.settings.events, f"dataset of phase {phase}"),
+        shared_lock(use_lock(out), "this run folder"),
+    ):
+        return _find_or_build(plan)
 
 
 def _find_or_build(plan: Plan) -> Version:
     final = plan.stage.root / plan.stage.version
     if (final / MANIFEST).is_file():
         mark_latest(plan.stage.root, plan.stage.version)
-        return Version(folder=final, manifest=load_version(final).manifest, reused=True)
+        return tell_reused(plan.stage)
     prepared = prepare_all(plan)
     reworded = {
         name: judge_source(judging, prepared[name]) for name, judging in plan.judgings.items()

@@ -41,6 +41,7 @@ def run(
     """
     loaded, folder = _open(recipe, overrides, out, as_json)
     from evaluation.checkpoints import choose_checkpoints
+    from pipeline.events import recording
     from pipeline.run_folder import prepare_run_folder
 
     chosen = choose_checkpoints(loaded, folder, checkpoint)
@@ -48,7 +49,8 @@ def run(
         _finish(_describe_plan(loaded, chosen), as_json)
         return
     prepare_run_folder(loaded, folder)
-    results = [_evaluate(loaded, path, folder) for path in chosen]
+    with recording(folder, loaded.settings.events, "evaluation"):
+        results = [_evaluate(loaded, path, folder) for path in chosen]
     _finish({"recipe": loaded.name, "out": str(folder), "evaluations": results}, as_json)
 
 

@@ -24,6 +24,7 @@ from evaluation.statistics import Outcome, score_benchmark
 from pipeline.benchmark_items import BenchmarkItem
 from pipeline.benchmarks import load_benchmark, scored_inputs
 from pipeline.errors import ConfigError
+from pipeline.events import recording
 from pipeline.hashing import content_hash
 from pipeline.manifest import InputRef, Version
 from pipeline.settings.base import determining
@@ -56,6 +57,7 @@ def evaluate_checkpoint(recipe: Recipe, checkpoint: Path | None, out: Path, name
     stage = _describe_stage(recipe, checkpoint, out, name)
     batches = plan_batches(benchmarks, recipe)
     with ExitStack() as opened:
+        opened.enter_context(recording(out, recipe.settings.events, f"evaluation of {name}"))
         sampler = open_sampler(recipe, checkpoint, out, stage.name)
         evaluator = _Evaluator(recipe, batches, sampler, opened)
         return run_stage(

@@ -19,9 +19,10 @@ from prefect.tasks import Task, exponential_backoff
 
 from flows import artifacts
 from flows.preflight import check_files
-from flows.steps import Outcome, Step, stay_offline
+from flows.steps import Outcome, Step, run_recorded, stay_offline
 from flows.summary import describe_line, summarize
 from pipeline.errors import PipelineError, TeacherUnreachable
+from pipeline.events import recording
 from pipeline.manifest import load_version
 from pipeline.run_folder import prepare_run_folder
 from pipeline.settings.recipe import Recipe, load_recipe
@@ -47,7 +48,7 @@ async def is_unreachable(task: Task[..., Any], task_run: TaskRun, state: State[A
 def run_step(step: Step, recipe: Recipe, out: Path) -> Any:
     """One step of the loop; its state says *Reused* when nothing had to be done."""
     try:
-        outcome = step.run(recipe, out)
+        outcome = run_recorded(step, recipe, out)
     except TeacherUnreachable:
         raise
     except PipelineError as exc:
@@ -91,9 +92,12 @@ def run_steps(
         logger.info("recipe %s (%s), output folder %s", loaded.name, _near(loaded.path), folder)
         stay_offline(loaded)
         artifacts.publish_config(loaded, folder)
-        outcomes, failure = _run_all(steps, loaded, folder)
-        if failure is not None:
-            return _fail(failure)
+        command = f"prefect flow-run retry {flow_run.id}"
+        with recording(folder, loaded.settings.events, _what(steps), command=command) as record:
+            outcomes, failure = _run_all(steps, loaded, folder)
+            if failure is not None:
+                record.fail(failure)
+                return _fail(failure)
         if stages := {key for step in steps for key in step.stages}:
             artifacts.publish_counts(summarize(loaded, folder), stages)
         elif steps[-1].key.startswith("refined-"):
@@ -126,6 +130,10 @@ def _run_all(steps: Sequence[Step], recipe: Recipe, out: Path) -> tuple[list[Out
         outcomes.append(outcome)
         before = [state]
     return outcomes, None
+
+
+def _what(steps: Sequence[Step]) -> str:
+    return f"flow {flow_run.flow_name or steps[-1].key}"
 
 
 def _near(path: Path) -> Path:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from pipeline import events
 from pipeline.manifest import Version
 from pipeline.settings.recipe import Recipe
 from promptcot.stage_names import BANK, SEED_STAGES, STAGES, TITLES
@@ -39,6 +40,18 @@ class Step:
     run: Callable[[Recipe, Path], Outcome]
     is_wanted: Callable[[Recipe], bool] = lambda recipe: True
     """Whether a recipe has this step at all."""
+
+
+def run_recorded(step: Step, recipe: Recipe, out: Path) -> Outcome:
+    """Run a step; the event log tells that it began, and what it came to.
+
+    Raises:
+        PipelineError: It cannot be done; what was finished before it stays.
+    """
+    with events.step(step.key, step.title) as result:
+        outcome = step.run(recipe, out)
+        result.update(line=outcome.line, path=str(outcome.path), reused=outcome.reused)
+    return outcome
 
 
 def synthesize(recipe: Recipe, out: Path) -> Outcome:

@@ -39,22 +39,23 @@ def run_whole_loop(recipe: Recipe, out: Path) -> dict[str, Any]:
     from flows.preflight import check_whole_loop
     from flows.summary import summarize
     from pipeline import console
-    from pipeline.run_folder import append_log, prepare_run_folder
+    from pipeline.events import recording
+    from pipeline.run_folder import prepare_run_folder
 
     check_whole_loop(recipe)
     steps.stay_offline(recipe)
     prepare_run_folder(recipe, out)
     done = []
-    for number, step in enumerate(steps.WHOLE_LOOP, start=1):
-        console.heading(f"{number}/{len(steps.WHOLE_LOOP)} {step.title}")
-        start = time.monotonic()
-        outcome = step.run(recipe, out)
-        seconds = round(time.monotonic() - start, 1)
-        mark = "reused: " if outcome.reused else ""
-        console.say(f"    {mark}{outcome.line} ({seconds:.0f} s)")
-        entry = {"step": step.key, "seconds": seconds, "reused": outcome.reused}
-        append_log(out, "whole_loop", entry)
-        done.append({**entry, "line": outcome.line, "path": str(outcome.path)})
+    with recording(out, recipe.settings.events, "whole loop"):
+        for number, step in enumerate(steps.WHOLE_LOOP, start=1):
+            console.heading(f"{number}/{len(steps.WHOLE_LOOP)} {step.title}")
+            start = time.monotonic()
+            outcome = steps.run_recorded(step, recipe, out)
+            seconds = round(time.monotonic() - start, 1)
+            mark = "reused: " if outcome.reused else ""
+            console.say(f"    {mark}{outcome.line} ({seconds:.0f} s)")
+            entry = {"step": step.key, "seconds": seconds, "reused": outcome.reused}
+            done.append({**entry, "line": outcome.line, "path": str(outcome.path)})
     return {**summarize(recipe, out), "steps": done}
 
 

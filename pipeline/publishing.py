@@ -23,7 +23,8 @@ def receipt_path(staging: Path, stem: str) -> Path:
     return staging / "receipts" / f"{stem}.json"
 
 
-def _read_receipt(staging: Path, stem: str) -> dict[str, Any]:
+def read_receipt(staging: Path, stem: str) -> dict[str, Any]:
+    """What a finished batch became."""
     receipt: dict[str, Any] = json.loads(receipt_path(staging, stem).read_text(encoding="utf-8"))
     return receipt
 
@@ -32,7 +33,7 @@ def sum_counts(staging: Path, stems: Iterable[str]) -> dict[str, int]:
     """The further figures of all batches."""
     counts: Counter[str] = Counter()
     for stem in stems:
-        counts.update(_read_receipt(staging, stem)["counts"])
+        counts.update(read_receipt(staging, stem)["counts"])
     return dict(sorted(counts.items()))
 
 
@@ -46,7 +47,7 @@ def assemble_manifest(
     rows_in = rows_out = 0
     shards = []
     for stem in stems:
-        receipt = _read_receipt(staging, stem)
+        receipt = read_receipt(staging, stem)
         rows_in += receipt["num_in"]
         rows_out += receipt["num_out"]
         tokens.update(receipt["tokens"])

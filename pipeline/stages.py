@@ -21,6 +21,7 @@ from pydantic import BaseModel
 
 from pipeline import console
 from pipeline.errors import StoreError, WorkPending
+from pipeline.events import emit
 from pipeline.hashing import code_version, content_hash
 from pipeline.manifest import (
     MANIFEST,
@@ -33,12 +34,14 @@ from pipeline.manifest import (
 from pipeline.publishing import (
     assemble_manifest,
     publish,
+    read_receipt,
     receipt_path,
     require_rows,
     sum_counts,
     write_manifest,
 )
 from pipeline.records import Rejected, arrow_schema
+from pipeline.stage_events import Spending, Work, describe_counts
 from pipeline.store import (
     exclusive_lock,
     write_json,
@@ -69,6 +72,8 @@ class Stage:
     """Batches worked on at once, each in a thread of its own."""
     cancel: Callable[[], None] = lambda: None
     """Ends what the running batches wait for; called once, when the stage fails or is stopped."""
+    spending: Spending | None = None
+    """Reads the run folder's ledger, where the stage asks teachers; for the event log."""
 
     @property
     def version(self) -> str:
@@ -197,12 +202,15 @@ def run_stage(
     final = stage.root / stage.version
     if (final / MANIFEST).is_file():
         mark_latest(stage.root, stage.version)
-        return Version(folder=final, manifest=load_version(final).manifest, reused=True)
+        return tell_reused(stage)
     staging = staging_folder(stage)
-    with exclusive_lock(stage.root / f".lock-{stage.version}", f"stage {stage.name}"):
+    with (
+        exclusive_lock(stage.root / f".lock-{stage.version}", f"stage {stage.name}"),
+        _open_work(stage, staging, len(batches)) as work,
+    ):
         # A manifest in the staging folder means that only the rename was cut off.
         if not (staging / MANIFEST).is_file():
-            stems = _process_missing(stage, staging, batches, process)
+            stems = _process_missing(stage, batches, process, work)
             counts = sum_counts(staging, stems)
             figures: dict[str, Any] = {"counts": counts} if counts else {}
             figures |= dict(extra(counts)) if extra else {}
@@ -210,24 +218,38 @@ def run_stage(
             require_rows(stage, manifest)
             write_manifest(staging, manifest, card)
         publish(staging, final)
-    mark_latest(stage.root, stage.version)
-    return load_version(final)
+        mark_latest(stage.root, stage.version)
+        version = load_version(final)
+        work.close_with(**describe_counts(version.manifest))
+    return version
+
+
+def tell_reused(stage: Stage) -> Version:
+    """The version that exists, after telling so."""
+    manifest = load_version(stage.root / stage.version).manifest
+    emit("stage.reused", stage=stage.name, unit=stage.unit, **describe_counts(manifest))
+    return Version(folder=stage.root / stage.version, manifest=manifest, reused=True)
+
+
+def _open_work(stage: Stage, staging: Path, total: int) -> Work:
+    """Who tells the stage's progress."""
+    done = sum(1 for _ in receipt_path(staging, "*").parent.glob("*.json"))
+    return Work(stage.name, stage.unit, total, done=done, spending=stage.spending)
 
 
 def _process_missing(
-    stage: Stage,
-    staging: Path,
-    batches: Collection[Batch],
-    process: Process,
+    stage: Stage, batches: Collection[Batch], process: Process, work: Work
 ) -> list[str]:
     """Do what has no receipt yet; the stems of all batches' files, in order."""
     stems: list[str] = []
+    staging = staging_folder(stage)
     with console.progress(stage.name, total=len(batches), unit="batches") as advance:
-        window = _Window(stage, staging, process, advance=advance)
+        window = _Window(stage, process, work, advance=advance)
         with window:
             for index, batch in enumerate(batches):
                 stems.append(_stem(index, batch))
                 if receipt_path(staging, stems[-1]).is_file():
+                    work.skip(read_receipt(staging, stems[-1]))
                     advance(1)
                 else:
                     window.add(stems[-1], batch)
@@ -246,14 +268,15 @@ class _Window:
     def __init__(
         self,
         stage: Stage,
-        staging: Path,
         process: Process,
+        work: Work,
         *,
         advance: Callable[[int], None],
     ) -> None:
         self._stage = stage
-        self._staging = staging
+        self._staging = staging_folder(stage)
         self._process = process
+        self._work = work
         self._advance = advance
         self._pool = ThreadPoolExecutor(stage.concurrency, thread_name_prefix=stage.name)
         self._running: dict[Future[BatchResult | WrittenBatch], tuple[str, str]] = {}
@@ -288,14 +311,15 @@ class _Window:
             except WorkPending as exc:
                 self.pending.append(exc)
                 continue
-            _write_batch(self._stage, self._staging, stem, batch_id, result)
+            receipt = _write_batch(self._stage, self._staging, stem, batch_id, result)
+            self._work.finish_shard(stem, receipt)
             self._advance(1)
 
 
 def _write_batch(
     stage: Stage, staging: Path, stem: str, batch_id: str, result: BatchResult | WrittenBatch
-) -> None:
-    """Write a batch's shard and rejects, then its receipt."""
+) -> dict[str, Any]:
+    """Write a batch's shard and rejects, then its receipt, which is returned."""
     if isinstance(result, BatchResult):
         num_out, rejected = len(result.rows), _count_rejected(result.rejected)
     else:
@@ -322,6 +346,7 @@ def _write_batch(
         "counts": dict(result.counts),
     }
     write_json(receipt_path(staging, stem), receipt)
+    return receipt
 
 
 def _count_rejected(rejected: Sequence[Rejected]) -> dict[str, dict[str, int]]:

@@ -83,11 +83,12 @@ def run_beside(options: Options, stage: str, *, dry_run: bool) -> None:
     if dry_run:
         _show_estimate(options, recipe, out, stage)
         return
+    from pipeline.events import recording
     from pipeline.run_folder import prepare_run_folder
     from promptcot.run_context import SynthesisRun
 
     prepare_run_folder(recipe, out)
-    with SynthesisRun(recipe, out) as run:
+    with recording(out, recipe.settings.events, stage), SynthesisRun(recipe, out) as run:
         versions = _BESIDE[stage](run)
     _finish(options, recipe, out, versions)
 
@@ -166,12 +167,13 @@ def run_calibration(options: Options, labels: Path, *, dry_run: bool) -> None:
         console.say(f"would ask {len(judges)} judges for {votes} votes on each row of {labels}")
         options.print_json({"judges": len(judges), "votes_per_problem": votes})
         return
+    from pipeline.events import recording
     from pipeline.run_folder import prepare_run_folder
     from promptcot.calibration import STAGE, calibrate
     from promptcot.run_context import SynthesisRun
 
     prepare_run_folder(recipe, out)
-    with SynthesisRun(recipe, out) as run:
+    with recording(out, recipe.settings.events, STAGE), SynthesisRun(recipe, out) as run:
         found = calibrate(run, labels)
     found.show()
     console.say(f"written to {out / STAGE}")

@@ -16,6 +16,7 @@ from typing import Any
 
 from pipeline import console
 from pipeline.errors import ConfigError
+from pipeline.events import recording
 from pipeline.hashing import code_version, content_hash, file_sha256
 from pipeline.manifest import LATEST, Version
 from pipeline.run_folder import prepare_run_folder
@@ -128,7 +129,10 @@ def run_pilot(recipe: Recipe, out: Path, count: int) -> None:
     (folder / FILE_NAME).unlink(missing_ok=True)
     console.heading(f"pilot: {count:,} of {total:,} combinations, in {folder}")
     log = _log_path(folder, recipe, count)
-    with PilotRun(small, folder, books=out, log=log) as run:
+    with (
+        recording(folder, recipe.settings.events, "pilot"),
+        PilotRun(small, folder, books=out, log=log) as run,
+    ):
         versions = run_chain(run)
     write_json(
         folder / FILE_NAME,

@@ -14,6 +14,7 @@ from typing import cast
 
 from pipeline import console
 from pipeline.errors import ConfigError
+from pipeline.events import recording
 from pipeline.manifest import Manifest, Version
 from pipeline.run_folder import prepare_run_folder
 from pipeline.settings.recipe import Recipe
@@ -55,7 +56,10 @@ def synthesize(recipe: Recipe, out: Path) -> Version:
 def synthesize_all(recipe: Recipe, out: Path) -> dict[str, Version]:
     """Like :func:`synthesize`, but return every stage's version, in order."""
     prepare_run_folder(recipe, out)
-    with SynthesisRun(recipe, out) as run:
+    with (
+        recording(out, recipe.settings.events, "synthesis"),
+        SynthesisRun(recipe, out) as run,
+    ):
         return run_chain(run)
 
 
@@ -109,7 +113,8 @@ def run_one_stage(recipe: Recipe, out: Path, stage: str) -> Version:
     with SynthesisRun(recipe, out) as run:
         before = None if stage in _FIRST else run.previous(stage)
         prepare_run_folder(recipe, out)
-        return _run(run, stage, before)
+        with recording(out, recipe.settings.events, f"synthesis stage {stage}"):
+            return _run(run, stage, before)
 
 
 def _run(run: SynthesisRun, stage: str, before: Version | None) -> Version:

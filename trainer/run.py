@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import console
+from pipeline.events import recording
 from pipeline.run_folder import append_log, prepare_run_folder
 from pipeline.settings.recipe import Recipe
 from pipeline.store import exclusive_lock
@@ -38,8 +39,10 @@ def run_phase(recipe: Recipe, phase: str, out: Path, dataset: Path | None) -> Tr
         finished = None
         if processes.is_main:
             prepare_run_folder(recipe, out)
+            what = f"training of phase {phase}"
+            stack.enter_context(recording(out, recipe.settings.events, what))
             lock = job.root / f".lock-phase-{phase}"
-            stack.enter_context(exclusive_lock(lock, f"training of phase {phase}"))
+            stack.enter_context(exclusive_lock(lock, what))
             finished = checkpoints.find_finished(job.root, phase, job.key)
         finished = processes.share(finished)
         if finished is not None:

@@ -19,6 +19,7 @@ from pipeline.settings.base import Settings, execution_only
 from pipeline.settings.benchmarks import BenchmarkSettings
 from pipeline.settings.curriculum import CurriculumSettings
 from pipeline.settings.evaluation import EvaluationSettings
+from pipeline.settings.events import EventSettings
 from pipeline.settings.synthesis import SynthesisSettings
 from pipeline.settings.teacher import TeacherSettings
 from pipeline.settings.throughput import ThroughputSettings
@@ -49,6 +50,7 @@ class RecipeSettings(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
     throughput: ThroughputSettings = ThroughputSettings()
     ablations: AblationSettings = AblationSettings()
+    events: EventSettings = EventSettings()
 
     @model_validator(mode="after")
     def _known_data(self) -> RecipeSettings:

@@ -53,7 +53,13 @@ def test_two_runs_build_once_and_say_so(
     assert second["steps"][0]["reused"]
     assert second["paths"] == first["paths"]
     assert "reused: " in capsys.readouterr().out
-    assert len((tmp_path / "logs" / "whole_loop.jsonl").read_text().splitlines()) == 4
+    log = (tmp_path / "logs" / "events.jsonl").read_text(encoding="utf-8")
+    told = [json.loads(line) for line in log.splitlines()]
+    ends = [event for event in told if event["event"] == "step.finished"]
+    assert [(end["step"], end["reused"]) for end in ends] == [
+        *(("data-1", False), ("report", False)),
+        *(("data-1", True), ("report", False)),
+    ]
 
 
 def test_a_failing_step_ends_with_its_error_and_keeps_what_was_done(
