@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from curriculum.earlier_parts import find_earlier_parts
@@ -28,6 +29,7 @@ from pipeline.contamination import BenchmarkIndex
 from pipeline.hashing import code_version, content_hash
 from pipeline.manifest import MANIFEST, Manifest, check_balance, load_version
 from pipeline.settings.recipe import Recipe
+from pipeline.stage_events import Work
 from pipeline.store import exclusive_lock, explain_disk_errors, write_json
 
 SLICE_ROWS = 128
@@ -68,7 +70,9 @@ def prepare_source(preparation: Preparation, executor: Executor) -> PreparedSour
         if (found := find_prepared(preparation)) is not None:
             return found
         if not (staging / MANIFEST).is_file():
-            files = _prepare_parts(preparation, executor)
+            done = sum(1 for _ in table_path(staging, 0).parent.glob("*.table.parquet"))
+            with Work(f"prepared-{name}", "rows", None, done=done) as work:
+                files = _prepare_parts(preparation, executor, work)
             manifest = _describe(preparation, files)
             write_json(staging / MANIFEST, manifest.model_dump(mode="json"))
         for orphan in staging.glob(".tmp-*"):
@@ -79,7 +83,9 @@ def prepare_source(preparation: Preparation, executor: Executor) -> PreparedSour
     return PreparedSource(name, preparation.folder, manifest)
 
 
-def _prepare_parts(preparation: Preparation, executor: Executor) -> list[dict[str, Any]]:
+def _prepare_parts(
+    preparation: Preparation, executor: Executor, work: Work
+) -> list[dict[str, Any]]:
     """Do what has no table yet; the files, each with the rows of its parts."""
     source, staging = preparation.source, preparation.staging
     title, files = f"preparing {source.name}", list[dict[str, Any]]()
@@ -97,15 +103,30 @@ def _prepare_parts(preparation: Preparation, executor: Executor) -> list[dict[st
                 earlier.take_over(key, number, staging, part.index)
             if is_done or part.is_stored:
                 source.release(part)
+                work.skip(_receipt(staging, part.index))
                 advance(1)
             else:
                 yield PartTask(preparation, part)
+        work.total = sum(len(file["part_rows"]) for file in files)
 
     with console.meter(title, 0, "batches") as advance:
         for task, _ in executor.map(prepare_part, list_missing()):
             source.release(task.part)
+            work.finish_shard(f"part-{task.part.index}", _receipt(staging, task.part.index))
             advance(1)
     return files
+
+
+def _receipt(staging: Path, index: int) -> dict[str, Any]:
+    """A stored part's counts, as the event log sums them up."""
+    counts = read_counts(staging, index)
+    num_rejected = sum(sum(reasons.values()) for reasons in counts.rejected.values())
+    return {
+        "num_in": counts.num_in,
+        "num_out": counts.num_in - num_rejected,
+        "rejected": counts.rejected,
+        "tokens": {},
+    }
 
 
 def _note_part(files: list[dict[str, Any]], part: SourcePart) -> int:

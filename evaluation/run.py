@@ -24,7 +24,7 @@ from evaluation.statistics import Outcome, score_benchmark
 from pipeline.benchmark_items import BenchmarkItem
 from pipeline.benchmarks import load_benchmark, scored_inputs
 from pipeline.errors import ConfigError
-from pipeline.events import recording
+from pipeline.events import emit, recording
 from pipeline.hashing import content_hash
 from pipeline.manifest import InputRef, Version
 from pipeline.settings.base import determining
@@ -60,13 +60,17 @@ def evaluate_checkpoint(recipe: Recipe, checkpoint: Path | None, out: Path, name
         opened.enter_context(recording(out, recipe.settings.events, f"evaluation of {name}"))
         sampler = open_sampler(recipe, checkpoint, out, stage.name)
         evaluator = _Evaluator(recipe, batches, sampler, opened)
-        return run_stage(
-            replace(stage, cancel=sampler.cancel),
+        version = run_stage(
+            replace(stage, cancel=sampler.cancel, spending=sampler.spending),
             batches,
             evaluator.process,
             card=write_card,
             extra=lambda _: {"scores": _score(stage, settings, benchmarks)},
         )
+        for score in version.manifest.extra["scores"]:
+            figures = {key: score[key] for key in ("benchmark", "avg_at_k", "interval")}
+            emit("benchmark.scored", stage=stage.name, checkpoint=name, **figures)
+        return version
 
 
 def load_benchmarks(recipe: Recipe) -> dict[str, list[BenchmarkItem]]:

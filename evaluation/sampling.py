@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -26,9 +27,11 @@ from pipeline.hashing import derive_seed
 from pipeline.records import FinishReason, Message
 from pipeline.settings.evaluation import EvaluationSettings
 from pipeline.settings.recipe import Recipe
+from pipeline.stage_events import Spending
 from pipeline.student import THINK_CLOSE, THINK_OPEN, render_prompt, user_turn
 from promptcot.engines.account import Account
 from promptcot.engines.asks import Call
+from promptcot.engines.ledger import sum_ledger
 from promptcot.engines.protocol import Answer, Engine, Request
 from promptcot.engines.registry import make_engine
 from promptcot.engines.teacher import Teacher
@@ -104,6 +107,7 @@ class Sampler:
         settings: How samples are drawn.
         label: The stage, as the progress line and the ledger call it.
         student: The engine whose slots the progress line tells of.
+        spending: Reads the ledger; none where nobody is paid.
     """
 
     def __init__(
@@ -112,7 +116,10 @@ class Sampler:
         settings: EvaluationSettings,
         label: str,
         student: StudentEngine | None = None,
+        *,
+        spending: Spending | None = None,
     ) -> None:
+        self.spending = spending
         self._teacher = teacher
         self._settings = settings
         self._label = label
@@ -275,4 +282,7 @@ def open_sampler(recipe: Recipe, checkpoint: Path | None, out: Path, label: str)
             engine = TransformerEngine(checkpoint, settings, plan)
     # A teacher's samples are held to the recipe's budget, counted apart from those of synthesis.
     account = Account(recipe, out / "evaluation", is_limited=not settings.is_local)
-    return Sampler(Teacher(engine, name=settings.engine, account=account), settings, label, student)
+    teacher = Teacher(engine, name=settings.engine, account=account)
+    books = out / "evaluation"
+    spending = None if settings.is_local else partial(sum_ledger, books, recipe.settings.teachers)
+    return Sampler(teacher, settings, label, student, spending=spending)

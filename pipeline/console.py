@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -67,6 +67,11 @@ def _make_console(*, stderr: bool = False) -> Console:
 def say(message: str) -> None:
     """Print one line or paragraph."""
     screen().print(escape(_printable(message)), soft_wrap=True)
+
+
+def show(thing: RenderableType) -> None:
+    """Print what rich can draw."""
+    screen().print(thing)
 
 
 def heading(message: str) -> None:

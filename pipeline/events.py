@@ -32,6 +32,7 @@ from types import TracebackType
 from typing import Any
 
 from pipeline.errors import EXIT_BUG, EXIT_INTERRUPTED, PipelineError, StoreError, WorkPending
+from pipeline.process_marks import process_mark
 from pipeline.settings.events import EventSettings
 from pipeline.store import dump_json_line, explain_disk_errors
 
@@ -328,17 +329,6 @@ def _tell(entry: Mapping[str, Any]) -> None:
 def _describe_process() -> dict[str, Any]:
     """What identifies this process after its number has been given to another."""
     return {"host": socket.gethostname(), "process": process_mark(os.getpid())}
-
-
-def process_mark(pid: int) -> str | None:
-    """A process's start in ticks since the machine's, with the machine's; none if it is gone."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
-        # The name in brackets may hold anything, blanks and brackets included.
-        ticks = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
-    except OSError:
-        return None
-    return f"{boot[:8]}-{ticks}"
 
 
 def _unfinished(lines: list[dict[str, Any]]) -> str | None:

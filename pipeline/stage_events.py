@@ -7,10 +7,12 @@ nothing from the next one.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from contextvars import Context, ContextVar, Token, copy_context
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -22,6 +24,7 @@ from pipeline.manifest import Manifest
 Spending = Callable[[], Mapping[str, Any]]
 """Reads what a run folder's teachers have taken so far: the fields of ``ledger.summed``."""
 
+_work: ContextVar[Work | None] = ContextVar("work", default=None)
 _LONGEST_PAUSE_S = 60.0
 _LINES_A_STAGE = 200
 """A stage that lasts longer than 200 intervals pauses for a 200th of its time so far."""
@@ -77,19 +80,47 @@ def describe_counts(manifest: Manifest) -> dict[str, Any]:
     return {"version": manifest.version, **counts.as_fields()}
 
 
+def tell_answers(advance: Callable[[int], None], num_asked: int) -> Callable[[int], None]:
+    """Let the stage that works in this context tell how its requests are answered, too.
+
+    Args:
+        advance: Told how many more answers are there, perhaps from another thread.
+        num_asked: Requests.
+
+    Returns:
+        What to call instead of ``advance``.
+    """
+    work = _work.get()
+    if work is None:
+        return advance
+    work.count_answers(num_asked, 0)
+
+    def advance_and_tell(amount: int) -> None:
+        advance(amount)
+        work.count_answers(0, amount)
+
+    return advance_and_tell
+
+
 class Work:
     """One stage at work in this process; use as a context manager.
 
     Args:
         stage: Its name.
         unit: What its rows are.
-        total: Shards (or steps) in all; may grow.
+        total: Shards (or steps) in all; none while that is not known.
         done: How many an earlier process finished.
         spending: Reads the ledger, where the stage asks teachers.
     """
 
     def __init__(
-        self, stage: str, unit: str, total: int, *, done: int = 0, spending: Spending | None = None
+        self,
+        stage: str,
+        unit: str,
+        total: int | None,
+        *,
+        done: int = 0,
+        spending: Spending | None = None,
     ) -> None:
         self.total = total
         self.done = 0
@@ -101,10 +132,17 @@ class Work:
         self._ledger_due = 0.0
         self._num_untold = 0
         self._closing = dict[str, Any]()
+        self._answers = self._asked = 0
+        self._answers_told = self._start
+        self._lock = threading.Lock()
+        self._context = Context()
+        self._token: Token[Work | None] | None = None
 
     def __enter__(self) -> Work:
         event = "stage.resumed" if self._num_before else "stage.started"
         emit(event, **self._fields, done=self._num_before, total=self.total)
+        self._context = copy_context()
+        self._token = _work.set(self)
         return self
 
     def __exit__(
@@ -113,6 +151,8 @@ class Work:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._token is not None:
+            _work.reset(self._token)
         if error is None:
             self._sum_ledger()
             emit("stage.finished", **(self._state() | self._closing))
@@ -153,6 +193,21 @@ class Work:
             if now >= self._ledger_due:
                 self._sum_ledger()
 
+    def count_answers(self, num_asked: int, num_answers: int) -> None:
+        """Tell now and then how many requests have answers; from any thread.
+
+        What is wrong with the disk is told by the stage's own thread, at its next shard.
+        """
+        with self._lock:
+            self._asked += num_asked
+            self._answers += num_answers
+            now = time.monotonic()
+            if now - self._answers_told >= self._context.run(self._pause, now):
+                self._answers_told = now
+                figures = {"answers": self._answers, "asked": self._asked}
+                with suppress(StoreError):
+                    self._context.run(emit, "answers.arrived", **self._fields, **figures)
+
     def close_with(self, **fields: Any) -> None:
         """What ``stage.finished`` tells besides, or instead of the counts so far."""
         self._closing = fields
@@ -161,7 +216,7 @@ class Work:
         return {
             **self._fields,
             "done": self.done,
-            "total": max(self.done, self.total),
+            "total": None if self.total is None else max(self.done, self.total),
             "seconds": round(time.monotonic() - self._start, 3),
             **self.counts.as_fields(),
         }
@@ -169,6 +224,8 @@ class Work:
     def _pause(self, now: float) -> float:
         opened = current_recording()
         interval = 0.0 if opened is None else opened.settings.interval_s
+        if not interval:
+            return 0.0
         return max(interval, min(_LONGEST_PAUSE_S, (now - self._start) / _LINES_A_STAGE))
 
     def _sum_ledger(self) -> None:

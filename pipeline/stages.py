@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -299,7 +300,9 @@ class _Window:
     def add(self, stem: str, batch: Batch) -> None:
         while len(self._running) >= self._stage.concurrency:
             self._settle()
-        self._running[self._pool.submit(self._process, batch)] = (stem, batch.id)
+        # Each in a copy of this context: teachers tell their answers to the stage's events.
+        running = self._pool.submit(copy_context().run, self._process, batch)
+        self._running[running] = (stem, batch.id)
 
     def _settle(self) -> None:
         """Wait for a batch and write it; finished ones come before the failure of another."""

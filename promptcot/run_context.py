@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from pipeline.settings.synthesis import Form
 from pipeline.settings.teacher import TeacherSettings
 from pipeline.stages import BatchStream, Stage
 from promptcot.engines.account import Account
+from promptcot.engines.ledger import sum_ledger
 from promptcot.engines.protocol import Answer
 from promptcot.engines.teacher import Teacher, open_teacher
 from promptcot.parsing import Defect
@@ -42,6 +44,7 @@ class SynthesisRun:
         self.books = out if books is None else books
         """The run folder whose stored answers, ledger and budget are used."""
         self.settings = recipe.settings.synthesis
+        self._prices = recipe.settings.teachers
         self._teachers: dict[str, Teacher] = {}
         self._account: Account | None = None
         # Batches of a stage ask for their teachers from threads of their own.
@@ -171,6 +174,7 @@ class SynthesisRun:
             min_rows=self.settings.min_rows,
             concurrency=self._count_batches(name, described),
             cancel=self.cancel,
+            spending=partial(sum_ledger, self.books, self._prices) if described else None,
         )
 
     def _count_batches(self, stage: str, teachers: Iterable[str]) -> int:

@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 
 from pipeline import console
 from pipeline.settings.training import TrainingSettings
+from pipeline.stage_events import Work
 from trainer.data import Counts
 from trainer.guards import SpikeGuard
 from trainer.run_log import RunLog
@@ -32,6 +33,7 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         counts: Tokens and documents of every step.
         speedometer: Times the steps.
         advance: Moves the progress by so many steps.
+        work: Tells the event log.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         counts: Counts,
         speedometer: Speedometer,
         advance: Callable[[int], None],
+        work: Work,
     ) -> None:
         self._trainer = trainer
         self._log: RunLog = trainer.parts.log
@@ -48,6 +51,7 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         self._tokens = [0, *accumulate(counts.step_tokens)]
         self._speedometer = speedometer
         self._advance = advance
+        self._work = work
         self._guard = SpikeGuard(self._settings.guards)
         self._shown, self._shown_at = -1, time.monotonic()
 
@@ -55,6 +59,7 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         """Take up where a resumed run stopped."""
         self._guard = SpikeGuard(self._settings.guards, self._log.read("train_log.jsonl"))
         self._advance(state.global_step)
+        self._work.done = state.global_step
         self._speedometer.start(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -70,6 +75,7 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
             self._log.add("train_log.jsonl", self._line(step, record))
             self._log.add("speed_log.jsonl", lap.as_line())
         self._advance(1)
+        self._tell(step, state.max_steps, (record, lap))
         self._show(step, state.max_steps, (record, lap))
         for event in self._guard.look(step, record.loss, record.grad_norm):
             self._log.add("events.jsonl", event.as_line())
@@ -99,6 +105,23 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
             "num_documents": self._counts.step_documents[step - 1],
             "num_labels": record.num_labels,
         }
+
+    def _tell(self, step: int, max_steps: int, told: tuple[Any, Lap]) -> None:
+        """The event log gets few of the steps; all of them are in the run's own logs."""
+        record, lap = told
+        self._work.done = step
+        self._work.tell(
+            "training.step",
+            is_due=step == max_steps,
+            step=step,
+            loss=record.loss,
+            grad_norm=record.grad_norm,
+            learning_rate=record.learning_rate,
+            num_tokens=self._tokens[step],
+            tokens_per_second=round(lap.tokens_per_second, 1),
+            memory_gib=round(lap.memory_gib, 2),
+            seconds_left=round(lap.seconds_left, 1),
+        )
 
     def _show(self, step: int, max_steps: int, told: tuple[Any, Lap]) -> None:
         mark, now = _LOSS_LINES * step // max_steps, time.monotonic()

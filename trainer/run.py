@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import console
-from pipeline.events import recording
+from pipeline.events import emit, recording
 from pipeline.run_folder import append_log, prepare_run_folder
 from pipeline.settings.recipe import Recipe
+from pipeline.stage_events import Work
 from pipeline.store import exclusive_lock
 from trainer import checkpoints
 from trainer.data import PhaseData
@@ -46,6 +47,7 @@ def run_phase(recipe: Recipe, phase: str, out: Path, dataset: Path | None) -> Tr
             finished = checkpoints.find_finished(job.root, phase, job.key)
         finished = processes.share(finished)
         if finished is not None:
+            emit("stage.reused", stage=f"training-{phase}", unit="steps")
             return read_result(finished, reused=True)
         model = job.staging / "model"
         # A training.json in the staging folder means that only the rename was cut off.
@@ -181,12 +183,15 @@ def _run_trainer(job: Job, trainer: Any, resume: Path | None) -> None:
         console.say(f"resuming phase {job.phase} from {resume.name}")
     speed = Speedometer(job.recipe.settings.model, counts.step_tokens, parts.processes)
     what = f"train phase {job.phase}"
+    # A checkpoint's name ends in its step.
+    done = 0 if resume is None else int(resume.name.rpartition("-")[2])
     with (
+        Work(f"training-{job.phase}", "steps", parts.data.num_steps, done=done) as work,
         StopSignal(parts.training.launch.stop_grace_s) as stop,
         console.progress(what, total=parts.data.num_steps, unit="steps") as advance,
     ):
         trainer.stop = stop
-        trainer.add_callback(TrainingLog(trainer, counts, speed, advance))
+        trainer.add_callback(TrainingLog(trainer, counts, speed, advance, work))
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
         step = trainer.state.global_step
         # After the last step what is left is to publish, which takes no longer than a checkpoint.

@@ -14,4 +14,4 @@ class EventSettings(Settings):
     """Logs put aside that are kept; the oldest is deleted."""
     interval_s: float = execution_only(2.0, ge=0)
     """Seconds between two lines about one stage's shards or one training's steps. In between, lines
-    are summed up; long stages write more rarely, at most one line a minute."""
+    are summed up; long stages write more rarely, down to one line a minute. 0: a line for each."""

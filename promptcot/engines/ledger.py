@@ -7,8 +7,10 @@ without an answer, and working time, which a kill can shorten by about a second.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.settings.teacher import TeacherSettings
 from promptcot.engines.account import FOLDER
@@ -79,3 +81,31 @@ def cost_of(line: LedgerLine, settings: TeacherSettings) -> Cost:
         + hours * settings.usd_per_hour,
         gpu_hours=hours * settings.num_gpus,
     )
+
+
+def sum_ledger(out: Path, teachers: Mapping[str, TeacherSettings]) -> dict[str, Any]:
+    """The ledger for the event log: each stage's requests, tokens, seconds and money so far.
+
+    Args:
+        out: Folder that the answers' folder lies in.
+        teachers: Prices; what a teacher that is not among them took counts without money.
+
+    Raises:
+        StoreError: The stored answers cannot be read.
+    """
+    stages: dict[str, dict[str, float]] = {}
+    for line in read_ledger(out):
+        cost = cost_of(line, teachers[line.teacher]) if line.teacher in teachers else Cost(0.0, 0.0)
+        figures = {
+            "requests": line.requests,
+            "failed": line.failed,
+            "prompt_tokens": line.prompt_tokens,
+            "completion_tokens": line.completion_tokens,
+            "busy_seconds": round(line.seconds, 3),
+            "usd": round(cost.usd, 6),
+            "gpu_hours": round(cost.gpu_hours, 6),
+        }
+        before = stages.setdefault(line.stage, dict.fromkeys(figures, 0))
+        for name, value in figures.items():
+            before[name] += value
+    return {"books": str(out / FOLDER), "stages": stages}

@@ -23,6 +23,7 @@ from pipeline.errors import TeacherError
 from pipeline.hashing import content_hash
 from pipeline.settings.recipe import Recipe
 from pipeline.settings.teacher import TeacherSettings
+from pipeline.stage_events import tell_answers
 from promptcot.engines.account import Account
 from promptcot.engines.answers import Purpose
 from promptcot.engines.asks import Call, Unit
@@ -111,7 +112,7 @@ class Teacher:
             advance: Callable[[int], None] = _ignore
             if is_shown:
                 line = console.meter(label, total=len(requests), unit="answers")
-                advance = shown.enter_context(line)
+                advance = tell_answers(shown.enter_context(line), len(requests))
             answers = self._dispatcher.submit(units, purpose, advance).wait()
         found = [answers[key] for unit in units for key in unit.keys]
         if self.watch is not None:
@@ -136,6 +137,7 @@ class Teacher:
         """
         self._check_constraints(requests)
         units, purpose = self._cut(requests), self._purpose(label)
+        advance = tell_answers(advance, len(requests))
         return self._dispatcher.submit(units, purpose, advance, keeps_answers=False)
 
     def _purpose(self, label: str) -> Purpose:

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from pipeline import events
 from pipeline.errors import SourceError, StoreError, WorkPending
 from pipeline.events import EventLog, emit, listening, recording, step
+from pipeline.process_marks import process_mark
 from pipeline.records import ConceptCombination, Rejected
 from pipeline.settings.events import EventSettings
 from pipeline.stages import Batch, BatchResult, Stage, run_stage
@@ -68,7 +68,7 @@ def test_a_run_tells_what_it_is_and_how_it_ends(tmp_path: Path) -> None:
         emit("note", text="ä line\nwith a break")
     first, note, last = read(tmp_path)
     assert (first["event"], first["what"]) == ("run.started", "toy run")
-    assert first["pid"] == os.getpid() and first["process"] == events.process_mark(os.getpid())
+    assert first["pid"] == os.getpid() and first["process"] == process_mark(os.getpid())
     assert note["text"] == "ä line\nwith a break"
     assert last["event"] == "run.finished" and last["seconds"] >= 0
     assert first["run"] == note["run"] == last["run"]
