@@ -63,10 +63,12 @@ def _head(state: Mapping[str, Any]) -> Text:
     text.append(f" {word} ", style=f"reverse {_COLOURS.get(word, 'white')}")
     if (seconds := run.get("seconds")) is not None:
         text.append(f"  {duration(seconds)}")
+    facts = []
     if run.get("pid"):
-        text.append(f"  process {run['pid']} on {run.get('host') or 'an unknown host'}", "dim")
+        facts.append(f"process {run['pid']} on {run.get('host') or 'an unknown host'}")
     if (age := state["last_event_age_s"]) is not None:
-        text.append(f", last event {duration(age)} ago", "dim")
+        facts.append(f"last event {duration(age)} ago")
+    text.append(f"\n{', '.join(facts)}" if facts else "", style="dim")
     text.append(f"\n{state.get('folder') or ''}", style="dim")
     return text
 
@@ -93,7 +95,9 @@ def _stage_row(stage: Mapping[str, Any], *, is_wide: bool) -> list[RenderableTyp
     state, colour = stage["state"], _COLOURS.get(stage["state"], "white")
     done, total = stage.get("done"), stage.get("total")
     left = stage.get("seconds_left")
-    time = duration(stage["seconds"]) if stage.get("seconds") is not None else ""
+    # Of a stage at work the seconds are those of its newest event.
+    seconds = (stage.get("seconds") or 0.0) + (stage.get("quiet_s") or 0.0)
+    time = duration(seconds) if seconds or "seconds" in stage else ""
     if state == "running" and left is not None:
         time = f"{duration(left)} left"
     bar: RenderableType = Text(state, style=colour)

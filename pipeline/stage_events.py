@@ -133,7 +133,7 @@ class Work:
         self._num_untold = 0
         self._closing = dict[str, Any]()
         self._answers = self._asked = 0
-        self._answers_told = self._start
+        self._answers_told = 0.0
         self._lock = threading.Lock()
         self._context = Context()
         self._token: Token[Work | None] | None = None

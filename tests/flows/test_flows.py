@@ -13,6 +13,7 @@ import pytest
 from seed_recipe import SHOP_SCRIPT, SHOP_SEEDS, write_seed_recipe
 from tiny_scorer import build_tiny_scorer
 
+from flows.status_source import FolderSource
 from flows.steps import Outcome, Step
 from pipeline.errors import TeacherUnreachable
 from pipeline.manifest import resolve_version, verify_version
@@ -90,6 +91,11 @@ def test_a_failed_run_ends_with_one_sentence_and_its_remedy(
     assert state.message.startswith("SFT phase 1: ")
     assert " — remedy: " in state.message
     assert "Traceback" not in caplog.text
+    # The same is told without Prefect.
+    told = FolderSource(tmp_path).read()
+    assert told["run"]["state"] == "failed" and told["steps"][0]["state"] == "failed"
+    assert told["run"]["failure"]["error"] == state.message
+    assert told["run"]["what"] == "flow train-sft"
 
 
 @pytest.mark.parametrize("recipe", ["nowhere", "nowhere/else.toml"])
