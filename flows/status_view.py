@@ -101,7 +101,8 @@ def _stage_row(stage: Mapping[str, Any], *, is_wide: bool) -> list[RenderableTyp
     if state == "running" and left is not None:
         time = f"{duration(left)} left"
     bar: RenderableType = Text(state, style=colour)
-    if state == "running" and total:
+    # Without colours nothing is drawn of what is missing.
+    if state == "running" and total and done:
         bar = ProgressBar(total=total, completed=done or 0, complete_style=colour)
     is_training = stage.get("unit") == "steps"
     cells: list[RenderableType] = [
@@ -223,8 +224,9 @@ def describe(event: Mapping[str, Any]) -> str:
         parts.append(f"{event.get('answers', 0):,} of {event.get('asked', 0):,} answers")
     elif event.get("done") is not None:
         total = event.get("total")
-        parts.append(f"{event['done']:,}" + (f" of {total:,}" if total else "") + " shards")
-    if event.get("rows_in") is not None and event["event"] != "training.step":
+        unit = "steps" if event.get("unit") == "steps" else "shards"
+        parts.append(f"{event['done']:,}" + (f" of {total:,}" if total else "") + f" {unit}")
+    if event.get("rows_in") is not None and event.get("unit") != "steps":
         parts.append(f"{event['rows_in']:,} in, {event.get('rows_out', 0):,} out")
     if event.get("benchmark"):
         parts.append(f"{event['benchmark']} {event.get('avg_at_k', 0):.1%}")

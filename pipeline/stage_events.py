@@ -204,7 +204,7 @@ class Work:
             now = time.monotonic()
             if now - self._answers_told >= self._context.run(self._pause, now):
                 self._answers_told = now
-                figures = {"answers": self._answers, "asked": self._asked}
+                figures: dict[str, Any] = {"answers": self._answers, "asked": self._asked}
                 with suppress(StoreError):
                     self._context.run(emit, "answers.arrived", **self._fields, **figures)
 

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from PIL import Image
 from rich.console import Console
 
 from flows.status_source import open_source
@@ -24,7 +25,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--width", type=int, default=120, help="columns")
     options = parser.parse_args()
-    console = Console(record=True, width=options.width, file=io.StringIO(), highlight=False)
+    console = Console(record=True, width=options.width, file=io.StringIO(), force_terminal=True)
     console.print(render(open_source(options.run).read(), options.width))
     svg = console.export_svg(title=f"python -m flows.status {Path(options.run).name}")
     # Fonts come from this machine; the page asks no other one.
@@ -45,6 +46,8 @@ def main() -> None:
             check=True,
             capture_output=True,
         )
+    # A terminal has few colours; all of them would treble the file.
+    Image.open(options.out).quantize(64).save(options.out, optimize=True)
 
 
 if __name__ == "__main__":
