@@ -138,8 +138,12 @@ class RunState:
         runs = [self._describe_run(run, now) for run in self._runs.values()]
         states = {run["run"]: run["state"] for run in runs}
         stages = [self._describe_stage(stage, states, now) for stage in self._stages.values()]
+        chosen = _choose(runs)
+        own, begin = (chosen or {}).get("run"), (chosen or {}).get("started") or ""
+        for stage in stages:
+            stage["is_former"] = stage.get("run") != own and str(stage.get("last")) <= begin
         return {
-            "run": _choose(runs),
+            "run": chosen,
             "runs": runs[-8:],
             "steps": [_settle(dict(step), states) for step in self._steps.values()],
             "stages": stages,
@@ -169,6 +173,8 @@ class RunState:
     ) -> dict[str, Any]:
         found = _settle(dict(stage), states)
         if found["state"] == "running":
+            if (training := self._training.get(stage["stage"])) is not None:
+                found["seconds_left"] = training.get("seconds_left")
             found |= _speed(list(self._recent.get(stage["stage"], ())), stage)
             found["quiet_s"] = _age(stage.get("last"), now)
         elif stage.get("seconds") and stage.get("rows_in") and not stage["is_resumed"]:

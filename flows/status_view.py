@@ -87,7 +87,9 @@ def _stages(stages: Sequence[Mapping[str, Any]], width: int) -> Table:
     table.add_column("rejected" if is_wide else "rejected, left", ratio=1, overflow="ellipsis",
                      no_wrap=True)  # fmt: skip
     for stage in stages:
-        table.add_row(*_stage_row(stage, is_wide=is_wide))
+        # What an earlier run did and this one has not come to.
+        style = "dim" if stage.get("is_former") else ""
+        table.add_row(*_stage_row(stage, is_wide=is_wide), style=style)
     return table
 
 

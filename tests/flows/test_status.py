@@ -155,6 +155,9 @@ def test_a_run_that_went_on_after_a_failure_shows_the_failure_no_more(tmp_path: 
     assert stage_of(at_work)["is_resumed"] and at_work["run"]["resumes"]
     done = state_of(tmp_path)
     assert done["run"]["state"] == "finished" and stage_of(done)["rows_in"] == 40
+    with recording(tmp_path, SETTINGS, "another run"):
+        assert stage_of(state_of(tmp_path))["is_former"]
+    assert not stage_of(done)["is_former"]
     assert "failed:" not in show(done) and "continue with" not in show(done)
 
 
@@ -200,6 +203,7 @@ def test_a_training_inside_a_run_does_not_hide_it(tmp_path: Path) -> None:
 
 def test_training_shows_its_curve_and_goes_back_with_its_checkpoint(tmp_path: Path) -> None:
     figures = {"grad_norm": 1.0, "learning_rate": 1e-3, "tokens_per_second": 1234.5}
+    figures["seconds_left"] = 61.0
     with recording(tmp_path, SETTINGS, "toy"), Work("training-1", "steps", 1000) as work:
         for number in [*range(1, 601), *range(550, 700)]:
             work.done = number
@@ -210,6 +214,8 @@ def test_training_shows_its_curve_and_goes_back_with_its_checkpoint(tmp_path: Pa
     training = state["training"]["training-1"]
     steps = [number for number, _ in training["losses"]]
     assert steps == sorted(set(steps)) and steps[-1] == 699 and len(steps) <= 240
+    assert stage_of(state, "training-1")["seconds_left"] == 61
+    assert "1 min 1 s left" in show(state, 80)
     assert "step 699/1,000" in show(state) and "1,234 tok/s" in show(state)
     assert "█" in show(state) and "▁" in show(state)
 
