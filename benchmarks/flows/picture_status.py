@@ -24,10 +24,12 @@ def main() -> None:
     parser.add_argument("run")
     parser.add_argument("out", type=Path)
     parser.add_argument("--width", type=int, default=120, help="columns")
+    parser.add_argument("--name", default="runs/demo", help="the folder's name in the picture")
     options = parser.parse_args()
     console = Console(record=True, width=options.width, file=io.StringIO(), force_terminal=True)
-    console.print(render(open_source(options.run).read(), options.width))
-    svg = console.export_svg(title=f"python -m flows.status {Path(options.run).name}")
+    state = open_source(options.run).read() | {"folder": options.name}
+    console.print(render(state, options.width))
+    svg = console.export_svg(title=f"python -m flows.status {options.name}")
     # Fonts come from this machine; the page asks no other one.
     svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
     size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
