@@ -48,6 +48,7 @@ def status(
     Example: python -m flows.status runs/demo
     """
     from flows.status_source import open_source
+    from flows.status_view import render
     from pipeline import console
 
     if as_json:
@@ -61,32 +62,24 @@ def status(
     elif serve is not None and not once:
         _serve(source, serve, textfile)
     elif once or not console.screen().is_terminal:
-        console.show(_view(state))
+        console.show(render(state, console.screen().width))
     else:
         _follow(source, textfile)
-
-
-def _view(state: dict[str, Any]) -> Any:
-    from flows.status_view import render
-    from pipeline import console
-
-    return render(state, console.screen().width)
 
 
 def _follow(source: Source, textfile: Path | None) -> None:
     """Redraw until the run has ended, or Ctrl-C."""
     from rich.live import Live
 
+    from flows.status_view import render
     from pipeline import console
 
-    due = 0.0
+    due, screen = 0.0, console.screen()
     try:
-        with Live(
-            console=console.screen(), auto_refresh=False, vertical_overflow="visible"
-        ) as live:
+        with Live(console=screen, auto_refresh=False, vertical_overflow="crop") as live:
             while True:
                 state = source.read()
-                live.update(_view(state), refresh=True)
+                live.update(render(state, screen.width, screen.height), refresh=True)
                 now = time.monotonic()
                 if textfile is not None and now >= due:
                     _write_textfile(textfile, state)

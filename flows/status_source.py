@@ -14,7 +14,18 @@ from pipeline.errors import ConfigError, SourceError
 
 _MAX_BYTES = 4_000_000
 _TIMEOUT_S = 10.0
+_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 _SSH = re.compile(r"(?P<host>[\w.@-]+):(?P<path>[^\\]+)")
+
+
+def clean(value: Any) -> Any:
+    """Without what would steer a terminal or fit no encoding: some texts are a teacher's."""
+    if isinstance(value, str):
+        text = value.encode("utf-8", "backslashreplace").decode("utf-8")
+        return _CONTROLS.sub(" ", text)
+    if isinstance(value, dict):
+        return {clean(key): clean(item) for key, item in value.items()}
+    return [clean(item) for item in value] if isinstance(value, list) else value
 
 
 class Source(Protocol):
@@ -56,7 +67,10 @@ class FolderSource:
             for event in self._reader.read_new():
                 self._state.add(event)
             found = self._state.as_json()
-        return {"folder": str(self._out.resolve()), "recipe": self._recipe(), **found}
+        cleaned: dict[str, Any] = clean(
+            {"folder": str(self._out.resolve()), "recipe": self._recipe(), **found}
+        )
+        return cleaned
 
     def _recipe(self) -> str | None:
         try:
@@ -101,7 +115,8 @@ class UrlSource:
             raise self._foreign(address) from exc
         if not isinstance(found, dict) or not {"stages", "spending", "num_events"} <= set(found):
             raise self._foreign(address)
-        return found
+        cleaned: dict[str, Any] = clean(found)
+        return cleaned
 
     def _foreign(self, address: str) -> SourceError:
         return SourceError(

@@ -31,18 +31,28 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 _WIDE = 100
 """Columns from which on rates and times have columns of their own."""
 _NUM_SCORES, _NUM_EVENTS = 8, 5
+_LINES_BESIDE = 16
+"""Lines of the view besides stages and trainings, with a line to spare."""
 _STATE_WORDS = {
     "killed": "its process is gone without a last word (killed, or the machine stopped)",
     "unknown": "on another machine, and quiet: whether it lives cannot be seen from here",
 }
 
 
-def render(state: Mapping[str, Any], width: int) -> RenderableType:
-    """The whole view, for a terminal of so many columns."""
+def render(state: Mapping[str, Any], width: int, height: int | None = None) -> RenderableType:
+    """The whole view, for a terminal of so many columns.
+
+    Args:
+        state: From :class:`flows.run_state.RunState`, here or served.
+        width: Columns.
+        height: Lines, of a terminal that is drawn again and again: the stages that were done
+            first make room. Without it all are shown.
+    """
     parts: list[RenderableType] = [_head(state)]
     run = state.get("run") or {}
     if state["stages"]:
-        parts += [Text(""), _stages(state["stages"], width)]
+        room = None if height is None else max(3, height - _LINES_BESIDE - len(state["training"]))
+        parts += [Text(""), _stages(state["stages"], width, room)]
     if state["training"]:
         lines = (_training(*item, width=width) for item in state["training"].items())
         parts += [Text(""), *lines]
@@ -73,7 +83,7 @@ def _head(state: Mapping[str, Any]) -> Text:
     return text
 
 
-def _stages(stages: Sequence[Mapping[str, Any]], width: int) -> Table:
+def _stages(stages: Sequence[Mapping[str, Any]], width: int, room: int | None) -> Table:
     is_wide = width >= _WIDE
     table = Table(box=None, padding=(0, 1), expand=True, header_style="dim", pad_edge=False)
     table.add_column("stage", no_wrap=True, overflow="ellipsis", max_width=22 if is_wide else 19)
@@ -86,7 +96,11 @@ def _stages(stages: Sequence[Mapping[str, Any]], width: int) -> Table:
         table.add_column("time", justify="right", no_wrap=True)
     table.add_column("rejected" if is_wide else "rejected, left", ratio=1, overflow="ellipsis",
                      no_wrap=True)  # fmt: skip
-    for stage in stages:
+    shown = stages
+    if room is not None and len(stages) > room:
+        shown = stages[len(stages) - room + 1 :]
+        table.add_row(Text(f"{len(stages) - len(shown)} before these"), style="dim")
+    for stage in shown:
         # What an earlier run did and this one has not come to.
         style = "dim" if stage.get("is_former") else ""
         table.add_row(*_stage_row(stage, is_wide=is_wide), style=style)

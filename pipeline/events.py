@@ -16,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import secrets
 import shlex
 import socket
@@ -46,6 +47,7 @@ _LONGEST_TEXT = 2000
 """Characters of an error that are kept."""
 _TAIL_BYTES = 1 << 16
 """How far back a new run looks for the end of the one before it."""
+_LOGIN = re.compile(r"://[^/@\s]+@")
 _sequence = count(1)
 _recording: ContextVar[Recording | None] = ContextVar("recording", default=None)
 _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=())
@@ -312,8 +314,9 @@ def outcome_of(error: BaseException) -> str:
 
 
 def command_line() -> str:
-    """How this process was started, as a person would type it."""
-    return shlex.join([Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]])
+    """How this process was started, as a person would type it, without passwords in addresses."""
+    line = shlex.join([Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]])
+    return _LOGIN.sub("://…@", line)
 
 
 def _stamp(event: str, fields: Mapping[str, Any]) -> dict[str, Any]:

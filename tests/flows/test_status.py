@@ -346,6 +346,28 @@ def test_looking_needs_neither_prefect_nor_pytorch_nor_arrow(tmp_path: Path) -> 
     assert shown.stdout.splitlines()[-1] == "[]"
 
 
+def test_a_small_terminal_keeps_what_is_at_work_and_the_failure(tmp_path: Path) -> None:
+    with recording(tmp_path, SETTINGS, "toy"):
+        for number in range(30):
+            with Work(f"stage-{number}", "rows", 1) as work:
+                work.finish_shard("s", receipt(1, 1))
+        state = state_of(tmp_path)
+    stream = StringIO()
+    Console(file=stream, width=80).print(render(state, 80, 24))
+    text = stream.getvalue()
+    assert len(text.splitlines()) < 24
+    assert "stage-29" in text and "stage-0 " not in text and "23 before these" in text
+    assert "stage-0 " in show(state, 80)
+
+
+def test_texts_of_others_do_not_steer_the_terminal(tmp_path: Path) -> None:
+    with recording(tmp_path, SETTINGS, "toy \x1b]0;title\x07 \ud800"):
+        emit("note", stage="\x1b[2J wiped [red]x[/red]")
+    text = show(state_of(tmp_path))
+    assert "\x1b" not in text and "\x07" not in text and "[red]x[/red]" in text
+    text.encode("utf-8")
+
+
 def test_durations_and_curves_read_well() -> None:
     assert [duration(s) for s in (0.4, 61, 7_260, 200_000)] == [
         *("0 s", "1 min 1 s", "2 h 1 min", "2 d 7 h")

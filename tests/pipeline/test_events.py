@@ -100,6 +100,18 @@ def test_a_failure_is_told_with_its_remedy(
     assert run_end.get("remedy") == getattr(error, "hint", None)
 
 
+def test_a_command_is_told_without_the_passwords_in_its_addresses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["/x/bin/python", "-m", "toy", "--set", "a.url=https://me:planted@host/v1"]
+    monkeypatch.setattr(sys, "orig_argv", command)
+    with recording(tmp_path, SETTINGS, "toy"):
+        pass
+    told = read(tmp_path)[0]["command"]
+    assert "planted" not in told
+    assert told.startswith("python -m toy --set ") and "host/v1" in told
+
+
 def test_a_recording_inside_another_one_joins_it(tmp_path: Path) -> None:
     with recording(tmp_path, SETTINGS, "outer"):
         with recording(tmp_path / "x" / "..", SETTINGS, "same folder"):
