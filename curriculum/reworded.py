@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from pipeline.records import Record
 from pipeline.settings.base import determining
 from pipeline.settings.recipe import Recipe
 from pipeline.stages import Batch, BatchResult, BatchStream, Stage, run_stage
+from promptcot.engines.ledger import sum_ledger
 
 if TYPE_CHECKING:
     from curriculum.semantic_items import SemanticMatch
@@ -137,7 +139,9 @@ def judge_source(judging: Judging, prepared: PreparedSource) -> list[JudgedPair]
 
         parts = range(prepared.num_parts)
         batches = BatchStream(rows=lambda: parts, num_rows=len(parts), size=1, key=str)
-        stage = replace(stage, cancel=ask.cancel)
+        teachers = judging.recipe.settings.teachers
+        spending = partial(sum_ledger, judging.out, teachers)
+        stage = replace(stage, cancel=ask.cancel, spending=spending)
         return _not_cleared(run_stage(stage, batches, process))
 
 

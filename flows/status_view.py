@@ -212,7 +212,9 @@ def _failure(state: Mapping[str, Any], run: Mapping[str, Any]) -> Text:
     text.append(failure.get("error") or _STATE_WORDS.get(run["state"], run["state"]))
     stage = next((s for s in state["stages"] if s["state"] in ("failed", "stopped")), None)
     if stage is not None and stage.get("done") is not None:
-        text.append(f"\nat stage {stage['stage']}: {stage['done']:,} shards are finished and kept")
+        of = f" of {stage['total']:,}" if stage.get("total") else ""
+        text.append(f"\nat stage {stage['stage']}, {stage['done']:,}{of} shards finished; ")
+        text.append("these and all answers are kept")
     if failure.get("remedy"):
         text.append(f"\nremedy: {failure['remedy']}")
     if run.get("command"):
@@ -244,6 +246,11 @@ def describe(event: Mapping[str, Any]) -> str:
         parts.append(f"{event['done']:,}" + (f" of {total:,}" if total else "") + f" {unit}")
     if event.get("rows_in") is not None and event.get("unit") != "steps":
         parts.append(f"{event['rows_in']:,} in, {event.get('rows_out', 0):,} out")
+    if isinstance(ledger := event.get("stages"), dict):
+        usd = sum(figures.get("usd", 0) for figures in ledger.values())
+        parts.append(
+            f"{sum(f.get('requests', 0) for f in ledger.values()):,} requests, ${usd:,.2f}"
+        )
     if event.get("benchmark"):
         parts.append(f"{event['benchmark']} {event.get('avg_at_k', 0):.1%}")
     parts += [str(event[key]) for key in ("line", "error") if event.get(key)]

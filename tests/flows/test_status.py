@@ -138,7 +138,7 @@ def test_a_failed_run_says_why_where_what_to_do_and_how_to_go_on(tmp_path: Path)
     assert state["run"]["state"] == "failed" and stage_of(state)["state"] == "failed"
     text = show(state)
     assert "failed: shard 2 of [bold]x.parquet is cut off" in text
-    assert "at stage toy: 2 shards are finished and kept" in text
+    assert "at stage toy, 2 of 4 shards finished; these and all answers are kept" in text
     assert "remedy: download it again" in text and "continue with: python -m toy" in text
     assert "20: too long 4, broken 2" not in text and "6: too long 4, broken 2" in text
     assert "10 requests, 1 failed, 700 tokens read, 300 written, $1.25, 0.50 GPU-hours" in text
