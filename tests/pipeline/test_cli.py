@@ -79,6 +79,7 @@ COMMANDS = [
     "trainer.sft",
     "evaluation",
     "flows.deployments",
+    "flows.status",
     "flows.whole_loop",
 ]
 
