@@ -35,6 +35,8 @@ PRESENTATION = frozenset(
         "curriculum/collecting.py",
         "curriculum/transfer.py",
         # Money and time, spent and estimated; a pilot's log names its own code.
+        "promptcot/capacity.py",
+        "promptcot/capacity_view.py",
         "promptcot/costs.py",
         "promptcot/estimate.py",
         "promptcot/estimate_view.py",
@@ -66,6 +68,8 @@ PRESENTATION = frozenset(
         "promptcot/report_data.py",
         "promptcot/report_samples.py",
         "promptcot/report_view.py",
+        "promptcot/templates/capacity.html.j2",
+        "promptcot/templates/capacity.md.j2",
         "promptcot/templates/synthesis_report.html.j2",
         "evaluation/ablation_plan.py",
         "evaluation/ablation_results.py",

@@ -22,6 +22,19 @@ PilotOption = Annotated[
         "--pilot", min=0, help="Run this many combinations first, in OUT/pilot, and measure them."
     ),
 ]
+GpusOption = Annotated[
+    str,
+    typer.Option("--gpus", help="Hours and money of the whole experiment on each, e.g. 1,8,64."),
+]
+ConstantsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--constants", help="With --gpus: TOML of your measurements (promptcot/data/capacity.toml)."
+    ),
+]
+PageOption = Annotated[
+    Path | None, typer.Option("--page", help="With --gpus: also write a page, .html or .md.")
+]
 SeedsOption = Annotated[
     list[Path] | None,
     typer.Option("--seeds", help="File of seed problems (JSON, JSONL, Parquet); repeatable."),
@@ -63,19 +76,26 @@ def estimate(
     set_: cli.SetOption = None,
     out: cli.OutOption = None,
     pilot: PilotOption = 0,
+    gpus: GpusOption = "",
+    constants: ConstantsOption = None,
+    page: PageOption = None,
     dry_run: cli.DryRunOption = False,
     json: cli.JsonOption = False,
 ) -> None:
     """Tell what a run needs: tokens, time, money and disk, stage by stage.
 
     Without a pilot these are upper bounds and nothing is written. A pilot is measured once; what it
-    asked is stored and not asked again by the run.
+    asked is stored and not asked again by the run. With --gpus: the whole experiment, training and
+    evaluation included, on so many GPUs.
 
     Example: python -m promptcot estimate --recipe demo --pilot 50
     """
     from promptcot import commands
 
     options = Options(recipe=recipe, overrides=set_, out=out, as_json=json)
+    if gpus or constants or page:
+        commands.show_capacity(options, gpus or "1,8,64", constants, None if dry_run else page)
+        return
     commands.show_estimate(options, pilot=0 if dry_run else pilot)
 
 

@@ -122,6 +122,19 @@ def show_estimate(options: Options, *, pilot: int) -> None:
     _show_estimate(options, recipe, out)
 
 
+def show_capacity(options: Options, gpus: str, constants: Path | None, page: Path | None) -> None:
+    """Hours and money of the whole experiment on each number of GPUs."""
+    from promptcot import capacity, capacity_view
+
+    recipe, _ = options.open()
+    values = capacity.load_constants(constants)
+    plans = capacity.plan_capacity(recipe, values, capacity.read_gpus(gpus))
+    capacity_view.show_capacity(values, plans)
+    if page is not None:
+        capacity_view.write_page(page, recipe, values, plans)
+    options.print_json(capacity.capacity_as_json(values, plans))
+
+
 def _show_estimate(options: Options, recipe: Recipe, out: Path, *stages: str) -> None:
     from promptcot.estimate import estimate_run
     from promptcot.estimate_view import show_estimate
