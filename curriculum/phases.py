@@ -24,6 +24,7 @@ from curriculum.reworded import JudgedPair, judge_source
 from curriculum.selection import Selection, select_rows
 from curriculum.writing import PhaseWriter
 from pipeline import console
+from pipeline.claims import claiming
 from pipeline.errors import TooManyRejected
 from pipeline.events import recording
 from pipeline.manifest import MANIFEST, Version, mark_latest
@@ -40,12 +41,14 @@ def build_version(recipe: Recipe, phase: str, out: Path, variant: str | None = N
         PipelineError: See :func:`curriculum.build.build_phase`.
     """
     plan = make_plan(recipe, phase, out, variant=variant)
-    prepare_run_folder(recipe, out)
-    # Nothing is collected between finding a preparation and publishing what names it.
     with (
+        # Variants are built side by side.
+        claiming(out, [f"data-{phase}"] if variant is None else []),
         recording(out, recipe.settings.events, f"dataset of phase {phase}"),
+        # Nothing is collected between finding a preparation and publishing what names it.
         shared_lock(use_lock(out), "this run folder"),
     ):
+        prepare_run_folder(recipe, out)
         return _find_or_build(plan)
 
 

@@ -55,6 +55,7 @@ def make_steps(recipe: str, overrides: Sequence[str]) -> list[Step]:
             title=f"refinement, round {number}",
             stages=(),
             run=partial(refine, round_number=number),
+            part="refinement",
         )
         for number in range(1, rounds + 1)
     ]

@@ -21,6 +21,7 @@ from flows import artifacts
 from flows.preflight import check_files
 from flows.steps import Outcome, Step, run_recorded, stay_offline
 from flows.summary import describe_line, summarize
+from pipeline.claims import claiming
 from pipeline.errors import PipelineError, TeacherUnreachable
 from pipeline.events import recording
 from pipeline.manifest import load_version
@@ -88,12 +89,15 @@ def run_steps(
         steps = [step for step in steps if step.is_wanted(loaded)]
         check_files(loaded)
         folder = loaded.out(Path(out) if out else None)
-        prepare_run_folder(loaded, folder)
         logger.info("recipe %s (%s), output folder %s", loaded.name, _near(loaded.path), folder)
         stay_offline(loaded)
         artifacts.publish_config(loaded, folder)
         command = f"prefect flow-run retry {flow_run.id}"
-        with recording(folder, loaded.settings.events, _what(steps), command=command) as record:
+        with (
+            claiming(folder, [step.claim for step in steps]),
+            recording(folder, loaded.settings.events, _what(steps), command=command) as record,
+        ):
+            prepare_run_folder(loaded, folder)
             outcomes, failure = _run_all(steps, loaded, folder)
             if failure is not None:
                 record.fail(failure)

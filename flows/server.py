@@ -13,12 +13,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import httpx
 
+from flows.kept_server import restarting
 from pipeline import console
 from pipeline.errors import ConfigError, PipelineError
 
@@ -60,11 +62,13 @@ def running_server(api_url: str, home: Path) -> Iterator[bool]:
             "export PREFECT_API_URL=http://127.0.0.1:4201/api",
         )
     process, log = _start(api_url, home)
+    kept = None
     try:
         _wait_until_ready(process, api_url, log)
-        yield True
+        with restarting(process, partial(_start, api_url, home)) as kept:
+            yield True
     finally:
-        stop(process)
+        stop(process if kept is None else kept.process)
 
 
 def probe(api_url: str) -> Answer:
@@ -89,6 +93,9 @@ def _start(api_url: str, home: Path) -> tuple[subprocess.Popen[bytes], Path]:
     log = home / "promptcot-server.log"
     console.say(f"starting a Prefect server at {api_url} (the first start can take a minute)")
     command = [sys.executable, "-m", "prefect", "server", "start"]
+    if log.is_file():
+        # Says why the server before this one ended.
+        log.replace(log.with_name(f"{log.name}.1"))
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, "--host", str(address.hostname), "--port", str(address.port or 80)],

@@ -40,6 +40,13 @@ class Step:
     run: Callable[[Recipe, Path], Outcome]
     is_wanted: Callable[[Recipe], bool] = lambda recipe: True
     """Whether a recipe has this step at all."""
+    part: str = ""
+    """What of the run folder it has to itself (``pipeline.claims``); its key if empty."""
+
+    @property
+    def claim(self) -> str:
+        """The part of the run folder that no other run may work on meanwhile."""
+        return self.part or self.key
 
 
 def run_recorded(step: Step, recipe: Recipe, out: Path) -> Outcome:
@@ -138,6 +145,7 @@ def _stage_step(stage: str, is_wanted: Callable[[Recipe], bool] = lambda recipe:
         stages=SEED_STAGES if stage == BANK else (stage,),
         run=partial(synthesize_stage, stage=stage),
         is_wanted=is_wanted,
+        part="synthesis",
     )
 
 

@@ -39,14 +39,18 @@ def run_whole_loop(recipe: Recipe, out: Path) -> dict[str, Any]:
     from flows.preflight import check_whole_loop
     from flows.summary import summarize
     from pipeline import console
+    from pipeline.claims import claiming
     from pipeline.events import recording
     from pipeline.run_folder import prepare_run_folder
 
     check_whole_loop(recipe)
     steps.stay_offline(recipe)
-    prepare_run_folder(recipe, out)
     done = []
-    with recording(out, recipe.settings.events, "whole loop"):
+    with (
+        claiming(out, [step.claim for step in steps.WHOLE_LOOP]),
+        recording(out, recipe.settings.events, "whole loop"),
+    ):
+        prepare_run_folder(recipe, out)
         for number, step in enumerate(steps.WHOLE_LOOP, start=1):
             console.heading(f"{number}/{len(steps.WHOLE_LOOP)} {step.title}")
             start = time.monotonic()

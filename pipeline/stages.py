@@ -204,24 +204,26 @@ def run_stage(
     if (final / MANIFEST).is_file():
         mark_latest(stage.root, stage.version)
         return tell_reused(stage)
-    staging = staging_folder(stage)
-    with (
-        exclusive_lock(stage.root / f".lock-{stage.version}", f"stage {stage.name}"),
-        _open_work(stage, staging, len(batches)) as work,
-    ):
-        # A manifest in the staging folder means that only the rename was cut off.
-        if not (staging / MANIFEST).is_file():
-            stems = _process_missing(stage, batches, process, work)
-            counts = sum_counts(staging, stems)
-            figures: dict[str, Any] = {"counts": counts} if counts else {}
-            figures |= dict(extra(counts)) if extra else {}
-            manifest = assemble_manifest(stage, staging, stems, figures)
-            require_rows(stage, manifest)
-            write_manifest(staging, manifest, card)
-        publish(staging, final)
-        mark_latest(stage.root, stage.version)
-        version = load_version(final)
-        work.close_with(**describe_counts(version.manifest))
+    with exclusive_lock(stage.root / f".lock-{stage.version}", f"stage {stage.name}"):
+        # Another process may have finished it since: its shards would be made a second time.
+        if (final / MANIFEST).is_file():
+            mark_latest(stage.root, stage.version)
+            return tell_reused(stage)
+        staging = staging_folder(stage)
+        with _open_work(stage, staging, len(batches)) as work:
+            # A manifest in the staging folder means that only the rename was cut off.
+            if not (staging / MANIFEST).is_file():
+                stems = _process_missing(stage, batches, process, work)
+                counts = sum_counts(staging, stems)
+                figures: dict[str, Any] = {"counts": counts} if counts else {}
+                figures |= dict(extra(counts)) if extra else {}
+                manifest = assemble_manifest(stage, staging, stems, figures)
+                require_rows(stage, manifest)
+                write_manifest(staging, manifest, card)
+            publish(staging, final)
+            mark_latest(stage.root, stage.version)
+            version = load_version(final)
+            work.close_with(**describe_counts(version.manifest))
     return version
 
 

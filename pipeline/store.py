@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -169,19 +169,31 @@ def exclusive_lock(path: Path, what: str) -> Iterator[None]:
     Raises:
         StoreError: Another process holds it.
     """
-    with explain_disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = path.open("w", encoding="utf-8")
-    with handle:
+    with _lock_file(path, what):
+        yield
+        path.unlink(missing_ok=True)
+
+
+def _lock_file(path: Path, what: str) -> IO[str]:
+    """The open, locked file of that path; not one that its former holder has just deleted."""
+    while True:
+        with explain_disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = path.open("w", encoding="utf-8")
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
+            handle.close()
             raise StoreError(
                 f"another process is working on {what} ({path.parent})",
                 hint="wait for it to end, or pass another --out",
             ) from exc
-        yield
-        path.unlink(missing_ok=True)
+        try:
+            if os.path.samestat(os.fstat(handle.fileno()), path.stat()):
+                return handle
+        except FileNotFoundError:
+            pass  # deleted between opening and locking: a lock on nothing keeps nobody out
+        handle.close()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from pipeline import console
+from pipeline.claims import claiming
 from pipeline.errors import ConfigError
 from pipeline.events import recording
 from pipeline.manifest import Manifest, Version
@@ -33,6 +34,8 @@ _FUNCTIONS = {
     "solutions": "promptcot.solutions:run_solutions",
     "verified": "promptcot.verify:run_verification",
 }
+_PART = "synthesis"
+"""What a run of the chain, or of one stage of it, has to itself (``pipeline.claims``)."""
 _FIRST = (*SEED_STAGES, STAGES[0])
 """Stages that find what they work on by themselves: the recipe's files, or the bank."""
 
@@ -55,11 +58,12 @@ def synthesize(recipe: Recipe, out: Path) -> Version:
 
 def synthesize_all(recipe: Recipe, out: Path) -> dict[str, Version]:
     """Like :func:`synthesize`, but return every stage's version, in order."""
-    prepare_run_folder(recipe, out)
     with (
+        claiming(out, [_PART]),
         recording(out, recipe.settings.events, "synthesis"),
         SynthesisRun(recipe, out) as run,
     ):
+        prepare_run_folder(recipe, out)
         return run_chain(run)
 
 
@@ -112,8 +116,11 @@ def run_one_stage(recipe: Recipe, out: Path, stage: str) -> Version:
         )
     with SynthesisRun(recipe, out) as run:
         before = None if stage in _FIRST else run.previous(stage)
-        prepare_run_folder(recipe, out)
-        with recording(out, recipe.settings.events, f"synthesis stage {stage}"):
+        with (
+            claiming(out, [_PART]),
+            recording(out, recipe.settings.events, f"synthesis stage {stage}"),
+        ):
+            prepare_run_folder(recipe, out)
             return _run(run, stage, before)
 
 

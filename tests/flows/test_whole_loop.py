@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import resource
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,9 @@ from flows.steps import Outcome, Step
 from flows.summary import show_summary, summarize, top_reasons
 from flows.whole_loop import app, run_whole_loop
 from pipeline import cli
-from pipeline.errors import ConfigError, SourceError, TeacherUnreachable
+from pipeline.errors import ConfigError, PipelineError, SourceError, TeacherUnreachable
 from pipeline.settings.recipe import Recipe, load_recipe
+from promptcot.synthesis import synthesize_all
 
 COMMAND = "python -m flows.whole_loop"
 
@@ -176,3 +179,33 @@ def test_help_is_quick_and_has_an_example(module: str) -> None:
         assert f"Example: python -m {module}" in done.stdout
     # The processor's time, best of three: this machine may be busy with other tests.
     assert min(times) < 0.5
+
+
+def test_a_second_run_into_one_folder_is_refused_before_it_changes_anything(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[PipelineError] = []
+    other = load_recipe("demo", ["synthesis.bank=demo.toml", "seed=7"])
+
+    def start_another() -> None:
+        for command in (run_whole_loop, synthesize_all):
+            try:
+                command(other, tmp_path)
+            except PipelineError as exc:
+                refused.append(exc)
+
+    def work(recipe: Recipe, out: Path) -> Outcome:
+        thread = threading.Thread(target=start_another)
+        thread.start()
+        thread.join()
+        return Outcome(line="done", path=out)
+
+    only(monkeypatch, dataclasses.replace(steps.SYNTHESIS, run=work), steps.DATASETS["1"])
+    run_whole_loop(recipe, tmp_path)
+    assert [str(exc).partition(": ")[0] for exc in refused] == [
+        f"another run is at work on the synthesis of {tmp_path}"
+    ] * 2
+    saved = json.loads((tmp_path / "recipe.json").read_text(encoding="utf-8"))
+    assert saved["settings"]["seed"] == recipe.settings.seed
+    log = (tmp_path / "logs" / "events.jsonl").read_text(encoding="utf-8")
+    assert log.count("run.started") == 1

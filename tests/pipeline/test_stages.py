@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -286,6 +288,70 @@ def test_two_processes_cannot_build_one_version(tmp_path: Path) -> None:
         pytest.raises(StoreError, match="another process is working on stage toy"),
     ):
         run_stage(stage, numbers(4), keep_even)
+
+
+def test_a_version_that_another_process_has_just_finished_is_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one publishes between this one's look at the folder and its lock."""
+    stage = make_stage(tmp_path)
+    take_lock = exclusive_lock
+
+    def late(path: Path, what: str) -> AbstractContextManager[None]:
+        monkeypatch.undo()
+        run_stage(stage, numbers(10), keep_even)
+        return take_lock(path, what)
+
+    def explode(batch: Batch) -> BatchResult:
+        raise AssertionError("must not be processed again")
+
+    monkeypatch.setattr("pipeline.stages.exclusive_lock", late)
+    version = run_stage(stage, numbers(10), explode)
+    assert version.reused
+    assert version.manifest.rows_out == 5
+
+
+def test_a_lock_is_not_taken_on_a_file_that_its_holder_has_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, take = tmp_path / ".lock", fcntl.flock
+
+    def after_the_holder(descriptor: int, operation: int) -> None:
+        monkeypatch.undo()
+        lock.unlink()
+        take(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", after_the_holder)
+    with (
+        exclusive_lock(lock, "stage toy"),
+        pytest.raises(StoreError, match="another process"),
+        exclusive_lock(lock, "stage toy"),
+    ):
+        raise AssertionError("two hold one lock")
+
+
+def test_files_of_the_future_are_as_good_as_others(tmp_path: Path) -> None:
+    """The clock was set back between the run that stopped and the one that goes on."""
+    calm = run_stage(make_stage(tmp_path / "calm"), numbers(12), keep_even)
+    stage, done = make_stage(tmp_path / "run"), list[str]()
+
+    def stop_at_third(batch: Batch) -> BatchResult:
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(batch.id)
+        return keep_even(batch)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(stage, numbers(12), stop_at_third)
+    ahead = time.time() + 30 * 24 * 3600
+    for path in stage.root.rglob("*"):
+        os.utime(path, (ahead, ahead))
+
+    def finish(batch: Batch) -> BatchResult:
+        assert batch.id not in done
+        return keep_even(batch)
+
+    assert tree(run_stage(stage, numbers(12), finish).folder) == tree(calm.folder)
 
 
 def test_changed_or_missing_shard_is_noticed(tmp_path: Path) -> None:
