@@ -22,6 +22,7 @@ from pipeline import console
 from pipeline.errors import ConfigError, ManifestMismatch, SourceError, StoreError
 from pipeline.hashing import file_sha256
 from pipeline.manifest import Version, load_version, mark_latest
+from pipeline.redaction import has_login
 from pipeline.store import atomic_path, exclusive_lock, explain_disk_errors
 
 if TYPE_CHECKING:
@@ -133,6 +134,12 @@ def show_transfer(transfer: Transfer, verb: str) -> None:
 def _open_store(url: str) -> tuple[AbstractFileSystem, str]:
     from fsspec.core import url_to_fs
 
+    if "://" in url and has_login(url):
+        raise ConfigError(
+            "the URL of the store holds a login or a key, which commands and logs would repeat",
+            hint="leave it out: fsspec's packages read credentials from the environment (HF_TOKEN, "
+            "AWS_SECRET_ACCESS_KEY, …) or from their own files",
+        )
     try:
         fs, root = url_to_fs(url)
     except (ImportError, ValueError) as exc:

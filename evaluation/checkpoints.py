@@ -175,9 +175,14 @@ def load_transformer(folder: Path, plan: DecodingPlan) -> LoadedTransformer:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, plan.weights_dtype), local_files_only=True
+            folder,
+            dtype=getattr(torch, plan.weights_dtype),
+            local_files_only=True,
+            trust_remote_code=False,
         )
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as exc:
         raise _unusable(folder, str(exc).strip().splitlines()[0]) from exc

@@ -19,12 +19,15 @@ from prefect.tasks import Task, exponential_backoff
 
 from flows import artifacts
 from flows.preflight import check_files
+from flows.secret_blocks import provide_secrets
 from flows.steps import Outcome, Step, run_recorded, stay_offline
 from flows.summary import describe_line, summarize
 from pipeline.claims import claiming
 from pipeline.errors import PipelineError, TeacherUnreachable
 from pipeline.events import recording
 from pipeline.manifest import load_version
+from pipeline.permissions import keep_others_from_writing
+from pipeline.redaction import MaskedErrors
 from pipeline.run_folder import prepare_run_folder
 from pipeline.settings.recipe import Recipe, load_recipe
 
@@ -46,6 +49,7 @@ async def is_unreachable(task: Task[..., Any], task_run: TaskRun, state: State[A
     retry_delay_seconds=exponential_backoff(backoff_factor=10),
     retry_condition_fn=is_unreachable,
 )
+@MaskedErrors()
 def run_step(step: Step, recipe: Recipe, out: Path) -> Any:
     """One step of the loop; its state says *Reused* when nothing had to be done."""
     try:
@@ -63,6 +67,7 @@ def explain(error: PipelineError) -> str:
     return f"{error} — remedy: {error.hint}"
 
 
+@MaskedErrors()
 def run_steps(
     steps: Sequence[Step],
     recipe: str,
@@ -84,8 +89,10 @@ def run_steps(
         The flow run's final state; a failure is one sentence, without a traceback.
     """
     logger = get_run_logger()
+    keep_others_from_writing()
     try:
         loaded = load_recipe(recipe, overrides)
+        provide_secrets(loaded)
         steps = [step for step in steps if step.is_wanted(loaded)]
         check_files(loaded)
         folder = loaded.out(Path(out) if out else None)

@@ -5,7 +5,6 @@ Outputs: a log file of the started server in Prefect's home folder.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ import httpx
 from flows.kept_server import restarting
 from pipeline import console
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.keys import server_environment
 
 DEFAULT_API_URL = "http://127.0.0.1:4200/api"
 _START_TIMEOUT_S = 180.0
@@ -102,7 +102,11 @@ def _start(api_url: str, home: Path) -> tuple[subprocess.Popen[bytes], Path]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"},
+            env=server_environment(
+                {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+            ),
+            # Its database holds blocks and the key that they are encrypted with.
+            umask=0o077,
             # Ctrl-C in the terminal stops the serving process first, and that one the server.
             start_new_session=True,
         )

@@ -37,6 +37,9 @@ def status(
         str | None,
         typer.Option("--serve", help="Serve /metrics and /status.json, e.g. at 127.0.0.1:9464."),
     ] = None,
+    expose: Annotated[
+        bool, typer.Option("--expose", help="Let --serve be reached from other machines.")
+    ] = False,
     textfile: Annotated[
         Path | None,
         typer.Option("--textfile", help="Keep metrics in this file, for node_exporter."),
@@ -60,7 +63,7 @@ def status(
     if as_json:
         console.print_json(state)
     elif serve is not None and not once:
-        _serve(source, serve, textfile)
+        _serve(source, _check_address(serve, is_exposed=expose), textfile)
     elif once or not console.screen().is_terminal:
         console.show(render(state, console.screen().width))
     else:
@@ -92,11 +95,28 @@ def _follow(source: Source, textfile: Path | None) -> None:
         return
 
 
-def _serve(source: Source, address: str, textfile: Path | None) -> None:
-    from flows.status_server import is_loopback, open_server, parse_address
-    from pipeline import console
+def _check_address(text: str, *, is_exposed: bool) -> tuple[str, int]:
+    """Where to serve; other machines are let in only where that was asked for."""
+    from flows.status_server import parse_address
+    from pipeline.errors import ConfigError
+    from pipeline.keys import is_loopback
 
-    server = open_server(source, *parse_address(address))
+    host, port = parse_address(text)
+    if not is_exposed and not is_loopback(host):
+        raise ConfigError(
+            f"--serve {text} can be reached from other machines, and there is no password",
+            hint=f"add --expose if whoever reaches {host} may read what runs here, or serve at "
+            f"127.0.0.1:{port} (an SSH tunnel leads there)",
+        )
+    return host, port
+
+
+def _serve(source: Source, address: tuple[str, int], textfile: Path | None) -> None:
+    from flows.status_server import open_server
+    from pipeline import console
+    from pipeline.keys import is_loopback
+
+    server = open_server(source, *address)
     host, port = str(server.server_address[0]), server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, name="status-server", daemon=True)
     thread.start()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,14 +27,6 @@ def parse_address(text: str) -> tuple[str, int]:
             f"--serve {text!r} is no address", hint="write HOST:PORT, e.g. --serve 127.0.0.1:9464"
         )
     return host.strip("[]") or "127.0.0.1", int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def open_server(source: Source, host: str, port: int) -> ThreadingHTTPServer:

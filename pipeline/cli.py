@@ -15,6 +15,9 @@ from typing import Annotated
 import typer
 
 from pipeline.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_USER, PipelineError
+from pipeline.permissions import keep_others_from_writing
+from pipeline.redaction import mask_message
+from pipeline.telemetry import switch_off_telemetry
 
 RecipeOption = Annotated[
     str,
@@ -56,6 +59,8 @@ def run_app(app: typer.Typer, command: str, argv: Sequence[str] | None = None) -
         command: How the user starts it, e.g. ``python -m promptcot``; used in messages.
         argv: Arguments; those of the process by default.
     """
+    keep_others_from_writing()
+    switch_off_telemetry()
     sys.exit(exit_code_of(app, command, sys.argv[1:] if argv is None else argv))
 
 
@@ -74,7 +79,7 @@ def exit_code_of(app: typer.Typer, command: str, argv: Sequence[str]) -> int:
         if _is_usage_error(exc):
             exc.show()  # type: ignore[attr-defined]
             return EXIT_USER
-        traceback.print_exc()
+        sys.stderr.write(mask_message(traceback.format_exc()))
         console.show_error(
             f"{type(exc).__name__}: {exc}",
             "this is a bug of ours: please report it with the lines above",

@@ -28,6 +28,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from pipeline.redaction import mask_message, mask_values
+
 _PLAIN_WIDTH = 120
 """Columns of a table where there is no terminal to ask: a file has room, a name cut in two has no
 reader."""
@@ -76,7 +78,7 @@ def show(thing: RenderableType) -> None:
 
 def heading(message: str) -> None:
     """Print a line that opens a part of a long run."""
-    screen().print(f"[bold]{escape(message)}[/bold]", soft_wrap=True)
+    screen().print(f"[bold]{escape(_printable(message))}[/bold]", soft_wrap=True)
 
 
 def warn(message: str) -> None:
@@ -89,7 +91,7 @@ def show_error(message: str, hint: str | None = None) -> None:
     errors = Console(stderr=True, highlight=False)
     errors.print(f"[red]error:[/red] {escape(_printable(message))}", soft_wrap=True)
     if hint:
-        errors.print(f"remedy: {escape(hint)}", soft_wrap=True)
+        errors.print(f"remedy: {escape(_printable(hint))}", soft_wrap=True)
 
 
 def print_json(value: Mapping[str, Any]) -> None:
@@ -117,10 +119,16 @@ def print_json_rows(value: Mapping[str, Any], name: str) -> None:
 
 
 def _to_json(value: Any) -> str:
-    return _printable(json.dumps(value, sort_keys=True, ensure_ascii=False))
+    # Rows of data are shown as they are, addresses in them too.
+    return mask_values(_encodable(json.dumps(value, sort_keys=True, ensure_ascii=False)))
 
 
 def _printable(text: str) -> str:
+    """A message without secrets that can be encoded."""
+    return mask_message(_encodable(text))
+
+
+def _encodable(text: str) -> str:
     """A text whose halves of characters (lone surrogates), which no encoding has, are escaped."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
@@ -141,7 +149,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
 
 def _cell(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
+        return mask_values(str(value))
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
 
 

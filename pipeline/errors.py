@@ -22,6 +22,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.redaction import mask_message
+
 EXIT_OK = 0
 EXIT_BUG = 1
 EXIT_USER = 2
@@ -35,13 +37,16 @@ class PipelineError(Exception):
     Args:
         message: What failed, on which file, row or field, and what was expected.
         hint: What to do about it, as one imperative sentence.
+
+    Both are masked (:mod:`pipeline.redaction`): they may quote servers and addresses, and end in
+    logs, event logs and run pages.
     """
 
     exit_code = EXIT_USER
 
     def __init__(self, message: str, *, hint: str) -> None:
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(mask_message(message))
+        self.hint = mask_message(hint)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Errors of worker processes come back pickled, and hints are keyword-only.

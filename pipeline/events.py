@@ -16,7 +16,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
 import secrets
 import shlex
 import socket
@@ -33,7 +32,9 @@ from types import TracebackType
 from typing import Any
 
 from pipeline.errors import EXIT_BUG, EXIT_INTERRUPTED, PipelineError, StoreError, WorkPending
+from pipeline.permissions import open_no_link
 from pipeline.process_marks import process_mark
+from pipeline.redaction import mask_fields, mask_message
 from pipeline.settings.events import EventSettings
 from pipeline.store import dump_json_line, explain_disk_errors
 
@@ -47,7 +48,6 @@ _LONGEST_TEXT = 2000
 """Characters of an error that are kept."""
 _TAIL_BYTES = 1 << 16
 """How far back a new run looks for the end of the one before it."""
-_LOGIN = re.compile(r"://[^/@\s]+@")
 _sequence = count(1)
 _recording: ContextVar[Recording | None] = ContextVar("recording", default=None)
 _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=())
@@ -74,7 +74,7 @@ class EventLog:
         line = (dump_json_line(entry) + "\n").encode("utf-8", "backslashreplace")
         with explain_disk_errors(self.path), self._alone():
             self._make_room(len(line))
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+            descriptor = open_no_link(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
             try:
                 size = _cut_half_line(descriptor)
                 try:
@@ -108,7 +108,7 @@ class EventLog:
         """Hold the log for a moment; a file of its own, because the log is renamed."""
         lock = self.path.with_name(".lock-events")
         lock.parent.mkdir(parents=True, exist_ok=True)
-        with lock.open("a", encoding="utf-8") as handle:
+        with open(lock, "a", encoding="utf-8", opener=open_no_link) as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 
@@ -179,7 +179,7 @@ class Recording:
 
     def fail(self, message: str) -> None:
         """Note a failure that is told in another way than by an exception."""
-        self._failure = {"error": message[:_LONGEST_TEXT], "exit_code": EXIT_BUG}
+        self._failure = {"error": mask_message(message)[:_LONGEST_TEXT], "exit_code": EXIT_BUG}
 
     def close(self, error: BaseException | None) -> None:
         """Write the last event."""
@@ -299,7 +299,7 @@ def describe_error(error: BaseException) -> dict[str, Any]:
     """A failure's sentence, remedy, kind and exit code."""
     found: dict[str, Any] = {
         "kind": type(error).__name__,
-        "error": (str(error) or type(error).__name__)[:_LONGEST_TEXT],
+        "error": (mask_message(str(error)) or type(error).__name__)[:_LONGEST_TEXT],
         "exit_code": EXIT_BUG if isinstance(error, Exception) else EXIT_INTERRUPTED,
     }
     if isinstance(error, PipelineError):
@@ -314,14 +314,20 @@ def outcome_of(error: BaseException) -> str:
 
 
 def command_line() -> str:
-    """How this process was started, as a person would type it, without passwords in addresses."""
+    """How this process was started, as a person would type it, without secrets."""
     line = shlex.join([Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]])
-    return _LOGIN.sub("://…@", line)
+    return mask_message(line)
 
 
 def _stamp(event: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return {"time": now, "event": event, "seq": next(_sequence), "pid": os.getpid(), **fields}
+    return {
+        "time": now,
+        "event": event,
+        "seq": next(_sequence),
+        "pid": os.getpid(),
+        **mask_fields(fields),
+    }
 
 
 def _tell(entry: Mapping[str, Any]) -> None:

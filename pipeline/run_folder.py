@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pipeline import console
+from pipeline.permissions import is_open_to_all, open_no_link
 from pipeline.settings.recipe import Recipe
 from pipeline.store import dump_json_line, explain_disk_errors, write_json
 
@@ -24,6 +26,11 @@ def prepare_run_folder(recipe: Recipe, out: Path) -> None:
         out / "recipe.json",
         {"recipe": recipe.name, "settings": recipe.settings.model_dump(mode="json")},
     )
+    if is_open_to_all(out):
+        console.warn(
+            f"every user of this machine can change what lies in {out}, and so what the next "
+            f"command resumes from: chmod go-w {out}"
+        )
 
 
 def append_log(out: Path, name: str, entry: dict[str, Any]) -> None:
@@ -36,5 +43,5 @@ def append_log(out: Path, name: str, entry: dict[str, Any]) -> None:
     line = dump_json_line({"time": datetime.now(UTC).isoformat(timespec="seconds"), **entry})
     with explain_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8", newline="") as handle:
+        with open(path, "a", encoding="utf-8", newline="", opener=open_no_link) as handle:
             handle.write(line + "\n")

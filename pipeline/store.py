@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel
 
 from pipeline.errors import SourceError, StoreError
+from pipeline.permissions import open_no_link
 
 ROW_GROUP_ROWS = 500
 """Long rows: 500 a group reads one random row in 15 ms at no cost in size (measured)."""
@@ -179,7 +180,7 @@ def _lock_file(path: Path, what: str) -> IO[str]:
     while True:
         with explain_disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle = path.open("w", encoding="utf-8")
+            handle = open(path, "w", encoding="utf-8", opener=open_no_link)  # noqa: SIM115
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
@@ -208,7 +209,7 @@ def shared_lock(path: Path, what: str, *, alone: bool = False) -> Iterator[None]
     """
     with explain_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = path.open("a", encoding="utf-8")
+        handle = open(path, "a", encoding="utf-8", opener=open_no_link)  # noqa: SIM115
     with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)

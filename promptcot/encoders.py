@@ -11,7 +11,6 @@ so that a similarity is one exact number everywhere. Vectors from a model are ke
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,9 +21,11 @@ import numpy.typing as npt
 from pipeline import console
 from pipeline.errors import ConfigError, TeacherError, TeacherUnreachable
 from pipeline.hashing import content_hash
+from pipeline.keys import authorization
 from pipeline.settings.concepts import EncoderSettings
 from pipeline.store import atomic_path
 from promptcot.embedding import embed_ngrams
+from promptcot.engines.openai_format import excerpt
 from promptcot.near_concepts import Vectors
 from promptcot.portable import SCALE
 
@@ -103,8 +104,16 @@ def _load_model(settings: EncoderSettings, concepts: Sequence[str]) -> Iterator[
             "encoder.kind = 'sentence_transformers' needs a package that is not installed",
             hint="pip install 'promptcot-mamba[encoders]', or use encoder.kind = 'ngrams'",
         ) from exc
+    is_folder = Path(settings.model).is_dir()
+    name, _, commit = (settings.model, "", "") if is_folder else settings.model.partition("@")
+    if not commit and not is_folder:
+        raise ConfigError(
+            f"encoder.model {settings.model!r} is neither a folder nor a hub id with a commit",
+            hint='set synthesis.combinations.encoder.model to a folder or to "owner/name@commit": '
+            "a model that its owner exchanges would change the draws",
+        )
     try:
-        model: Any = SentenceTransformer(settings.model)
+        model: Any = SentenceTransformer(name, revision=commit or None, trust_remote_code=False)
     except (OSError, ValueError) as exc:
         raise ConfigError(
             f"cannot load the encoder {settings.model!r}: {str(exc).splitlines()[0]}",
@@ -120,8 +129,7 @@ def _ask_server(settings: EncoderSettings, concepts: Sequence[str]) -> Iterator[
     import stamina
 
     url = f"{settings.base_url.rstrip('/')}/embeddings"
-    key = os.environ.get(settings.api_key_env)
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    headers = authorization(settings.api_key_env, url)
     with httpx.Client(headers=headers, timeout=_TIMEOUT_S) as client:
         for batch in _batches(settings, concepts):
             body = {"model": settings.model, "input": list(batch), "encoding_format": "float"}
@@ -161,7 +169,7 @@ def _parse(response: httpx.Response, url: str, num: int) -> Floats:
     except (ValueError, KeyError, TypeError):
         pass
     raise TeacherError(
-        f"{url} did not reply with {num} embeddings; it sent {response.text[:200]!r}",
+        f"{url} did not reply with {num} embeddings; it sent {excerpt(response.content)}",
         hint="point synthesis.combinations.encoder.base_url at an OpenAI-compatible server (with "
         "/v1) that serves an embedding model",
     )

@@ -184,9 +184,9 @@ def load_model(source: str, options: dict[str, str], *, precision: str) -> tuple
         ) from exc
     with _quiet(transformers_logging):
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source, **options)
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
             model = AutoModelForCausalLM.from_pretrained(
-                source, dtype=getattr(torch, precision), **options
+                source, dtype=getattr(torch, precision), trust_remote_code=False, **options
             )
         except (OSError, ValueError) as exc:
             raise TeacherError(

@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any, Literal
 
+from pipeline.permissions import open_no_link
 from pipeline.store import dump_json_line, explain_disk_errors, write_text
 
 LogName = Literal["train_log.jsonl", "events.jsonl", "speed_log.jsonl"]
@@ -43,7 +44,10 @@ class RunLog:
         if not self._writes:
             return
         path = self.folder / name
-        with explain_disk_errors(path), path.open("a", encoding="utf-8", newline="") as file:
+        with (
+            explain_disk_errors(path),
+            open(path, "a", encoding="utf-8", newline="", opener=open_no_link) as file,
+        ):
             file.write(dump_json_line(line) + "\n")
 
     def read(self, name: LogName) -> list[dict[str, Any]]:

@@ -94,7 +94,8 @@ def load(folder: Path, *, device: torch.device, dtype: torch.dtype) -> StaticTra
             hint="point throughput.transformer_from at a transformers model folder",
         )
     try:
-        read_shape(AutoConfig.from_pretrained(folder, local_files_only=True))
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        read_shape(config)
         model = Qwen2ForCausalLM.from_pretrained(folder, local_files_only=True, dtype=dtype)
     except (OSError, ValueError) as exc:
         raise SourceError(

@@ -21,6 +21,7 @@ from evaluation.throughput.shapes import GB, Subject
 from evaluation.throughput.tasks import Task, list_tasks
 from pipeline.errors import ConfigError, StoreError
 from pipeline.hashing import content_hash, file_sha256
+from pipeline.keys import child_environment
 from pipeline.settings.recipe import Recipe
 from pipeline.settings.throughput import TransformerShape
 from pipeline.store import write_json
@@ -174,6 +175,7 @@ def run_job(
     with log.open("w", encoding="utf-8") as handle:
         process = subprocess.Popen(
             [python, str(_WORKER), str(path)],
+            env=child_environment(),
             stdout=handle,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 import pipeline
+from pipeline.settings.addresses import Link
 from pipeline.settings.base import Settings, execution_only
 
 BUNDLED = Path(pipeline.__path__[0]) / "data" / "benchmarks"
@@ -91,7 +92,7 @@ class ReadingSettings(Settings):
 class StatementsSettings(ReadingSettings):
     """A smaller file with the questions alone, enough to keep them out of training data."""
 
-    url: str = execution_only("")
+    url: Link = execution_only("")
     sha256: str = execution_only("")
     local_files: tuple[str, ...] = execution_only(())
 
@@ -122,9 +123,9 @@ class BenchmarkSettings(ReadingSettings):
     hub_files: tuple[str, ...] = execution_only(())
     release: str = execution_only("")
     """LiveCodeBench's, e.g. ``release_v5``: its files are ``test.jsonl`` to ``test5.jsonl``."""
-    hub_endpoint: str | None = execution_only(None)
+    hub_endpoint: Link | None = execution_only(None)
     """Another server with the hub's interface."""
-    url: str = execution_only("")
+    url: Link = execution_only("")
     """https address of one file; it wants ``sha256``."""
     local_files: tuple[str, ...] = execution_only(())
     """Names under which a folder of local copies may hold it; these always may:

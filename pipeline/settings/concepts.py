@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from pipeline.records import Domain
+from pipeline.settings.addresses import ServerAddress, VariableName
 from pipeline.settings.base import Settings, execution_only
 
 MATH_LEVELS = ("AMC12", "HMMT-Nov", "HMMT-Feb", "AIME", "USAJMO", "USAMO", "USOJMO", "USOMO")
@@ -72,9 +73,10 @@ class EncoderSettings(Settings):
     """``ngrams``: hashed character n-grams, no model; ``http``: an OpenAI-compatible
     ``/embeddings`` endpoint such as vLLM's."""
     model: str = ""
-    """Folder or hub id (``sentence_transformers``), or the server's model name (``http``)."""
-    base_url: str = execution_only("http://127.0.0.1:8000/v1", pattern=r"^https?://\S+$")
-    api_key_env: str = execution_only("PROMPTCOT_API_KEY")
+    """``sentence_transformers``: a folder, or a hub id with its commit (``owner/name@commit``);
+    ``http``: the server's model name."""
+    base_url: ServerAddress = execution_only("http://127.0.0.1:8000/v1")
+    api_key_env: VariableName = execution_only("PROMPTCOT_API_KEY")
     """``http`` only: environment variable that holds the key, when the server wants one."""
     batch_size: int = execution_only(512, ge=1)
 

@@ -13,8 +13,10 @@ from typing import Any, get_args
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 import pipeline
+from pipeline import redaction
 from pipeline.errors import ConfigError
 from pipeline.settings.ablations import AblationSettings
+from pipeline.settings.addresses import SECRET, VariableName
 from pipeline.settings.base import Settings, execution_only
 from pipeline.settings.benchmarks import BenchmarkSettings
 from pipeline.settings.curriculum import CurriculumSettings
@@ -51,6 +53,18 @@ class RecipeSettings(Settings):
     throughput: ThroughputSettings = ThroughputSettings()
     ablations: AblationSettings = AblationSettings()
     events: EventSettings = EventSettings()
+    secret_blocks: dict[VariableName, str] = execution_only({})
+    """Flows only: environment variable → name of the Prefect Secret block that holds its value,
+    e.g. ``{ PROMPTCOT_API_KEY = "teacher-key" }``. A variable that is set already wins."""
+
+    @property
+    def key_variables(self) -> frozenset[str]:
+        """Environment variables that hold keys of teachers and other models behind servers."""
+        synthesis = self.synthesis
+        named = [teacher.api_key_env for teacher in self.teachers.values()]
+        named += [synthesis.combinations.encoder.api_key_env]
+        named += [synthesis.refinement.scorer.api_key_env]
+        return frozenset(named)
 
     @model_validator(mode="after")
     def _known_data(self) -> RecipeSettings:
@@ -111,8 +125,12 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     try:
         settings = RecipeSettings.model_validate(values)
     except ValidationError as exc:
-        raise _explain(path, exc) from exc
-    return Recipe(path=path, settings=settings)
+        problem = _explain(path, exc)
+    else:
+        redaction.declare(settings.key_variables)
+        return Recipe(path=path, settings=settings)
+    # Not `from exc`: pydantic's own words quote the value, which may be a key.
+    raise problem
 
 
 def _find(name_or_path: str) -> Path:
@@ -165,9 +183,15 @@ def _explain(path: Path, error: ValidationError) -> ConfigError:
         known = _known_keys(first["loc"][:-1])
         close = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
+        if redaction.is_secret_name(str(first["loc"][-1])):
+            hint = (
+                "no key stands in a recipe: put it into the environment variable that api_key_env "
+                "names (PROMPTCOT_API_KEY), or into a Prefect block (secret_blocks)"
+            )
         return ConfigError(f"recipe {path}: unknown key {location!r}{tail}", hint=hint)
     message = first["msg"].removeprefix("Value error, ")
-    got = f", got {first['input']!r}" if not isinstance(first["input"], dict) else ""
+    is_shown = first["type"] != SECRET and not isinstance(first["input"], dict)
+    got = f", got {first['input']!r}" if is_shown else ""
     return ConfigError(
         f"recipe {path}: {location}: {message}{got}{tail}", hint="correct this value"
     )

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from pipeline.settings.addresses import EngineArguments, ServerAddress, VariableName
 from pipeline.settings.base import Settings, execution_only
 from pipeline.settings.concepts import Form
 
@@ -39,8 +40,8 @@ class ScorerSettings(Settings):
     (``owner/name@commit``); ``vllm`` takes a folder or any name it knows, ``http`` the server's."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """``transformers`` only: of the weights; bfloat16 for large models on a GPU."""
-    base_url: str = execution_only("http://127.0.0.1:8000/v1", pattern=r"^https?://\S+$")
-    api_key_env: str = execution_only("PROMPTCOT_API_KEY")
+    base_url: ServerAddress = execution_only("http://127.0.0.1:8000/v1")
+    api_key_env: VariableName = execution_only("PROMPTCOT_API_KEY")
     batch_tokens: int = Field(4096, ge=64)
     """``transformers`` only: tokens scored together, padding included (by a cautious guess of 2.5
     characters a token). Padding moves the last digits of a score, so it is part of the version."""
@@ -50,7 +51,7 @@ class ScorerSettings(Settings):
     outage_s: float = execution_only(600.0, ge=0)
     first_contact_s: float = execution_only(30.0, ge=0)
     """``http`` only, both: as for teachers."""
-    engine_args: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    engine_args: EngineArguments = Field(default_factory=dict)
 
 
 class FitSettings(Settings):

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from pipeline.records import Domain
+from pipeline.settings.addresses import Link
 from pipeline.settings.base import Settings, execution_only
 
 SourceKind = Literal[
@@ -120,7 +121,7 @@ class SourceSettings(Settings):
     hub_files: tuple[str, ...] = ()
     """Patterns of the dataset's files; by default ``<config or data>/<split or train>-*.parquet``,
     which is how ``datasets`` uploads them."""
-    hub_endpoint: str | None = execution_only(None)
+    hub_endpoint: Link | None = execution_only(None)
     """Address of a hub or mirror other than the usual one."""
     licence: str = ""
     """Licence of rows that state none."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
+from pipeline.settings.addresses import EngineArguments, Link, ServerAddress, VariableName
 from pipeline.settings.base import Settings, execution_only
 
 
@@ -18,18 +19,18 @@ class TeacherSettings(Settings):
     run-batch``) and its results are read back; ``scripted``: answers from a file, for tests."""
     model: str = "smollm2-135m-instruct"
     """Model name as the engine knows it; for ``vllm`` a hub id or folder."""
-    base_urls: tuple[Annotated[str, Field(pattern=r"^https?://\S+$")], ...] = execution_only(
+    base_urls: tuple[ServerAddress, ...] = execution_only(
         ("http://127.0.0.1:8000/v1",), min_length=1
     )
     """``http`` only: the servers' roots, with ``/v1``. All must serve the same model; each request
     goes to the healthy one with the fewest in flight."""
-    replicas: str = execution_only("")
+    replicas: Link = execution_only("")
     """``http`` only: a file (relative to the recipe) or an ``http(s)://`` address that lists the
     servers instead of ``base_urls``, for a pool whose servers come and go: one root a line, JSON,
     Prometheus' ``http_sd``, or Ray Serve's ``/api/serve/applications/``."""
     replicas_refresh_s: float = execution_only(10.0, ge=1)
     """``http`` only: seconds between two readings of ``replicas``."""
-    api_key_env: str = execution_only("PROMPTCOT_API_KEY")
+    api_key_env: VariableName = execution_only("PROMPTCOT_API_KEY")
     """``http`` only: environment variable that holds the key, when the server wants one."""
     group_size: int = Field(96, ge=1)
     """``embedded`` only: requests of one batch answered together. A group is stored whole, so a
@@ -59,8 +60,9 @@ class TeacherSettings(Settings):
     constraints: tuple[Literal["regex", "json_schema"], ...] = ("regex", "json_schema")
     """``http`` and ``batch_file``: forms the servers can enforce; empty for servers without
     structured outputs."""
-    engine_args: dict[str, str | int | float | bool] = Field(default_factory=dict)
-    """``vllm`` only: keyword arguments of vLLM's engine, e.g. ``tensor_parallel_size``."""
+    engine_args: EngineArguments = Field(default_factory=dict)
+    """``vllm`` only: keyword arguments of vLLM's engine, e.g. ``tensor_parallel_size``. Code that
+    comes with a model runs only where ``trust_remote_code`` is set here."""
     usd_per_million_prompt_tokens: float = execution_only(0.0, ge=0)
     usd_per_million_completion_tokens: float = execution_only(0.0, ge=0)
     usd_per_hour: float = execution_only(0.0, ge=0)

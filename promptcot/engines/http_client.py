@@ -19,6 +19,8 @@ import httpx
 
 from pipeline import console
 from pipeline.errors import TeacherError
+from pipeline.keys import read_key
+from pipeline.redaction import mask_message
 from promptcot.engines.discovery import Discovery
 from promptcot.engines.first_replies import FirstReplies
 from promptcot.engines.http_connections import Connections
@@ -61,6 +63,8 @@ class HttpClient:
     """Connections that are kept between requests; used and closed in one event loop."""
 
     def __init__(self, servers: Servers) -> None:
+        # Refused before anything is asked, where it cannot be a key.
+        read_key(servers.api_key_env)
         self._servers = servers
         self._fleet = Fleet(servers)
         self._connections = Connections(
@@ -126,7 +130,7 @@ class HttpClient:
         except TimeoutError:
             return self._fail(lease, f"nothing within {self._servers.timeout_s:g} s")
         except httpx.DecodingError as exc:
-            return self._fail(lease, f"a reply that cannot be decoded ({exc})")
+            return self._fail(lease, f"a reply that cannot be decoded ({mask_message(str(exc))})")
         except httpx.TransportError as exc:
             return self._lose(lease, exc)
         if not response.is_success:
@@ -173,7 +177,7 @@ class HttpClient:
         return _Failure(reason, is_counted=False)
 
     def _lose(self, lease: Lease, exc: httpx.TransportError) -> _Failure:
-        reason = str(exc) or type(exc).__name__
+        reason = mask_message(str(exc)) or type(exc).__name__
         is_lost = not isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout)
         is_counted = self._fleet.report_loss(lease, reason, was_connected=is_lost)
         return _Failure(reason, is_counted=is_counted, is_lost=is_lost)

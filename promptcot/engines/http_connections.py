@@ -7,12 +7,13 @@ ones of a server are a stack, so that the warmest is used first.
 
 from __future__ import annotations
 
-import os
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
+
+from pipeline.keys import authorization
 
 _CONNECT_TIMEOUT_S = 10.0
 _KEEP_ALIVE_S = 4.0
@@ -55,10 +56,9 @@ class Connections:
         if base_url.startswith("https:"):
             # Loading the certificates takes longer than many requests: once for all.
             self._ssl = self._ssl or httpx.create_ssl_context()
-        key = os.environ.get(self._api_key_env)
         headers = {"Content-Type": "application/json"}
         return httpx.AsyncClient(
-            headers=headers | ({"Authorization": f"Bearer {key}"} if key else {}),
+            headers=headers | authorization(self._api_key_env, base_url),
             limits=httpx.Limits(max_connections=1, keepalive_expiry=_KEEP_ALIVE_S),
             # False where there is nothing to verify: no https, and redirects are not followed.
             verify=self._ssl if self._ssl is not None else False,

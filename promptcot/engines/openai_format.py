@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.records import FinishReason
+from pipeline.redaction import mask_bytes, mask_message, mask_reply
 from promptcot.engines.protocol import Answer, Constraint, Request
 
 _FINISH_REASONS: dict[str | None, FinishReason] = {"stop": "stop", "length": "length"}
@@ -119,11 +120,16 @@ def read_completion(content: bytes) -> Answer:
     counts = completion.usage or _TokenCounts()
     reason: FinishReason = _FINISH_REASONS.get(choice.finish_reason, "error")
     return Answer(
-        text=choice.text or "" if choice.message is None else _full_text(choice.message),
+        # A server, or a proxy before it, may send back what it was sent; answers are kept.
+        text=mask_reply(
+            choice.text or "" if choice.message is None else _full_text(choice.message)
+        ),
         finish_reason=reason,
         num_prompt_tokens=counts.prompt_tokens,
         num_completion_tokens=counts.completion_tokens,
-        detail=f"the server ended it with {choice.finish_reason!r}" if reason == "error" else "",
+        detail=mask_message(f"the server ended it with {choice.finish_reason!r}")
+        if reason == "error"
+        else "",
     )
 
 
@@ -147,14 +153,16 @@ def read_error(content: bytes) -> str:
 
 
 def error_message(value: Any) -> str:
-    """The message inside an error object, or nothing."""
+    """The message inside an error object without keys that it quotes, or nothing."""
     error = value.get("error") or value if isinstance(value, dict) else value
     message = error.get("message", error.get("detail")) if isinstance(error, dict) else error
-    return str(message) if message else ""
+    return mask_message(str(message)) if message else ""
 
 
 def excerpt(content: bytes) -> str:
-    """The beginning of a body, for a message."""
+    """The beginning of a body, for a message; keys in it are masked."""
     # Four bytes are the longest character: enough for the excerpt without decoding megabytes.
-    text = " ".join(content[: 4 * _EXCERPT_CHARS].decode("utf-8", "replace").split())
+    # Masked before it is cut: half a key would not be recognised.
+    start = mask_bytes(content)[: 4 * _EXCERPT_CHARS].decode("utf-8", "replace")
+    text = mask_message(" ".join(start.split()))
     return f"{text[:_EXCERPT_CHARS]!r}" if text else "an empty body"

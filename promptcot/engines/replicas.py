@@ -18,6 +18,8 @@ from typing import Any
 
 import httpx
 
+from pipeline.redaction import has_login, mask_message
+
 _LARGEST_LIST = 1 << 20
 _MOST_SERVERS = 4096
 _TIMEOUT_S = 10.0
@@ -101,9 +103,16 @@ def parse_replicas(text: str, place: str) -> tuple[str, ...]:
     else:
         lines = (line.partition("#")[0].strip() for line in text.splitlines())
         found = [line for line in lines if line]
-    for url in found:
+    for number, url in enumerate(found, start=1):
+        if has_login(url) or "?" in url:
+            raise NotAList(
+                f"{place}: entry {number} is an address with a login or parameters; all servers "
+                "get the key of api_key_env"
+            )
         if not _BASE_URL.fullmatch(url):
-            raise NotAList(f"{place}: {url[:100]!r} is no http(s):// address of a server's /v1")
+            raise NotAList(
+                f"{place}: {mask_message(url)[:100]!r} is no http(s):// address of a server's /v1"
+            )
     urls = tuple(dict.fromkeys(url.rstrip("/") for url in found))
     if len(urls) > _MOST_SERVERS:
         raise NotAList(f"{place} lists {len(urls):,} servers; at most {_MOST_SERVERS:,} are taken")

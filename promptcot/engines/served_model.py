@@ -12,6 +12,8 @@ from typing import Any
 
 import httpx
 
+from pipeline.redaction import mask_bytes
+
 _EXCERPT_CHARS = 200
 
 
@@ -67,6 +69,6 @@ class ServedModel:
 
 def _read_models(reply: httpx.Response) -> list[dict[str, Any]]:
     try:
-        return [dict(entry) for entry in json.loads(reply.content)["data"]]
+        return [dict(entry) for entry in json.loads(mask_bytes(reply.content))["data"]]
     except (ValueError, KeyError, TypeError) as exc:
         raise NoModelList(f"{reply.url} lists no models (HTTP {reply.status_code})") from exc

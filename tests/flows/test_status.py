@@ -21,7 +21,7 @@ from rich.console import Console
 from flows.event_log import EventReader
 from flows.openmetrics import write_metrics
 from flows.run_state import RunState
-from flows.status import app
+from flows.status import _check_address, app
 from flows.status_server import open_server
 from flows.status_source import FolderSource, UrlSource
 from flows.status_view import duration, render, sparkline
@@ -332,6 +332,18 @@ def test_the_command_prints_text_json_and_a_textfile(
     assert json.loads(capsys.readouterr().out)["run"]["failure"]["remedy"] == "download it again"
     assert cli.exit_code_of(app, "status", [str(tmp_path), "--serve", "here"]) == EXIT_USER
     assert "is no address" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:9464", "[::]:9464", "192.0.2.7:9464", "gpu-box:9464"])
+def test_other_machines_are_let_in_only_where_that_was_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], address: str
+) -> None:
+    fail_run(tmp_path)
+    assert cli.exit_code_of(app, "status", [str(tmp_path), "--serve", address]) == EXIT_USER
+    told = capsys.readouterr().err
+    assert "no password" in told and "--expose" in told
+    assert _check_address(address, is_exposed=True)[1] == 9464
+    assert _check_address("9464", is_exposed=False) == ("127.0.0.1", 9464)
 
 
 def test_looking_needs_neither_prefect_nor_pytorch_nor_arrow(tmp_path: Path) -> None:
