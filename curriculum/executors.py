@@ -22,6 +22,7 @@ from typing import Any, Protocol, TypeVar
 
 from pipeline import console
 from pipeline.errors import ConfigError, StoreError
+from pipeline.interrupts import keep_sigterm
 from pipeline.settings.curriculum import CurriculumSettings
 
 Task = TypeVar("Task")
@@ -281,20 +282,25 @@ def _open_ray(settings: CurriculumSettings) -> Iterator[RayExecutor]:
             hint="pip install 'promptcot-mamba[ray]', or set curriculum.executor = \"local\"",
         ) from exc
     was_running = ray.is_initialized()
-    if not was_running and settings.ray_address:
-        ray.init(address=settings.ray_address, log_to_driver=False, logging_level=logging.WARNING)
-    elif not was_running:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(
-            num_cpus=settings.num_workers,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            # Tasks hold paths and figures only: Ray's smallest store is plenty.
-            object_store_memory=80 * 1024 * 1024,
-        )
+    with keep_sigterm():  # Ray takes it over
+        if not was_running and settings.ray_address:
+            ray.init(
+                address=settings.ray_address, log_to_driver=False, logging_level=logging.WARNING
+            )
+        elif not was_running:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            ray.init(
+                address="local",  # never a cluster of somebody else on this machine
+                num_cpus=settings.num_workers,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                # Tasks hold paths and figures only: Ray's smallest store is plenty.
+                object_store_memory=80 * 1024 * 1024,
+            )
     try:
         yield RayExecutor(ray, settings.num_workers)
     finally:
         if not was_running:
-            ray.shutdown()
+            with keep_sigterm():  # and takes its handler away below Python
+                ray.shutdown()

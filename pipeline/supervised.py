@@ -16,14 +16,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 from pipeline.errors import StoreError
+from pipeline.interrupts import interrupt_on_sigterm
 from pipeline.store import explain_disk_errors
 
 _POLL_S = 0.2
@@ -198,23 +197,3 @@ class LogTail:
 
 def _decode(line: bytes) -> str:
     return line[:_LONGEST_LINE].decode("utf-8", "replace").rstrip("\r")
-
-
-@contextlib.contextmanager
-def interrupt_on_sigterm() -> Iterator[None]:
-    """Within the block SIGTERM raises ``KeyboardInterrupt``, unless it has a handler already."""
-    is_ours = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    )
-    if is_ours:
-        signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        if is_ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _interrupt(signal_number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

@@ -19,7 +19,7 @@ import typer
 
 from pipeline import cli
 from pipeline.errors import EXIT_INTERRUPTED, PipelineError
-from pipeline.supervised import interrupt_on_sigterm
+from pipeline.interrupts import interrupt_on_sigterm
 from pipeline.tied_process import tie_to_launcher
 
 if TYPE_CHECKING:

@@ -62,8 +62,8 @@ def normalise_answer(text: str) -> str:
     bare = [token[1:] if is_word(token) else token for token in tokens]
     pieces = bare[:1]
     for before, token in pairwise(bare):
-        # A command would swallow the letter behind it, a number the number.
-        needs_space = before[-1:].isalnum() and token[:1].isalnum()
+        # A command would swallow the letter behind it, a number the number or the lone point.
+        needs_space = before[-1:].isalnum() and (token[:1].isalnum() or token[:1] == ".")
         is_open = len(before) > 1 or before[:1].isdecimal()
         pieces.append(" " + token if needs_space and is_open else token)
     joined = "".join(pieces)

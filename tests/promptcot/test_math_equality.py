@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.benchmark_items import MathGold
@@ -676,6 +676,7 @@ def test_no_answer_of_the_allowed_length_is_costly_or_right_by_accident(
     assert settle_by_text(gold, fill(piece)) is not True
 
 
+@example("0$.<")
 @given(
     st.text(alphabet="0123456789abcx+-*/^_{}()[]\\,;=<>%$!|.' \\frac\\sqrt\\text\\pm", max_size=40)
 )
