@@ -10,15 +10,16 @@ in flight and the same bytes come out.
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 from curriculum.cards import write_documents
-from curriculum.executors import Executor, open_executor
 from curriculum.figures import describe_phase
 from curriculum.planning import Plan, make_plan
 from curriculum.preparation import use_lock
 from curriculum.prepared import PreparedSource
-from curriculum.preparing import find_prepared, index_benchmarks, prepare_source
+from curriculum.preparing import REMEDY, find_prepared, index_benchmarks, prepare_source
 from curriculum.refusals import count_refused
 from curriculum.reworded import JudgedPair, judge_source
 from curriculum.selection import Selection, select_rows
@@ -27,8 +28,9 @@ from pipeline import console
 from pipeline.claims import claiming
 from pipeline.errors import TooManyRejected
 from pipeline.events import recording
+from pipeline.executors import Executor, open_executor
 from pipeline.manifest import MANIFEST, Version, mark_latest
-from pipeline.run_folder import prepare_run_folder
+from pipeline.run_folder import SAVED_RECIPE, prepare_run_folder
 from pipeline.settings.recipe import Recipe
 from pipeline.stages import run_stage, tell_reused
 from pipeline.store import shared_lock
@@ -78,7 +80,7 @@ def prepare_all(plan: Plan) -> dict[str, PreparedSource]:
         if decontamination.enabled and not plan.recipe.settings.benchmarks:
             console.warn("the recipe lists no [[benchmarks]]: nothing is decontaminated against")
         index_benchmarks(plan.recipe)
-        with open_executor(plan.recipe.settings.curriculum) as executor:
+        with _open_executor(plan) as executor:
             for preparation in missing:
                 found[preparation.source.name] = prepare_source(preparation, executor)
     return {name: source for name, source in found.items() if source is not None}
@@ -87,7 +89,6 @@ def prepare_all(plan: Plan) -> dict[str, PreparedSource]:
 def _build(
     plan: Plan, prepared: dict[str, PreparedSource], reworded: dict[str, list[JudgedPair]]
 ) -> Version:
-    settings = plan.recipe.settings.curriculum
     _require_rows(plan, prepared, None)
     # The pool of preparation has ended: its memory is free before the arrays are read.
     selection = select_rows(
@@ -98,15 +99,26 @@ def _build(
         reworded=reworded,
     )
     _require_rows(plan, prepared, selection)
-    with open_executor(settings) as executor:
+    with _open_executor(plan) as executor:
         return _write(plan, selection, executor)
+
+
+def _open_executor(plan: Plan) -> AbstractContextManager[Executor]:
+    settings = plan.recipe.settings
+    # Workers write into the run folder; what was saved there first shows whether they see it.
+    return open_executor(
+        settings.execution,
+        settings.curriculum.num_workers,
+        remedy=REMEDY,
+        shared=plan.out / SAVED_RECIPE,
+    )
 
 
 def _write(plan: Plan, selection: Selection, executor: Executor) -> Version:
     shard_rows = plan.recipe.settings.curriculum.shard_rows
     writer = PhaseWriter(plan.stage, selection, executor, shard_rows=shard_rows)
     return run_stage(
-        plan.stage,
+        replace(plan.stage, cancel=executor.cancel),
         writer.batches(),
         writer.process,
         card=write_documents,

@@ -31,6 +31,8 @@ class Plan:
     """One phase, the sources it needs prepared, and the stage that will hold its version."""
 
     recipe: Recipe
+    out: Path
+    """The run folder."""
     phase: str
     variant: str | None
     settings: PhaseSettings
@@ -93,6 +95,7 @@ def make_plan(
     )
     return Plan(
         recipe=recipe,
+        out=out,
         phase=phase,
         variant=variant,
         settings=settings,

@@ -13,11 +13,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from curriculum.earlier_parts import find_earlier_parts
-from curriculum.executors import Executor, PoolExecutor
 from curriculum.judging import Judge, open_judge
 from curriculum.preparation import PACKAGES, Preparation
 from curriculum.prepared import PreparedSource, read_counts, table_path, write_part
@@ -26,6 +26,7 @@ from pipeline import console
 from pipeline.benchmark_index import is_worth_storing, load_benchmark_index
 from pipeline.benchmarks import load_questions
 from pipeline.contamination import BenchmarkIndex
+from pipeline.executors import Executor, PoolExecutor
 from pipeline.hashing import code_version, content_hash
 from pipeline.manifest import MANIFEST, Manifest, check_balance, load_version
 from pipeline.settings.recipe import Recipe
@@ -34,6 +35,8 @@ from pipeline.store import exclusive_lock, explain_disk_errors, write_json
 
 SLICE_ROWS = 128
 """Rows in memory together: enough for batch functions, and 4 MB at 30 kB a row."""
+REMEDY = "lower curriculum.num_workers or curriculum.batch_rows"
+"""Against lost workers."""
 MAX_LISTED_FINDINGS = 500
 """Matches listed in a manifest; all of them are counted."""
 
@@ -44,6 +47,11 @@ class PartTask:
 
     preparation: Preparation
     part: SourcePart
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"part {self.part.index} of source {self.preparation.source.name}"
 
 
 def find_prepared(preparation: Preparation) -> PreparedSource | None:
@@ -110,7 +118,7 @@ def _prepare_parts(
         work.total = sum(len(file["part_rows"]) for file in files)
 
     with console.meter(title, 0, "batches") as advance:
-        for task, _ in executor.map(prepare_part, list_missing()):
+        for task, _ in executor.map(prepare_part, list_missing(), attrgetter("name")):
             source.release(task.part)
             work.finish_shard(f"part-{task.part.index}", _receipt(staging, task.part.index))
             advance(1)
@@ -185,13 +193,13 @@ def _index_of(preparation: Preparation) -> BenchmarkIndex:
 def index_benchmarks(recipe: Recipe) -> None:
     """Index the benchmark items once for all workers, in a process that ends with its memory."""
     settings = recipe.settings.curriculum
-    is_alone = settings.executor == "local" and settings.num_workers == 1
+    is_alone = recipe.settings.execution.executor == "local" and settings.num_workers == 1
     if is_alone or not (recipe.settings.benchmarks and settings.decontamination.enabled):
         return
     if is_worth_storing(recipe):
-        pool = PoolExecutor(1)
+        pool = PoolExecutor(1, REMEDY)
         try:
-            pool.run(_store_index, recipe)
+            pool.run(_store_index, recipe, "the index of benchmark items")
         finally:
             pool.close()
 

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from curriculum.executors import Executor
 from curriculum.features import Rows
 from curriculum.mixing import make_copy_id
 from curriculum.prepared import Places, gather_rows
@@ -25,6 +24,7 @@ from curriculum.refusals import RefusalWriter
 from curriculum.selection import Selection
 from curriculum.stored_rows import RECURRING_COLUMNS, ROW_SCHEMA
 from pipeline.errors import ManifestMismatch
+from pipeline.executors import Executor
 from pipeline.hashing import content_hash
 from pipeline.stages import Batch, Stage, WrittenBatch, staged_path
 from pipeline.store import ROW_GROUP_ROWS, open_parquet
@@ -104,7 +104,7 @@ class PhaseWriter:
             ids=corpus.features.hex_ids(rows),
             copies=choice.copies[work.start : work.end],
         )
-        self._executor.run(write_shard, task)
+        self._executor.run(write_shard, task, f"shard {work.index} of {self._stage.name}")
         return self._describe(rows)
 
     def _describe(self, rows: Rows) -> WrittenBatch:

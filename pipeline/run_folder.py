@@ -15,6 +15,9 @@ from pipeline.permissions import is_open_to_all, open_no_link
 from pipeline.settings.recipe import Recipe
 from pipeline.store import dump_json_line, explain_disk_errors, write_json
 
+SAVED_RECIPE = "recipe.json"
+"""The resolved recipe in a run folder."""
+
 
 def prepare_run_folder(recipe: Recipe, out: Path) -> None:
     """Create the folder and save the resolved recipe beside its artifacts.
@@ -23,7 +26,7 @@ def prepare_run_folder(recipe: Recipe, out: Path) -> None:
         StoreError: The folder cannot be written.
     """
     write_json(
-        out / "recipe.json",
+        out / SAVED_RECIPE,
         {"recipe": recipe.name, "settings": recipe.settings.model_dump(mode="json")},
     )
     if is_open_to_all(out):

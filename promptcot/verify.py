@@ -9,41 +9,47 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from math import floor
 
+from pipeline.executors import open_executor
 from pipeline.manifest import Version
-from pipeline.records import Problem, Rejected, Solution, VerifiedTrace
+from pipeline.records import ProgramTest, Rejected, Solution, VerifiedTrace
 from pipeline.settings.base import determining
-from pipeline.stages import Batch, BatchResult, BatchStream, run_stage
-from promptcot.acceptance import STAGE, Finding, conclude
-from promptcot.code_voting import Settled, find, make_task, settle
+from pipeline.stages import Batch, BatchResult, BatchStream, Stage, run_stage
+from promptcot.acceptance import STAGE, conclude
+from promptcot.answer_checks import (
+    Answers,
+    Checked,
+    CheckTask,
+    Graders,
+    check_answers,
+    check_in_worker,
+)
 from promptcot.engines.protocol import Answer
 from promptcot.product_card import product_card
 from promptcot.program_tests import write_tests
 from promptcot.run_context import SynthesisRun, count_tokens, input_of
 from promptcot.solutions import sampling_of
-from promptcot.verification.code_tests import CodeGrader
-from promptcot.verification.math_answers import MathGrader
-from promptcot.verification.math_boxes import extract_boxed
 from promptcot.verification.sandbox import find_sandbox
-from promptcot.voting import Vote, count_votes
 
-_OUTPUT_KIB = 64
-"""Of a program on one input: outputs of all programs of a batch are held at once."""
+REMEDY = "lower synthesis.num_workers or synthesis.batch_size"
+"""Against lost workers."""
+Check = Callable[[CheckTask, str], Checked]
+"""Does a task of the name given: here, or on a cluster."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Verifier:
-    """What all batches of the stage share; the graders are safe to use from their threads."""
+    """What all batches of the stage share; safe to use from their threads."""
 
     run: SynthesisRun
-    math: MathGrader
-    code: CodeGrader | None
-    """None where no sandbox works: then no program is executed."""
+    check: Check
+    runs_programs: bool
+    """False where no sandbox works: then no program is executed."""
 
     @property
     def num_samples(self) -> int:
@@ -74,33 +80,45 @@ def run_verification(run: SynthesisRun, solutions: Version) -> Version:
         inputs=[input_of(solutions, "solutions")],
         teachers=[settings.solutions.teacher],
     )
-    with ExitStack() as stack:
-        verifier = _open_verifier(run, stack)
-        cancel = partial(_cancel_all, [stage.cancel, verifier.math.cancel])
-        if verifier.code is not None:
-            cancel = partial(_cancel_all, [cancel, verifier.code.cancel])
+    with _open_verifier(run, stage) as (verifier, stage):
         return run_stage(
-            replace(stage, cancel=cancel),
+            stage,
             _stream_problems(run, solutions),
             partial(_verify_batch, verifier),
             card=product_card(run),
         )
 
 
-def _open_verifier(run: SynthesisRun, stack: ExitStack) -> _Verifier:
-    """Graders for the whole stage; neither starts a process before it is needed."""
-    rules, num_workers = run.settings.verification, run.settings.num_workers
-    math = MathGrader(num_workers=num_workers, timeout_s=rules.answer_timeout_s)
-    code = None
-    if find_sandbox() is not None:
-        code = CodeGrader(
-            timeout_s=rules.test_timeout_s,
-            memory_limit_mib=rules.test_memory_mib,
-            output_kib=_OUTPUT_KIB,
-            num_workers=num_workers,
+@contextmanager
+def _open_verifier(run: SynthesisRun, stage: Stage) -> Iterator[tuple[_Verifier, Stage]]:
+    """Who checks, for the whole stage, and the stage with as many batches in flight as that takes.
+
+    Here the stage's threads share the graders, whose work is in processes; a cluster gets a batch's
+    answers as one task.
+    """
+    execution, num_workers = run.recipe.settings.execution, run.settings.num_workers
+    runs_programs = find_sandbox() is not None
+    if execution.executor == "local":
+        with Graders(
+            run.settings.verification, num_workers=num_workers, runs_programs=runs_programs
+        ) as graders:
+            check: Check = partial(_check_here, graders)
+            cancel = partial(_cancel_all, [stage.cancel, graders.cancel])
+            yield _Verifier(run, check, runs_programs), replace(stage, cancel=cancel)
+        return
+    with open_executor(execution, num_workers, remedy=REMEDY) as executor:
+        check = partial(executor.run, check_in_worker)
+        cancel = partial(_cancel_all, [stage.cancel, executor.cancel])
+        wanted = run.settings.max_batches_in_flight or executor.num_slots
+        in_flight = max(stage.concurrency, wanted)
+        yield (
+            _Verifier(run, check, runs_programs),
+            replace(stage, cancel=cancel, concurrency=in_flight),
         )
-        stack.enter_context(code)
-    return _Verifier(run, stack.enter_context(math), code)
+
+
+def _check_here(graders: Graders, task: CheckTask, _: str) -> Checked:
+    return check_answers(task, graders)
 
 
 def _cancel_all(cancels: Sequence[Callable[[], None]]) -> None:
@@ -127,12 +145,11 @@ def _read_groups(solutions: Version) -> Iterator[list[Solution]]:
 
 def _verify_batch(verifier: _Verifier, batch: Batch) -> BatchResult:
     groups: Sequence[list[Solution]] = batch.rows
-    maths = [group for group in groups if group[0].problem.domain == "math"]
-    code = [group for group in groups if group[0].problem.domain != "math"]
     counts: Counter[str] = Counter()
-    findings = _vote_on_answers(verifier, maths, counts)
-    found, answers = _test_programs(verifier, code, counts)
-    findings |= found
+    task, answers = _make_task(verifier, groups, counts)
+    checked = verifier.check(task, f"batch {batch.id} of stage {STAGE}")
+    counts.update(checked.counts)
+    findings = checked.findings
     kept: list[VerifiedTrace] = []
     rejected: list[Rejected] = []
     for group in groups:
@@ -156,6 +173,34 @@ def _verify_batch(verifier: _Verifier, batch: Batch) -> BatchResult:
     )
 
 
+def _make_task(
+    verifier: _Verifier, groups: Sequence[Sequence[Solution]], counts: Counter[str]
+) -> tuple[CheckTask, list[Answer]]:
+    """What is to be checked, after the teacher has written tests for programs; its replies too."""
+    problems = [group[0].problem for group in groups]
+    tests: dict[str, list[ProgramTest]] = {}
+    replies: list[Answer] = []
+    if verifier.runs_programs:
+        programming = [problem for problem in problems if problem.domain != "math"]
+        tests, replies = write_tests(verifier.run, programming, counts)
+    answers = tuple(
+        Answers(
+            problem_id=problem.id,
+            domain=problem.domain,
+            texts=tuple(row.answer for row in group),
+            tests=tuple(tests.get(problem.id, ())),
+        )
+        for problem, group in zip(problems, groups, strict=True)
+    )
+    task = CheckTask(
+        answers,
+        verifier.run.settings.verification,
+        num_samples=verifier.num_samples,
+        runs_programs=verifier.runs_programs,
+    )
+    return task, replies
+
+
 def _describe_traces(traces: Sequence[VerifiedTrace]) -> Iterator[str]:
     """What the card tells of one problem's traces: their methods, and its agreement in tenths."""
     for trace in traces:
@@ -167,80 +212,3 @@ def _describe_traces(traces: Sequence[VerifiedTrace]) -> Iterator[str]:
 def _licences(run: SynthesisRun, num_rows: int) -> dict[str, int]:
     """The licence that the recipe states for its rows, if it does."""
     return {run.settings.licence: num_rows} if run.settings.licence and num_rows else {}
-
-
-def _vote_on_answers(
-    verifier: _Verifier, groups: Sequence[Sequence[Solution]], counts: Counter[str]
-) -> dict[str, list[Finding]]:
-    """Majority vote per problem, under mathematical equality of the boxed answers."""
-    answers = [[extract_boxed(row.answer) for row in group] for group in groups]
-    votes = count_votes(answers, verifier.math.compare)
-    if uncompared := sum(vote.num_uncompared for vote in votes):
-        counts["answers_not_compared"] = uncompared
-    return {
-        group[0].problem.id: [
-            _judge_answer(verifier, vote, position, answer) for position, answer in enumerate(found)
-        ]
-        for group, found, vote in zip(groups, answers, votes, strict=True)
-    }
-
-
-def _judge_answer(verifier: _Verifier, vote: Vote, position: int, answer: str | None) -> Finding:
-    asked = verifier.num_samples
-    shares = " / ".join(str(len(cluster)) for cluster in vote.clusters)
-    reason = None
-    if answer is None:
-        reason = "unparsable_answer"
-    elif vote.winner is None or vote.num_votes < verifier.run.settings.verification.minimum_votes:
-        reason = "no_majority"
-    elif position not in vote.winner:
-        # Against a majority too small to confirm anything, an answer is not wrong.
-        small = len(vote.winner) / asked < verifier.run.settings.verification.minimum_agreement
-        reason = "low_agreement" if small else "minority_answer"
-    return Finding(
-        method="majority",
-        reason=reason,
-        detail=f"answers agree {shares} of {asked} asked",
-        agreement=vote.size_of(position) / asked,
-        final_answer=answer or "",
-    )
-
-
-def _test_programs(
-    verifier: _Verifier, groups: Sequence[Sequence[Solution]], counts: Counter[str]
-) -> tuple[dict[str, list[Finding]], list[Answer]]:
-    """Run every sampled program on every test of its problem and let them vote."""
-    if not groups:
-        return {}, []
-    if verifier.code is None:
-        absent = Finding(
-            method="tests",
-            reason="sandbox_unavailable",
-            detail="no sandbox on this machine: no test was asked for and nothing executed",
-        )
-        return {group[0].problem.id: [absent] * len(group) for group in groups}, []
-    problems: list[Problem] = [group[0].problem for group in groups]
-    written, answers = write_tests(verifier.run, problems, counts)
-    tasks = [
-        make_task([row.answer for row in group], written[problem.id])
-        for group, problem in zip(groups, problems, strict=True)
-    ]
-    entries = [(task, entry) for task in tasks for entry in task.wanted()]
-    results = verifier.code.execute([entry for _, entry in entries])
-    for (task, (program, _)), result in zip(entries, results, strict=True):
-        task.runs[program] = result
-    found = {}
-    rules = verifier.run.settings.verification
-    for problem, task in zip(problems, tasks, strict=True):
-        settled = settle(task, rules)
-        _count_tests(counts, num_written=len(task.tests), settled=settled)
-        found[problem.id] = find(task, settled, num_samples=verifier.num_samples)
-    counts["programs_run"] += len(entries)
-    return found, answers
-
-
-def _count_tests(counts: Counter[str], *, num_written: int, settled: Settled) -> None:
-    counts["tests_usable"] += len(settled.tests)
-    counts["tests_disputed"] += num_written - len(settled.tests)
-    # Where the programs and the teacher disagree about a test.
-    counts["tests_contradicted"] += settled.num_contradicted

@@ -35,9 +35,9 @@ from scale_labels import find_misses, judge_version
 
 FIRST = OURS["full"]
 EXECUTORS = {
-    "serial": ("curriculum.executor=local", "curriculum.num_workers=1"),
-    "pool": ("curriculum.executor=local", "curriculum.num_workers={workers}"),
-    "ray": ("curriculum.executor=ray", "curriculum.num_workers={workers}"),
+    "serial": ("execution.executor=local", "curriculum.num_workers=1"),
+    "pool": ("execution.executor=local", "curriculum.num_workers={workers}"),
+    "ray": ("execution.executor=ray", "curriculum.num_workers={workers}"),
 }
 MOST_RAY, MOST_GROWTH = 1.3, 1.15
 """Ray's processor time over the pool's; cost of a row over that in a smaller corpus."""

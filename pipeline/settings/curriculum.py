@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field, model_validator
 
 from pipeline.settings.base import Settings, execution_only
@@ -35,12 +33,9 @@ class CurriculumSettings(Settings):
     """Rows read, checked and written together: bounds memory."""
     shard_rows: int = Field(5000, ge=1)
     """Rows of one Parquet file of a version."""
-    executor: Literal["local", "ray"] = execution_only("local")
-    """Where batches are worked on: processes of this machine, or a Ray cluster (extra ``ray``)."""
     num_workers: int = execution_only(2, ge=1)
-    """Processes, or Ray workers, that work at once; 1 with ``local`` works in the command."""
-    ray_address: str = execution_only("")
-    """Ray cluster to join, whose machines share the output folder; empty starts one here."""
+    """Processes, or Ray workers, that work at once (``[execution]`` says which); 1 with
+    ``execution.executor = "local"`` works in the command."""
     dedupe_memory_mb: int = execution_only(256, ge=16)
     """What the search for near-duplicates may hold of its keys at once."""
     min_rows: int = Field(1, ge=0)

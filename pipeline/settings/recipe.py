@@ -22,6 +22,7 @@ from pipeline.settings.benchmarks import BenchmarkSettings
 from pipeline.settings.curriculum import CurriculumSettings
 from pipeline.settings.evaluation import EvaluationSettings
 from pipeline.settings.events import EventSettings
+from pipeline.settings.execution import ExecutionSettings
 from pipeline.settings.synthesis import SynthesisSettings
 from pipeline.settings.teacher import TeacherSettings
 from pipeline.settings.throughput import ThroughputSettings
@@ -52,6 +53,7 @@ class RecipeSettings(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
     throughput: ThroughputSettings = ThroughputSettings()
     ablations: AblationSettings = AblationSettings()
+    execution: ExecutionSettings = ExecutionSettings()
     events: EventSettings = EventSettings()
     secret_blocks: dict[VariableName, str] = execution_only({})
     """Flows only: environment variable → name of the Prefect Secret block that holds its value,

@@ -142,7 +142,7 @@ def _list_missing(tasks: Iterable[ShardTask]) -> list[ShardTask]:
 
 
 def _run_tasks(missing: Sequence[ShardTask], num_workers: int) -> None:
-    from curriculum.executors import PoolExecutor, SerialExecutor
+    from pipeline.executors import PoolExecutor, SerialExecutor
 
     if not missing:
         return
@@ -154,11 +154,15 @@ def _run_tasks(missing: Sequence[ShardTask], num_workers: int) -> None:
             executor = pool or SerialExecutor()
             if num_rows >= MIN_ROWS_TO_COMPILE:
                 missing = [replace(task, encode=encode_by_chunks) for task in missing]
-            for task, _ in executor.map(tokenise_shard, missing):
+            for task, _ in executor.map(tokenise_shard, missing, _name):
                 advance(task.num_rows)
     finally:
         if pool is not None:
             pool.close()
+
+
+def _name(task: ShardTask) -> str:
+    return f"tokens {task.target.name}"
 
 
 def tokenise_shard(task: ShardTask) -> None:

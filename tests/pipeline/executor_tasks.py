@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from pipeline.errors import SourceError
@@ -28,5 +29,15 @@ def die_once(path: Path) -> str:
     return path.name
 
 
-def die(_: int) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def die_at_two(number: int) -> int:
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def wait_for(task: tuple[Path, Path | None]) -> None:
+    """Done when the other file is there; then its own is."""
+    own, other = task
+    while other is not None and not other.exists():
+        time.sleep(0.01)
+    own.touch()
