@@ -36,6 +36,14 @@ NODE = {
 }
 
 
+SOON = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 300,
+    "health_check_failure_threshold": 3,
+}
+"""A dead machine is noticed within a second."""
+
+
 class Machines:
     """A cluster whose head does no work, so that any other node may die."""
 
@@ -60,12 +68,14 @@ class Machines:
 def cluster() -> Iterator[Machines]:
     with pytest.MonkeyPatch.context() as patch:
         # The nodes have the tests' tasks installed, so to speak; ours are sent to them.
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         from ray.cluster_utils import Cluster
 
-        made = Cluster(initialize_head=True, head_node_args=NODE | {"num_cpus": 0})
+        made = Cluster(
+            initialize_head=True, head_node_args=NODE | {"num_cpus": 0, "_system_config": SOON}
+        )
         machines = Machines(made)
         try:
             yield machines

@@ -27,7 +27,7 @@ FOUR = ("nobody", "one", "two", "three")
 def opened(num_workers: int, **settings: int) -> Iterator[Executor]:
     """Workers import the tasks' module."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
         execution = ExecutionSettings.model_validate(settings)
         with open_executor(execution, num_workers, remedy=REMEDY) as executor:
             yield executor
