@@ -43,7 +43,7 @@ def test_what_is_called_measured_stands_where_it_says(name: str) -> None:
     digits = {f"{constant.value:,.0f}", f"{constant.value:g}"}
     derived = {
         "training.share_end_to_end": 29_318 / 32_603,
-        "training.speedup_2": (1.59 + 1.70) / 2,
+        "training.speedup_2": 50_640 / 30_369,
     }
     if name in derived:
         assert constant.value == pytest.approx(derived[name], rel=4e-3)
@@ -71,7 +71,7 @@ def test_the_figures_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
     assert parts["synthesis"]["hours"] == pytest.approx(tokens / 1_500 / 8 / 3600)
     answers = 2 * (500 * 4 + 675 * 4 + 2 * 30 * 16 + 2 * 164 * 8 + 279 * 8)
     assert count_answers(load_recipe("paper")) == answers
-    assert parts["evaluation"]["usd"] == pytest.approx(answers * 12_000 / 3_000 / 3600 * 3)
+    assert parts["evaluation"]["usd"] == pytest.approx(answers * 12_000 / 4_545 / 3600 * 3)
     rows, cores = 1_878_460 + 256_000, 64
     assert parts["curriculum"]["hours"] * 3600 == pytest.approx(rows * (516e-6 / cores + 14e-6))
     assert eight["hours"] == pytest.approx(sum(part["hours"] for part in eight["parts"]))
