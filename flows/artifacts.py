@@ -1,9 +1,11 @@
-"""What a run's page shows besides its log: counts, settings, rows, data card, scores, rounds."""
+"""What a run's page shows besides its log: settings, counts, rows, cards, curves, scores, links."""
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+import socket
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,12 @@ def publish_outcome(step: Step, outcome: Outcome) -> None:
             markdown=describe_card(version, card),
             description=f"{step.title.capitalize()} {version.name}",
         )
+        if section := find_section(card, "Decontamination"):
+            create_markdown_artifact(
+                key="decontamination",
+                markdown=section,
+                description=f"Benchmark items in the {step.title}",
+            )
 
 
 def publish_sample(version: Version, title: str) -> None:
@@ -77,6 +85,74 @@ def publish_counts(summary: dict[str, Any], stages: Collection[str]) -> None:
             table=[describe_score(score) for score in scores],
             description="Correct answers, with interval",
         )
+
+
+def publish_losses(recipe: Recipe, out: Path, phases: Collection[str]) -> None:
+    """The loss curves of the phases that this run was about.
+
+    Raises:
+        StoreError: A training's record is corrupt.
+    """
+    from evaluation.plots import Curve, plot_losses
+    from evaluation.report_data import collect_run
+
+    found = {
+        phase: facts
+        for phase, facts in collect_run(recipe, out).training.items()
+        if phase in phases and facts.steps
+    }
+    if not found:
+        return
+    curves = [
+        Curve(phase, [s.step for s in facts.steps], [s.loss for s in facts.steps])
+        for phase, facts in found.items()
+    ]
+    rows = [
+        f"| {phase} | {facts.record.num_steps:,} | {facts.record.first_loss:.3f} | "
+        f"{facts.record.last_loss:.3f} | `{out / 'checkpoints' / f'phase-{phase}'}` |"
+        for phase, facts in found.items()
+    ]
+    table = ["| phase | steps | first loss | last loss | checkpoint |", "| --- |" + " --- |" * 4]
+    ends = "; ".join(
+        f"phase {phase}: {facts.record.first_loss:.2f} → {facts.record.last_loss:.2f}"
+        for phase, facts in found.items()
+    )
+    picture = f"![Training loss]({as_data_uri(plot_losses(curves))})"
+    create_markdown_artifact(
+        key="loss-curve",
+        markdown="\n\n".join([picture, "\n".join([*table, *rows])]),
+        description=f"Training loss, {ends}",
+    )
+
+
+def publish_report(recipe: Recipe, out: Path) -> None:
+    """Where the report is, or the command that writes it."""
+    pages = {"report": "index.html", "synthesis": "synthesis.html"}
+    there = {
+        name: (out / "report" / file).resolve()
+        for name, file in pages.items()
+        if (out / "report" / file).is_file()
+    }
+    where = f"--recipe {recipe.path} --out {out}"
+    if not there:
+        text = "No report has been written yet. These commands write one:\n\n" + "\n".join(
+            f"    python -m {package} report {where}" for package in ("promptcot", "evaluation")
+        )
+        create_markdown_artifact(key="report", markdown=text, description="Not written yet")
+        return
+    lines = [f"- {name}: [{path.name}]({path.as_uri()}), `{path}`" for name, path in there.items()]
+    text = (
+        f"On {socket.gethostname()}:\n\n"
+        + "\n".join(lines)
+        + "\n\nA browser opens these links only "
+        "from a page that is a file itself: copy the address into a new tab, or\n\n"
+        + "\n".join(f"    xdg-open {path}" for path in there.values())
+    )
+    create_markdown_artifact(
+        key="report",
+        markdown=text,
+        description=f"One file each: {', '.join(map(str, there.values()))}",
+    )
 
 
 def publish_rounds(version: Version, title: str, rounds: Path) -> None:
@@ -165,6 +241,21 @@ def describe_config(recipe: Recipe, out: Path) -> str:
 def describe_card(version: Version, text: str) -> str:
     """A version's README without the Hub's front matter, which a page would show as prose."""
     return f"Files: `{version.folder}`\n\n{_FRONT_MATTER.sub('', text)}"
+
+
+def find_section(text: str, title: str) -> str:
+    """A section of a Markdown text, with its heading; empty if there is none."""
+    found = re.search(rf"^## {title}$.*?(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
+    return found.group().strip() if found else ""
+
+
+def as_data_uri(svg: str) -> str:
+    """An ``<svg>`` element of ``pipeline.plot_style`` as the address of a picture on white."""
+    left, top, width, height = re.search(r'viewBox="([^"]+)"', svg).group(1).split()  # type: ignore[union-attr]
+    size = f'xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+    paper = f'<rect x="{left}" y="{top}" width="{width}" height="{height}" fill="white"/>'
+    whole = svg.replace("<svg ", f"<svg {size}", 1).replace(">", f">{paper}", 1)
+    return "data:image/svg+xml;base64," + base64.b64encode(whole.encode()).decode()
 
 
 def _is_section(value: Any) -> bool:

@@ -4,7 +4,6 @@ No postponed annotations here: Prefect evaluates the signatures of tasks and flo
 process, where postponed ones fail.
 """
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,26 +11,26 @@ from typing import Any
 from prefect import State, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
-from prefect.exceptions import FailedRun
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.tasks import Task, exponential_backoff
 
 from flows import artifacts
+from flows.engine_logs import quiet_engine_logs
+from flows.failures import clear_earlier_attempts, compose, fail, resume_command
+from flows.live_page import LivePage
 from flows.preflight import check_files
 from flows.secret_blocks import provide_secrets
 from flows.steps import Outcome, Step, run_recorded, stay_offline
-from flows.summary import describe_line, summarize
+from flows.summary import describe_line, describe_pace, summarize
 from pipeline.claims import claiming
 from pipeline.errors import PipelineError, TeacherUnreachable
-from pipeline.events import recording
+from pipeline.events import listening, recording
 from pipeline.manifest import load_version
 from pipeline.permissions import keep_others_from_writing
 from pipeline.redaction import MaskedErrors
 from pipeline.run_folder import prepare_run_folder
 from pipeline.settings.recipe import Recipe, load_recipe
-
-_ENGINE_LOGGERS = ("prefect.flow_runs", "prefect.engine")
 
 
 async def is_unreachable(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
@@ -88,63 +87,101 @@ def run_steps(
     Returns:
         The flow run's final state; a failure is one sentence, without a traceback.
     """
-    logger = get_run_logger()
     keep_others_from_writing()
+    quiet_engine_logs()
     try:
         loaded = load_recipe(recipe, overrides)
         provide_secrets(loaded)
         steps = [step for step in steps if step.is_wanted(loaded)]
         check_files(loaded)
         folder = loaded.out(Path(out) if out else None)
-        logger.info("recipe %s (%s), output folder %s", loaded.name, _near(loaded.path), folder)
-        stay_offline(loaded)
-        artifacts.publish_config(loaded, folder)
-        command = f"prefect flow-run retry {flow_run.id}"
-        with (
-            claiming(folder, [step.claim for step in steps]),
-            recording(folder, loaded.settings.events, _what(steps), command=command) as record,
-        ):
-            prepare_run_folder(loaded, folder)
-            outcomes, failure = _run_all(steps, loaded, folder)
-            if failure is not None:
-                record.fail(failure)
-                return _fail(failure)
-        if stages := {key for step in steps for key in step.stages}:
-            artifacts.publish_counts(summarize(loaded, folder), stages)
-        elif steps[-1].key.startswith("refined-"):
-            # Rounds of refinement fill no stage of the report.
-            last, rounds = outcomes[-1].path, folder / "synthesis" / "refinement" / "rounds.json"
-            artifacts.publish_rounds(load_version(last), steps[-1].title, rounds)
     except PipelineError as exc:
-        return _fail(explain(exc))
-    logger.info("written: %s", outcomes[-1].path)
-    if next_run:
-        same = [f"-p recipe={recipe}", *([f"-p out={out}"] if out else [])]
-        logger.info("next: prefect deployment run %s %s", next_run, " ".join(same))
+        return fail(explain(exc))
+    get_run_logger().info(_describe_start(loaded, folder, overrides))
+    stay_offline(loaded)
+    try:
+        outcomes, failure = _run_all(steps, loaded, folder)
+        if failure is not None:
+            return fail(failure, folder)
+        _publish_results(steps, loaded, folder, outcomes)
+    except PipelineError as exc:
+        return fail(compose("", explain(exc), resume_command()), folder)
+    get_run_logger().info(_describe_end(outcomes[-1], next_run, recipe, out))
     return Completed(message=f"{steps[-1].title}: {outcomes[-1].line}")
 
 
 def _run_all(steps: Sequence[Step], recipe: Recipe, out: Path) -> tuple[list[Outcome], str | None]:
     """Run the steps until one fails; the second value says why."""
-    logger = get_run_logger()
+    num_before = clear_earlier_attempts()
+    artifacts.publish_config(recipe, out)
     outcomes: list[Outcome] = []
     before: list[State[Any]] = []
-    for step in steps:
-        # Waiting for the step before draws the arrow between them on the run's page.
-        state = run_step(step, recipe, out, return_state=True, wait_for=before)
-        if not state.is_completed():
-            return outcomes, f"{step.title}: {_reason(state)}"
-        outcome: Outcome = state.result()
-        for line in _describe_stages(step, recipe, out):
-            logger.info(line)
-        artifacts.publish_outcome(step, outcome)
-        outcomes.append(outcome)
-        before = [state]
+    command = resume_command()
+    with (
+        claiming(out, [step.claim for step in steps]),
+        LivePage(steps, num_before) as page,
+        listening(page),
+        recording(out, recipe.settings.events, _what(steps), command=command) as record,
+    ):
+        prepare_run_folder(recipe, out)
+        for step in steps:
+            # Waiting for the step before draws the arrow between them on the run's page.
+            state = run_step(step, recipe, out, return_state=True, wait_for=before)
+            if not state.is_completed():
+                place = f"{step.title}, at {page.stopped_at}" if page.stopped_at else step.title
+                failure = compose(place, _reason(state), command)
+                record.fail(failure)
+                return outcomes, failure
+            outcome: Outcome = state.result()
+            for line in _describe_step(step, outcome, recipe, out, told=page.state()):
+                get_run_logger().info(line)
+            artifacts.publish_outcome(step, outcome)
+            outcomes.append(outcome)
+            before = [state]
     return outcomes, None
+
+
+def _publish_results(
+    steps: Sequence[Step], recipe: Recipe, out: Path, outcomes: Sequence[Outcome]
+) -> None:
+    """What the run as a whole came to."""
+    if stages := {key for step in steps for key in step.stages}:
+        artifacts.publish_counts(summarize(recipe, out), stages)
+    elif steps[-1].key.startswith("refined-"):
+        # Rounds of refinement fill no stage of the report.
+        last, rounds = outcomes[-1].path, out / "synthesis" / "refinement" / "rounds.json"
+        artifacts.publish_rounds(load_version(last), steps[-1].title, rounds)
+    if phases := [key.removeprefix("training-") for key in stages if key.startswith("training-")]:
+        artifacts.publish_losses(recipe, out, phases)
+    artifacts.publish_report(recipe, out)
 
 
 def _what(steps: Sequence[Step]) -> str:
     return f"flow {flow_run.flow_name or steps[-1].key}"
+
+
+def _describe_start(recipe: Recipe, out: Path, overrides: Sequence[str]) -> str:
+    """The first line of a run's log: which settings are in force, and where everything goes."""
+    settings = recipe.settings
+    teachers = ", ".join(
+        f"{name} {teacher.engine}" + (f" {teacher.model}" if teacher.engine != "scripted" else "")
+        for name, teacher in settings.teachers.items()
+    )
+    changed = f", changed {', '.join(overrides)}" if overrides else ""
+    return (
+        f"recipe {recipe.name} ({_near(recipe.path)}), seed {settings.seed}, teachers {teachers}"
+        f"{changed}; all settings: artifact resolved-config and {out / 'recipe.json'}; "
+        f"output folder {out.resolve()}"
+    )
+
+
+def _describe_end(last: Outcome, next_run: str, recipe: str, out: str) -> str:
+    """The last line of a run's log: what was written, and what may come next."""
+    line = f"written: {last.path}"
+    if not next_run:
+        return line
+    same = [f"-p recipe={recipe}", *([f"-p out={out}"] if out else [])]
+    return f"{line}; next: prefect deployment run {next_run} {' '.join(same)}"
 
 
 def _near(path: Path) -> Path:
@@ -153,28 +190,22 @@ def _near(path: Path) -> Path:
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
-def _fail(sentence: str) -> State[Any]:
-    """End the flow run as failed, with this sentence as its last word."""
-    get_run_logger().error(sentence)
-    for name in _ENGINE_LOGGERS:
-        logging.getLogger(name).addFilter(_is_news)
-    return Failed(message=sentence)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a record is more than Prefect's own traceback of a failure we returned as a state."""
-    kind = record.exc_info[0] if record.exc_info else None
-    return not (kind is not None and issubclass(kind, FailedRun))
-
-
-def _describe_stages(step: Step, recipe: Recipe, out: Path) -> list[str]:
-    """One line for each of a step's stages, with its counts."""
-    if not step.stages:
-        return []
-    return [
-        describe_line(stage)
-        for stage in summarize(recipe, out)["stages"]
+def _describe_step(
+    step: Step, outcome: Outcome, recipe: Recipe, out: Path, *, told: dict[str, Any]
+) -> list[str]:
+    """One line for each of a step's stages, with counts and rates; else one for the step."""
+    stages = [
+        stage
+        for stage in (summarize(recipe, out)["stages"] if step.stages else [])
         if stage["key"] in step.stages
+    ]
+    if not stages:
+        return [f"{step.title}: {outcome.line}; {describe_pace(None, step.key, told)}"]
+    return [
+        f"{describe_line(stage)}; {describe_pace(stage, step.key, told)}"
+        if stage is stages[-1]
+        else describe_line(stage)
+        for stage in stages
     ]
 
 

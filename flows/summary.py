@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.status_view import duration
 from pipeline import console
 from pipeline.relaxed_gates import relaxed_gates
 from pipeline.settings.recipe import Recipe
@@ -77,6 +78,29 @@ def describe_line(stage: dict[str, Any]) -> str:
         f"{stage['stage']}: {stage['in']:,} {stage['unit']} in, {stage['out']:,} out, "
         f"{stage['rejected']:,} rejected{reasons}"
     )
+
+
+def describe_pace(stage: dict[str, Any] | None, step: str, told: Mapping[str, Any]) -> str:
+    """How fast a step went, e.g. ``1.2 problems/s, 61 s, 12,345 tokens``.
+
+    Args:
+        stage: The step's last stage, as :func:`describe_stage` gives it; none if it has none.
+        step: Its key.
+        told: What the run's events say (``flows.run_state.RunState.as_json``).
+    """
+    found = next(entry for entry in told["steps"] if entry["step"] == step)
+    if found.get("reused"):
+        return "reused, nothing was done again"
+    seconds = float(found["seconds"])
+    parts = [duration(seconds)]
+    works = [work for work in told["stages"] if stage is not None and work["stage"] == stage["key"]]
+    if any(work["is_resumed"] for work in works):
+        parts.append("continued from what was finished before")
+    elif stage is not None and stage["in"] and seconds:
+        parts.insert(0, f"{stage['in'] / seconds:,.3g} {stage['unit']}/s")
+    if tokens := sum(sum((work.get("tokens") or {}).values()) for work in works):
+        parts.append(f"{tokens:,} tokens")
+    return ", ".join(parts)
 
 
 def top_reasons(

@@ -132,6 +132,7 @@ class Work:
         self._ledger_due = 0.0
         self._num_untold = 0
         self._closing = dict[str, Any]()
+        self._failed: dict[str, str] = {}
         self._answers = self._asked = 0
         self._answers_told = 0.0
         self._lock = threading.Lock()
@@ -159,7 +160,8 @@ class Work:
             return
         # The failure itself is what the user is told, and it may be a full disk.
         with suppress(StoreError):
-            emit(f"stage.{outcome_of(error)}", **self._state(), **describe_error(error))
+            told = {**self._state(), **self._failed, **describe_error(error)}
+            emit(f"stage.{outcome_of(error)}", **told)
             self._sum_ledger()
 
     def skip(self, receipt: Mapping[str, Any] | None = None) -> None:
@@ -177,6 +179,10 @@ class Work:
         self.done += 1
         self.counts.add(receipt)
         self.tell("shard.finished", shard=shard)
+
+    def name_failure(self, shard: str) -> None:
+        """Note which shard could not be done, for the event that ends the stage."""
+        self._failed = {"shard": shard}
 
     def tell(self, event: str, *, is_due: bool = False, **fields: Any) -> None:
         """Tell an event of the stage's progress; the log gets it if it ``is_due`` or time has come.

@@ -311,6 +311,8 @@ class _Window:
         done, _ = wait(self._running, return_when=FIRST_COMPLETED)
         for future in sorted(done, key=lambda f: f.exception() is not None):
             stem, batch_id = self._running.pop(future)
+            if future.exception() is not None:
+                self._work.name_failure(stem)
             try:
                 result = future.result()
             except WorkPending as exc:

@@ -6,6 +6,7 @@ Every test that needs the server is in this file, which starts it once and stops
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from pipeline.manifest import resolve_version, verify_version
 from pipeline.records import Triple
 from promptcot.stage_names import STAGES
 
-MAX_TASK_RUNS = 20
+MAX_TASK_RUNS = 200
 """The server loses records of bursts far above this; a run's page is unreadable before that."""
 
 pytestmark = [
@@ -65,7 +66,10 @@ def test_a_dataset_run_shows_its_counts_rows_card_and_settings(tmp_path: Path) -
     assert first.is_completed(), first.message
     run, _, artifacts = read_run(first)
     assert run.name == "demo-data-1+1"
-    assert set(artifacts) == {"funnel", "sample", "data-card", "resolved-config"}
+    assert set(artifacts) == {
+        *("funnel", "sample", "data-card", "decontamination"),
+        *("resolved-config", "progress", "report"),
+    }
     assert '"rejected"' in artifacts["funnel"].data
     assert "`curriculum.phases.1.max_tokens` | `512`" in artifacts["resolved-config"].data
     assert not artifacts["data-card"].data.startswith("---")
@@ -90,7 +94,11 @@ def test_a_failed_run_ends_with_one_sentence_and_its_remedy(
     assert state.is_failed()
     assert state.message.startswith("SFT phase 1: ")
     assert " — remedy: " in state.message
+    assert " — continue: " in state.message
     assert "Traceback" not in caplog.text
+    run, _, artifacts = read_run(state)
+    assert run.name.startswith("demo-sft-1+1 stopped: SFT phase 1: ")
+    assert artifacts["failure"].description == state.message
     # The same is told without Prefect.
     told = FolderSource(tmp_path).read()
     assert told["run"]["state"] == "failed" and told["steps"][0]["state"] == "failed"
@@ -105,6 +113,39 @@ def test_an_unknown_recipe_is_said_in_the_runs_own_state(recipe: str) -> None:
     state = run_flow(synth_promptcot, recipe=recipe)
     assert state.is_failed()
     assert recipe in state.message
+
+
+def test_a_failure_names_the_shard_and_what_was_finished_is_reused_after_it(
+    tmp_path: Path, scripted_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows import shard_bars
+    from flows.synth_promptcot import synth_promptcot
+
+    monkeypatch.setattr(shard_bars, "SHORTEST_S", 0.0)
+    script = scripted_recipe.parent / "script.jsonl"
+    whole = script.read_text(encoding="utf-8")
+    script.write_text("\n".join(whole.splitlines()[:-2]), encoding="utf-8")
+    parameters = {
+        "recipe": str(scripted_recipe),
+        "out": str(tmp_path / "out"),
+        "overrides": ["synthesis.batch_size=1"],
+    }
+    state = run_flow(synth_promptcot, **parameters)
+    assert state.is_failed()
+    found = re.match(r"solutions, at (solutions-0000\d), \d of \d shards finished: ", state.message)
+    assert found, state.message
+    run, tasks, artifacts = read_run(state)
+    assert found.group(1) in run.name and found.group(1) in artifacts["failure"].data
+    bars = {task.name: task.state_name for task in tasks}
+    assert bars[found.group(1)] == "Failed"
+    assert bars["problems-00000"] == "Completed"
+    assert len(tasks) <= MAX_TASK_RUNS
+
+    # A stage that needs nothing of what is missing is not done again.
+    again = run_flow(synth_promptcot, **parameters)
+    states = {task.name: task.state_name for task in read_run(again)[1]}
+    assert states["combinations"] == "Reused" and states["judged"] == "Reused"
+    assert "problems-00000" not in states
 
 
 def test_only_an_unreachable_teacher_is_tried_again(tmp_path: Path) -> None:
@@ -153,7 +194,10 @@ def test_the_whole_reproduction_is_few_task_runs_and_quick_again(
     assert names[:7] == [*STAGES, "data-1"]
     assert names[-2:] == ["evaluation", "report"]
     assert len(tasks) <= MAX_TASK_RUNS
-    assert set(artifacts) == {"funnel", "sample", "data-card", "resolved-config", "scores"}
+    assert set(artifacts) == {
+        *("funnel", "sample", "data-card", "decontamination", "scores", "loss-curve"),
+        *("resolved-config", "progress", "report"),
+    }
     assert (tmp_path / "out" / "report" / "index.html").is_file()
 
     again = run_flow(reproduce, **parameters)
@@ -209,7 +253,7 @@ def test_each_round_is_a_task_and_a_second_run_reuses_them_all(
     assert [entry["objective"]["chosen"] for entry in rounds] == chosen
     assert (folder / "objective.svg").read_text(encoding="utf-8").startswith("<svg")
 
-    assert set(artifacts) == {"resolved-config", "sample", "objective"}
+    assert set(artifacts) == {"resolved-config", "sample", "objective", "progress", "report"}
     assert "`synthesis.refinement.rounds` | `3`" in artifacts["resolved-config"].data
     table = json.loads(artifacts["objective"].data)
     assert [row["kept"].split()[0] for row in table] == [f"{value:.2f}" for value in chosen]

@@ -1,0 +1,170 @@
+"""Bars of shards on a run's page: when a few of a stage's shards are finished, one small task run.
+
+Fed with the events of a run (``pipeline.events``). The server needs some 40 ms of processor time
+for each task run and loses records of bursts, so bars are few: at most :data:`MAX_TASK_RUNS` task
+runs a flow run, whatever its size, and none that stands for less than :data:`SHORTEST_S` of work.
+
+No postponed annotations here: see ``flows.running``.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+from uuid import uuid4
+
+from prefect.client.schemas.objects import State, StateType, TaskRun, TaskRunResult
+from prefect.context import TaskRunContext
+from prefect.utilities.engine import emit_task_run_state_change_event
+
+MAX_TASK_RUNS = 200
+"""Of a flow run, stages included, over all its retries."""
+SHORTEST_S = 5.0
+"""Shards are gathered into one bar until they have taken so long."""
+_MOST_A_STAGE = 24
+_DIGITS = re.compile(r"\d+")
+_ENDS = ("stage.finished", "stage.failed", "stage.interrupted")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """Some shards of one stage that were finished one after the other, or the one that failed."""
+
+    name: str
+    """E.g. ``problems-00003``, or ``problems-00003-00007``."""
+    start: datetime
+    end: datetime
+    message: str
+    outcome: Literal["COMPLETED", "FAILED"] = "COMPLETED"
+
+
+@dataclass(slots=True)
+class _Stage:
+    """What one stage at work has finished since its last bar."""
+
+    start: datetime
+    total: int | None
+    most: int
+    """Bars it may have."""
+    drawn: int = 0
+    numbers: list[int] = field(default_factory=list)
+    told: tuple[int, int, int] = (0, 0, 0)
+    """Rows in, out and rejected at its last bar."""
+
+
+class ShardBars:
+    """Takes a run's events and draws its bars.
+
+    Args:
+        num_steps: Task runs that the flow itself makes.
+        num_before: Task runs of earlier attempts of the same flow run.
+        draw: What draws a bar.
+    """
+
+    def __init__(
+        self, num_steps: int, num_before: int = 0, draw: Callable[[Bar], None] | None = None
+    ) -> None:
+        self._steps_left = num_steps
+        self._room = MAX_TASK_RUNS - num_steps - num_before
+        self._draw = draw_bar if draw is None else draw
+        self._stages: dict[str, _Stage] = {}
+
+    def hear(self, event: Mapping[str, Any]) -> None:
+        """Take one event of the run."""
+        what = event["event"]
+        if what == "step.finished":
+            self._steps_left -= 1
+        elif what in ("stage.started", "stage.resumed"):
+            most = max(1, min(_MOST_A_STAGE, self._room // max(1, self._steps_left)))
+            start = datetime.fromisoformat(event["time"])
+            self._stages[event["stage"]] = _Stage(start, event.get("total"), most)
+        elif what in ("shard.finished", "training.step"):
+            self._hear_shard(event)
+        elif what in _ENDS and event["stage"] in self._stages:
+            stage = self._stages.pop(event["stage"])
+            lasted = (datetime.fromisoformat(event["time"]) - stage.start).total_seconds()
+            # A short stage is one bar itself.
+            if stage.numbers and stage.total != 1 and (stage.drawn or lasted >= SHORTEST_S):
+                self._close(stage, event)
+            if what == "stage.failed" and event.get("shard"):
+                self._tell(
+                    Bar(
+                        name=name_shards(event["stage"], [number_of(event)]),
+                        start=stage.start,
+                        end=datetime.fromisoformat(event["time"]),
+                        message=str(event["error"]),
+                        outcome="FAILED",
+                    )
+                )
+
+    def _hear_shard(self, event: Mapping[str, Any]) -> None:
+        stage = self._stages.get(event["stage"])
+        if stage is None:
+            return
+        stage.numbers.append(number_of(event))
+        stage.total = event.get("total") or stage.total
+        wanted = -(-(stage.total or 0) // stage.most)
+        lasted = (datetime.fromisoformat(event["time"]) - stage.start).total_seconds()
+        is_last = stage.drawn >= stage.most - 1
+        if len(stage.numbers) >= wanted and lasted >= SHORTEST_S and not is_last:
+            self._close(stage, event)
+
+    def _close(self, stage: _Stage, event: Mapping[str, Any]) -> None:
+        """Draw what has been finished since the last bar."""
+        end = datetime.fromisoformat(event["time"])
+        counts = (event.get("rows_in", 0), event.get("rows_out", 0), event.get("rejected", 0))
+        rows_in, rows_out, rejected = (
+            max(0, now - then) for now, then in zip(counts, stage.told, strict=True)
+        )
+        thing = "steps" if event["event"] == "training.step" or "training-" in event["stage"] else (
+            "shard" if len(stage.numbers) == 1 else "shards"
+        )  # fmt: skip
+        message = f"{len(stage.numbers):,} {thing}"
+        if rows_in:
+            message += f": {rows_in:,} {event['unit']} in, {rows_out:,} out, {rejected:,} rejected"
+        name = name_shards(event["stage"], stage.numbers)
+        self._tell(Bar(name=name, start=stage.start, end=end, message=message))
+        stage.start, stage.told, stage.numbers = end, counts, []
+        stage.drawn += 1
+
+    def _tell(self, bar: Bar) -> None:
+        if self._room > 0:
+            self._room -= 1
+            self._draw(bar)
+
+
+def number_of(event: Mapping[str, Any]) -> int:
+    """The number in a shard's name (``00003-5f1c…``, ``part-3``), or a training's step."""
+    found = _DIGITS.search(str(event.get("shard", event.get("step", ""))))
+    return int(found.group()) if found else 0
+
+
+def name_shards(stage: str, numbers: list[int]) -> str:
+    """A stage's shards in a word, e.g. ``problems-00003-00007``."""
+    first, last = min(numbers), max(numbers)
+    return f"{stage}-{first:05d}" + (f"-{last:05d}" if last > first else "")
+
+
+def draw_bar(bar: Bar) -> None:
+    """Show a bar under the task that is running; nothing outside of one.
+
+    One event in the queue that Prefect's own tasks use: no request, and no waiting for a server.
+    """
+    context = TaskRunContext.get()
+    if context is None or context.task_run.flow_run_id is None:
+        return
+    task_run = TaskRun(
+        name=bar.name,
+        flow_run_id=context.task_run.flow_run_id,
+        task_key="shards",
+        dynamic_key=f"{bar.name}-{uuid4().hex[:8]}",
+        task_inputs={"__parents__": [TaskRunResult(id=context.task_run.id)]},
+        expected_start_time=bar.start,
+        start_time=bar.start,
+        end_time=bar.end,
+        total_run_time=bar.end - bar.start,
+        run_count=1,
+    )
+    state = State[Any](type=StateType(bar.outcome), message=bar.message, timestamp=bar.end)
+    emit_task_run_state_change_event(task_run, initial_state=None, validated_state=state)
