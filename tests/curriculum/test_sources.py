@@ -95,7 +95,7 @@ def test_jsonl_and_parquet_give_the_same_verdicts(tmp_path: Path) -> None:
     recipe = make_recipe(tmp_path, ot2=questions(1))
     plain = write_lines(tmp_path / "a.jsonl", rows)
     zipped = tmp_path / "a.jsonl.gz"
-    zipped.write_bytes(gzip.compress(plain.read_bytes()))
+    zipped.write_bytes(gzip.compress(plain.read_bytes(), mtime=0))
     parquet = write(tmp_path / "a.parquet", rows[:4], OT2)
     reports = [check_source_file(recipe, "open_thoughts2", p) for p in (plain, zipped, parquet)]
     assert reports[0]["rows"] == reports[1]["rows"]

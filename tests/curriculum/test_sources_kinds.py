@@ -317,7 +317,9 @@ def test_parts_give_every_row_in_any_process(tmp_path: Path, name: str, batch_ro
     elif name == "a.json":
         (tmp_path / name).write_text(json.dumps(rows), encoding="utf-8")
     else:
-        (tmp_path / name).write_bytes(gzip.compress(lines) if name.endswith("gz") else lines)
+        (tmp_path / name).write_bytes(
+            gzip.compress(lines, mtime=0) if name.endswith("gz") else lines
+        )
     recipe = make(tmp_path, f'kind = "open_thoughts2"\npaths = ["{name}"]', [])
     source = opened(recipe)
     parts = list(source.parts(batch_rows, tmp_path / "spool"))

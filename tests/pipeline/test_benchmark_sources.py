@@ -109,11 +109,11 @@ def test_a_url_is_fetched_once_and_verified(tmp_path: Path, server: Server) -> N
 
 def test_a_packed_file_is_known_by_what_is_in_it(tmp_path: Path, server: Server) -> None:
     for level in (1, 9):
-        server.files["/b.jsonl.gz"] = gzip.compress(ROWS * 1, level)
+        server.files["/b.jsonl.gz"] = gzip.compress(ROWS * 1, level, mtime=0)
         found = find(tmp_path, url=f"{server.address}/b.jsonl.gz", sha256=SHA256)
         assert file_content_sha256(found.files[0]) == SHA256
     path = tmp_path / "mine.jsonl.gz"
-    path.write_bytes(gzip.compress(ROWS))
+    path.write_bytes(gzip.compress(ROWS, mtime=0))
     assert load_benchmark(make_recipe(tmp_path), describe(path=str(path), sha256=SHA256))
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(SourceError, match="cannot be read"):
