@@ -23,6 +23,8 @@ from pathlib import Path
 
 from pipeline.errors import StoreError
 from pipeline.interrupts import interrupt_on_sigterm
+from pipeline.keys import child_environment
+from pipeline.permissions import open_no_link
 from pipeline.store import explain_disk_errors
 
 _POLL_S = 0.2
@@ -46,7 +48,7 @@ class Supervision:
     on_line: Callable[[str], None]
     """Gets each whole line of the log, in order."""
     environment: Mapping[str, str] = field(default_factory=dict)
-    """Variables beside those of this process."""
+    """Variables beside those of this process, of which keys of teachers are not handed on."""
 
 
 def supervise(command: Sequence[str], how: Supervision) -> int:
@@ -80,8 +82,8 @@ def _start(command: Sequence[str], how: Supervision) -> subprocess.Popen[bytes]:
     tied = [sys.executable, "-m", "pipeline.tied_process", str(os.getpid()), *command]
     root = str(Path(__file__).resolve().parents[1])
     search = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": search, **how.environment}
-    with how.log.open("ab") as log:
+    environment = {**child_environment(), "PYTHONPATH": search, **how.environment}
+    with open(how.log, "ab", opener=open_no_link) as log:
         # Belongs to the open file, hence to all that inherit it, until the last of them is gone.
         fcntl.flock(log, fcntl.LOCK_SH)
         return subprocess.Popen(

@@ -30,6 +30,7 @@ from typing import IO, Any, cast
 
 from pipeline.benchmark_items import MathGold
 from pipeline.errors import SandboxError
+from pipeline.keys import child_environment
 from promptcot.verification.math_equality import is_equal_answer
 from promptcot.verification.math_forms import strip_edges
 from promptcot.verification.math_text import MAX_CHARS, MAX_DIGITS, is_word, tokenise
@@ -198,6 +199,7 @@ class _Worker:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             bufsize=0,
+            env=child_environment(),
             start_new_session=True,
         )
         self._requests = cast("IO[bytes]", self._process.stdin)

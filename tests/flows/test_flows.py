@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from echo_teacher import echoing_teacher
+from key_search import find_key, layers
 from seed_recipe import SHOP_SCRIPT, SHOP_SEEDS, write_seed_recipe
 from tiny_scorer import build_tiny_scorer
 
 from flows.status_source import FolderSource
 from flows.steps import Outcome, Step
+from pipeline import redaction
 from pipeline.errors import TeacherUnreachable
 from pipeline.manifest import resolve_version, verify_version
 from pipeline.records import Triple
+from pipeline.redaction import MASK
 from promptcot.stage_names import STAGES
 
 MAX_TASK_RUNS = 200
@@ -289,3 +293,93 @@ def test_a_scoring_model_that_is_missing_is_said_in_one_sentence(
     assert state.is_failed()
     assert state.message.startswith("refinement, round 1: scoring model 'nowhere'")
     assert " — remedy: " in state.message
+
+
+LOCKED = "teachers.default.model=locked"
+PLANTED = "sk-Qz7/pL+9vXe2RkT4mNw8Yb1Hc"
+
+
+@pytest.fixture
+def secret_block(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A key that only a Prefect block holds; what the flows make of it is undone."""
+    from prefect.blocks.system import Secret
+
+    # Set first, so that leaving the test takes away what the flow will set.
+    monkeypatch.setenv("PROMPTCOT_API_KEY", "")
+    monkeypatch.delenv("PROMPTCOT_API_KEY")
+    Secret(value=PLANTED).save("teacher-key", overwrite=True)
+    yield "teacher-key"
+    redaction._values.discard(PLANTED)
+
+
+def read_database() -> Path:
+    """The file of the tests' server, with every log of this process in it."""
+    from prefect.logging.handlers import APILogHandler
+    from prefect.settings import get_current_settings
+
+    APILogHandler().flush()
+    url = get_current_settings().server.database.connection_url
+    assert url is not None
+    return Path(url.get_secret_value().partition("///")[2])
+
+
+@pytest.mark.timeout(120)
+def test_no_run_leaves_a_key_behind(
+    tmp_path: Path,
+    scripted_recipe: Path,
+    secret_block: str,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    from prefect import flow, get_run_logger
+
+    from evaluation.run import evaluate_checkpoint
+    from flows.build_curriculum import build_curriculum
+    from flows.running import run_step
+    from flows.synth_promptcot import synth_promptcot
+    from pipeline.settings.recipe import load_recipe
+
+    @flow
+    def tell_it(recipe: Any, out: Path) -> Any:
+        get_run_logger().warning("sent with %s", PLANTED)
+
+        def fail(recipe: Any, out: Path) -> Outcome:
+            raise ValueError(f"illegal header {PLANTED}")
+
+        step = Step(key="bug", title="bug", stages=(), run=fail)
+        return run_step(step, recipe, out, return_state=True)
+
+    out = tmp_path / "out"
+    with echoing_teacher(tmp_path / "script.jsonl") as url:
+        overrides = [
+            "teachers.default.engine=http",
+            f'teachers.default.base_urls=["{url}"]',
+            f'secret_blocks={{PROMPTCOT_API_KEY="{secret_block}"}}',
+            "evaluation.engine=default",
+            "evaluation.prompt_format=chat",
+        ]
+        parameters = {"recipe": str(scripted_recipe), "out": str(out), "overrides": overrides}
+        made = run_flow(synth_promptcot, **parameters)
+        assert made.is_completed(), made.message
+        built = run_flow(build_curriculum, phase=1, **parameters)
+        assert built.is_completed(), built.message
+        recipe = load_recipe(str(scripted_recipe), overrides)
+        evaluate_checkpoint(recipe, None, out, "teacher")
+        other = {"out": str(tmp_path / "other"), "overrides": [*overrides, LOCKED]}
+        locked = run_flow(synth_promptcot, **parameters | other)
+    assert locked.is_failed()
+    assert f"unknown key: Bearer {MASK}" in locked.message
+    bug = run_flow(tell_it, recipe=recipe, out=out)
+    assert f"illegal header {MASK}" in read_run(bug)[1][0].state.message
+
+    console = tmp_path / "console.txt"
+    console.write_text("".join(capfd.readouterr()), encoding="utf-8")
+    database = read_database()
+    places = [console, *database.parent.glob(f"{database.name}*")]
+    # What the teacher sent back has arrived in each of them, and the key in none.
+    for place in (out, tmp_path / "other", places):
+        files = place if isinstance(place, list) else [p for p in place.rglob("*") if p.is_file()]
+        assert any(MASK.encode() in part for p in files for part in layers(p.read_bytes()))
+    assert find_key(PLANTED, out, tmp_path / "other", *places) == []
+    assert any(
+        "sent with" in part.decode("latin-1") for p in places[1:] for part in [p.read_bytes()]
+    )
