@@ -60,6 +60,17 @@ class RayExecutor(WorkerExecutor):
         # Losses are counted and told by us, so Ray must not hide them.
         self._remote = ray.remote(max_retries=0, num_cpus=1)(_call)
 
+    def hold_to(self, num_workers: int) -> None:
+        """Leave the rest of a larger cluster to others, and say so."""
+        processors = int(self._ray.cluster_resources().get("CPU", 0))
+        if processors > num_workers:
+            # A task that waits would be begun there.
+            self.num_slots = num_workers
+            console.warn(
+                f"{num_workers} of {processors} processors of the Ray cluster are used; "
+                "num_workers says how many"
+            )
+
     def require(self, shared: Path) -> None:
         """From now on, refuse nodes that do not see this file."""
         self._shared = shared.resolve()
@@ -155,7 +166,7 @@ def open_ray(
         executor = RayExecutor(ray, settings, num_workers, remedy=remedy)
         if shared is not None:
             executor.require(shared)
-        _note_idle(ray, num_workers)
+        executor.hold_to(num_workers)
         yield executor
     finally:
         with _connection:
@@ -227,16 +238,6 @@ def _list_code() -> list[str]:
     specs = [find_spec(name) for name in CODE]
     places = [place for spec in specs if spec for place in spec.submodule_search_locations or ()]
     return [str(Path(place).resolve()) for place in places]
-
-
-def _note_idle(ray: Any, num_workers: int) -> None:
-    """Say that most of a cluster is not asked for."""
-    processors = int(ray.cluster_resources().get("CPU", 0))
-    if processors > num_workers:
-        console.warn(
-            f"{num_workers} of {processors} processors of the Ray cluster are used; "
-            "num_workers says how many"
-        )
 
 
 def _first_line(error: BaseException) -> str:

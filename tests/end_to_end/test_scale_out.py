@@ -9,11 +9,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_tasks import die, hold_first, refuse, square
+from cluster_tasks import die, hold_first, note_span, refuse, square
 from curriculum_rows import make_recipe as make_curriculum
 from curriculum_rows import questions
 from curriculum_rows import tree as tree_of_build
@@ -120,6 +121,16 @@ def test_tasks_errors_and_deaths(machines: Machines) -> None:
         with pytest.raises(StoreError, match=r"^number 1: whoever worked on it ended 2 times"):
             list(executor.map(die, range(4), lambda number: f"number {number}"))
         assert executor.run(square, 5, "five") == 25
+
+
+def test_a_larger_cluster_is_left_to_others(
+    machines: Machines, capsys: pytest.CaptureFixture[str]
+) -> None:
+    execution = ExecutionSettings(executor="ray", ray_address=machines.address)
+    with open_executor(execution, 1, remedy="") as executor:
+        spans = list(executor.map(note_span, range(4)))
+    assert all(before[1] <= after[0] for (_, before), (_, after) in pairwise(spans))
+    assert "1 of 2 processors of the Ray cluster are used" in capsys.readouterr().out
 
 
 def test_a_killed_node_loses_nothing(machines: Machines, tmp_path: Path) -> None:
