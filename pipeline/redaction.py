@@ -20,7 +20,7 @@ import re
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import ContextDecorator, suppress
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -88,12 +88,20 @@ def mask_bytes(content: bytes) -> bytes:
 
 def mask_values(text: str) -> str:
     """A text without any secret value that this process knows."""
-    return _replace(text, _values | set(_environment_values()))
+    return _replace(text, _known())
 
 
 def mask_message(text: str) -> str:
     """The same, and without logins and secret parameters of addresses."""
-    text = mask_values(text)
+    return _mask(text, _known())
+
+
+def _known() -> set[str]:
+    return _values | set(_environment_values())
+
+
+def _mask(text: str, values: set[str]) -> str:
+    text = _replace(text, values)
     if "://" in text:
         text = _LOGIN.sub("://…@", text)
     if "=" in text:
@@ -103,12 +111,16 @@ def mask_message(text: str) -> str:
 
 def mask_fields(value: Any) -> Any:
     """A JSON-ready value with every text in it masked as a message."""
+    return _mask_fields(value, _known())
+
+
+def _mask_fields(value: Any, values: set[str]) -> Any:
     if isinstance(value, str):
-        return mask_message(value)
+        return _mask(value, values)
     if isinstance(value, dict):
-        return {key: mask_fields(item) for key, item in value.items()}
+        return {key: _mask_fields(item, values) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [mask_fields(item) for item in value]
+        return [_mask_fields(item, values) for item in value]
     return value
 
 
@@ -167,12 +179,19 @@ def _spell(value: str) -> tuple[str, ...]:
 
 
 def _environment_values() -> Iterator[str]:
-    for name, value in os.environ.items():
-        if is_secret_name(name) and len(value) >= SHORTEST and not value.isdigit():
+    for name in _secret_names(tuple(os.environ)):
+        value = os.environ.get(name, "")
+        if len(value) >= SHORTEST and not value.isdigit():
             # SSL_KEY=/etc/ssl/private.key names a file.
             is_path = value.startswith(("/", "~", ".")) and Path(value).expanduser().exists()
             if not is_path:
                 yield value
+
+
+@lru_cache(maxsize=8)
+def _secret_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Those called like secrets; they change rarely, and every event asks."""
+    return tuple(filter(is_secret_name, names))
 
 
 def _mask_logs() -> None:

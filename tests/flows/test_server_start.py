@@ -1,0 +1,35 @@
+"""What the Prefect server that is started here is given, and who can read what it keeps."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import server
+from pipeline.errors import ConfigError
+
+
+def test_the_server_gets_no_key_keeps_its_files_to_the_user_and_listens_to_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[list[str], dict[str, Any]]] = []
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **how: started.append((command, how)))
+    for variable in ("ANY_NAME", "PROMPTCOT_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(variable, "sk-planted-0123456789")
+    monkeypatch.setenv("PREFECT_SERVER_DATABASE_NAME", "runs")
+    server._start("http://127.0.0.1:4321/api", tmp_path)
+    ((command, how),) = started
+    assert command[-4:] == ["--host", "127.0.0.1", "--port", "4321"]
+    assert "sk-planted-0123456789" not in how["env"].values()
+    assert how["env"]["PREFECT_SERVER_DATABASE_NAME"] == "runs"
+    assert how["env"]["DO_NOT_TRACK"] == "1"
+    assert how["umask"] == 0o077
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "prefect.example.org"])
+def test_no_server_is_started_for_other_machines(tmp_path: Path, host: str) -> None:
+    with pytest.raises(ConfigError, match="only local ones are started"):
+        server._start(f"http://{host}:4321/api", tmp_path)
