@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import redaction
 from pipeline.errors import StoreError
 from pipeline.supervised import LogTail, Supervision, is_unwritten, supervise
 from pipeline.tied_process import LAUNCHER_PID
@@ -179,3 +180,17 @@ def test_a_log_that_grows_too_large_is_begun_again_and_no_line_is_missed(tmp_pat
     assert lines == [f"line {number}" for number in range(50)]
     assert log.stat().st_size < 100
     assert log.with_name("run.log.1").stat().st_size < 120
+
+
+def test_keys_of_teachers_are_not_handed_on_but_all_else_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEACHER_ACCESS", "sk-planted-0123456789")
+    monkeypatch.setenv("HF_TOKEN", "hf_of_the_hub")
+    redaction.declare(["TEACHER_ACCESS", "HF_TOKEN"])
+    lines: list[str] = []
+    command = script("import os; print(sorted({'TEACHER_ACCESS', 'HF_TOKEN'} & set(os.environ)))")
+    assert supervise(command, how(tmp_path / "log", lines.append)) == 0
+    assert lines == ["['HF_TOKEN']"]
+    redaction._variables.difference_update({"TEACHER_ACCESS", "HF_TOKEN"})
+    redaction._values.difference_update({"sk-planted-0123456789", "hf_of_the_hub"})
