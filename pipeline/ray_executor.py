@@ -228,8 +228,9 @@ def _connect(ray: Any, settings: ExecutionSettings, num_workers: int) -> None:
         where = settings.ray_address or "on this machine"
         raise ConfigError(
             f"the Ray cluster {where} cannot be used: {_first_line(exc)}",
-            hint="start it (ray start --head; the same Ray and Python everywhere) or correct "
-            'execution.ray_address; execution.executor = "local" needs no cluster',
+            hint="start it (ray start --head; the same Ray and Python everywhere), set "
+            "RAY_AUTH_MODE=token where it asks for a token, or correct execution.ray_address; "
+            'execution.executor = "local" needs no cluster',
         ) from exc
 
 
