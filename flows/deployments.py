@@ -54,13 +54,13 @@ def deployments(
         for name in sorted(flow_tags()):
             console.say(f"  would serve {name}/local")
         return
-    with running_server(api_url, current.home) as was_started:
+    with running_server(api_url, current.home) as server:
         create_zombie_automation()
         served = make_deployments()
         _show_next(served, api_url, variables)
         # Returns on Ctrl-C and on SIGTERM, which it takes for the normal end of serving.
         serve(*served, limit=limit, print_starting_message=False, pause_on_shutdown=False)
-    _show_end(api_url, was_started)
+    _show_end(api_url, server.process is not None)
 
 
 def flow_tags() -> dict[str, list[str]]:

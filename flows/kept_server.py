@@ -1,4 +1,4 @@
-"""A server that this process started is started again when it dies: runs go on meanwhile.
+"""A Prefect server that dies is started again by who serves: runs go on meanwhile.
 
 A run needs Prefect's server to tell its states, not to work: its client tries again for about a
 minute, and its files do not depend on it.
@@ -21,27 +21,34 @@ Start = Callable[[], tuple[subprocess.Popen[bytes], Path]]
 _MOST_STARTS = 5
 """A server that dies this often within :data:`_WINDOW_S` is left alone: it cannot work here."""
 _WINDOW_S = 600.0
-_LOOK_S = 0.5
+_LOOK_S = 1.0
 
 
 class KeptServer:
     """Looks after a server in a thread of its own.
 
     Args:
-        process: The running server.
+        process: The running server, if it was started here.
         start: Starts another one.
+        is_gone: Whether a server that was there before listens no longer.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], start: Start) -> None:
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes] | None,
+        start: Start,
+        is_gone: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.process = process
         self._start = start
+        self._is_gone = is_gone
         self._deaths: list[float] = []
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="server", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Look no longer; the server that runs now is :attr:`process`."""
+        """Look no longer; a server that was started here and runs now is :attr:`process`."""
         self._is_over.set()
         self._thread.join()
 
@@ -51,12 +58,13 @@ class KeptServer:
 
     def _watch(self) -> None:
         while not self._is_over.wait(_LOOK_S):
-            if self.process.poll() is not None and not self._revive():
+            process = self.process
+            is_gone = self._is_gone() if process is None else process.poll() is not None
+            if is_gone and not self._revive():
                 return
 
     def _revive(self) -> bool:
         """Start it again; false when that is no use."""
-        code = self.process.returncode
         now = time.monotonic()
         self._deaths = [*(death for death in self._deaths if now - death < _WINDOW_S), now]
         if len(self._deaths) >= _MOST_STARTS:
@@ -66,15 +74,20 @@ class KeptServer:
                 "command and start it again"
             )
             return False
-        console.warn(f"the Prefect server ended (exit code {code}): starting it again")
+        how = "is gone" if self.process is None else f"ended (exit code {self.process.returncode})"
+        console.warn(f"the Prefect server {how}: starting it again")
         self.process, _ = self._start()
         return True
 
 
 @contextmanager
-def restarting(process: subprocess.Popen[bytes], start: Start) -> Iterator[KeptServer]:
-    """Start a server again whenever it dies within the block."""
-    kept = KeptServer(process, start)
+def restarting(
+    process: subprocess.Popen[bytes] | None,
+    start: Start,
+    is_gone: Callable[[], bool] = lambda: False,
+) -> Iterator[KeptServer]:
+    """Start a server again whenever it dies within the block; arguments as of the class."""
+    kept = KeptServer(process, start, is_gone)
     try:
         yield kept
     finally:

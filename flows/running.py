@@ -23,6 +23,7 @@ from flows.preflight import check_files
 from flows.secret_blocks import provide_secrets
 from flows.steps import Outcome, Step, run_recorded, stay_offline
 from flows.summary import describe_line, describe_pace, summarize
+from flows.unread_output import survive_unread_output
 from pipeline.claims import claiming
 from pipeline.errors import PipelineError, TeacherUnreachable
 from pipeline.events import listening, recording
@@ -87,6 +88,7 @@ def run_steps(
     Returns:
         The flow run's final state; a failure is one sentence, without a traceback.
     """
+    survive_unread_output()
     keep_others_from_writing()
     quiet_engine_logs()
     try:

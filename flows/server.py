@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from flows.kept_server import restarting
+from flows.kept_server import KeptServer, restarting
 from pipeline import console
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.keys import server_environment
@@ -37,10 +37,11 @@ Answer = Literal["server", "nothing", "other"]
 
 
 @contextmanager
-def running_server(api_url: str, home: Path) -> Iterator[bool]:
-    """A server at the URL for the duration of the block; yields whether it was started here.
+def running_server(api_url: str, home: Path) -> Iterator[KeptServer]:
+    """A server at the URL for the duration of the block; its ``process`` is one started here.
 
-    A server that answers already is used and left running.
+    A server that answers already is used and left running. One that dies meanwhile is started
+    again, also one that was there before, if it was a local one.
 
     Args:
         api_url: E.g. ``http://127.0.0.1:4200/api``.
@@ -53,7 +54,8 @@ def running_server(api_url: str, home: Path) -> Iterator[bool]:
     answer = probe(api_url)
     if answer == "server":
         console.say(f"a Prefect server answers at {api_url}")
-        yield False
+        with _replacing(api_url, home) as kept:
+            yield kept
         return
     if answer == "other":
         raise ConfigError(
@@ -66,9 +68,30 @@ def running_server(api_url: str, home: Path) -> Iterator[bool]:
     try:
         _wait_until_ready(process, api_url, log)
         with restarting(process, partial(_start, api_url, home)) as kept:
-            yield True
+            yield kept
     finally:
-        stop(process if kept is None else kept.process)
+        stop(process if kept is None or kept.process is None else kept.process)
+
+
+@contextmanager
+def _replacing(api_url: str, home: Path) -> Iterator[KeptServer]:
+    """Have a local server that was there before followed by one of ours when it is gone."""
+
+    def is_gone() -> bool:
+        return _is_local(api_url) and probe(api_url) == "nothing"
+
+    kept = None
+    try:
+        with restarting(None, partial(_start, api_url, home), is_gone) as kept:
+            yield kept
+    finally:
+        if kept is not None and kept.process is not None:
+            stop(kept.process)
+
+
+def _is_local(api_url: str) -> bool:
+    address = urlsplit(api_url)
+    return address.hostname in {"127.0.0.1", "localhost", "::1"} and address.path == "/api"
 
 
 def probe(api_url: str) -> Answer:
@@ -84,7 +107,7 @@ def probe(api_url: str) -> Answer:
 
 def _start(api_url: str, home: Path) -> tuple[subprocess.Popen[bytes], Path]:
     address = urlsplit(api_url)
-    if address.hostname not in {"127.0.0.1", "localhost", "::1"} or address.path != "/api":
+    if not _is_local(api_url):
         raise ConfigError(
             f"no Prefect server answers at {api_url}, and only local ones are started here",
             hint=f"start it there, or: export PREFECT_API_URL={DEFAULT_API_URL}",

@@ -59,8 +59,26 @@ def screen() -> Console:
     return _state["console"]
 
 
+class _Screen(Console):
+    """A console whose reader may leave: work goes on, and what it says is dropped.
+
+    rich ends the thread that writes, and whoever waits for that thread's work waits for ever.
+    """
+
+    def on_broken_pipe(self) -> None:
+        """See :func:`drop_output`."""
+        drop_output(self)
+
+
+def drop_output(console: Console) -> None:
+    """Say nothing more on a console whose reader is gone, nor fail for it at the end."""
+    console.quiet = True
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path of ours
+        os.dup2(nowhere.fileno(), console.file.fileno())
+
+
 def _make_console(*, stderr: bool = False) -> Console:
-    console = Console(stderr=stderr, highlight=False)
+    console = _Screen(stderr=stderr, highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _PLAIN_WIDTH
     return console
@@ -88,7 +106,7 @@ def warn(message: str) -> None:
 
 def show_error(message: str, hint: str | None = None) -> None:
     """Print an error and its remedy to standard error."""
-    errors = Console(stderr=True, highlight=False)
+    errors = _Screen(stderr=True, highlight=False)
     errors.print(f"[red]error:[/red] {escape(_printable(message))}", soft_wrap=True)
     if hint:
         errors.print(f"remedy: {escape(_printable(hint))}", soft_wrap=True)

@@ -107,7 +107,7 @@ class Soak:
     def run_round(self, number: int) -> None:
         """One run, from nothing to its end, through all that befalls it."""
         recipe, reference = self.references[number % len(self.references)]
-        mode: Mode = "served" if number % 2 else "plain"
+        mode: Mode = "plain" if number % 2 else "served"
         out = self.disk.folder / f"run-{number}"
         self.world.set_clock(0)
         self.world.served.unlink(missing_ok=True)

@@ -164,8 +164,8 @@ def run_second(scene: Scene) -> str:
         process.kill()
         return "NOT REFUSED: went on for 120 s"
     text = log.read_text(encoding="utf-8", errors="replace")
-    if code == 0 and scene.attempt.end() == 0:
-        return "the first had just finished; all was reused"
+    if code == 0 and scene.attempt.runner() is None:
+        return "the first had just ended; this one went on in its place"
     sentences = [line for line in text.splitlines() if line.startswith("error:")]
     if code != 2 or len(sentences) != 1 or "Traceback" in text:
         return f"NOT REFUSED: exit code {code}, see {log.name}"

@@ -87,6 +87,16 @@ class World:
             if self.serving.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"flows.deployments does not serve: see {log}")
             time.sleep(0.3)
+        while not self._is_registered():
+            if self.serving.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"the deployments are not registered: see {log}")
+            time.sleep(0.3)
+
+    def _is_registered(self) -> bool:
+        with suppress(httpx.HTTPError):
+            url = f"{self.api}/deployments/name/reproduce/local"
+            return httpx.get(url, timeout=5, trust_env=False).status_code == 200
+        return False
 
     def start(
         self, command: list[str], log: Path, extra: Mapping[str, str] | None = None
@@ -191,9 +201,8 @@ class Attempt:
         if self.mode == "served":
             self.process.wait(120)
             text = self.log.read_text(encoding="utf-8", errors="replace")
-            if self.process.returncode or "UUID: " not in text:
-                raise SystemExit(f"the run was not accepted: see {self.log}")
-            self.run_id = text.partition("UUID: ")[2].split()[0]
+            if not self.process.returncode and "UUID: " in text:
+                self.run_id = text.partition("UUID: ")[2].split()[0]
 
     def command(self) -> list[str]:
         """What a person types."""
@@ -215,10 +224,12 @@ class Attempt:
             return None
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                if process.environ().get("PREFECT__FLOW_RUN_ID") in _ids(self.run_id):
-                    parent = process.parent()
-                    if parent is None or parent.environ().get("PREFECT__FLOW_RUN_ID") is None:
-                        return process if process.status() != psutil.STATUS_ZOMBIE else None
+                if (
+                    "prefect.engine" in process.cmdline()
+                    and process.environ().get("PREFECT__FLOW_RUN_ID") in _ids(self.run_id)
+                    and process.status() != psutil.STATUS_ZOMBIE
+                ):
+                    return process
         return None
 
     def stage(self) -> str:
@@ -231,6 +242,8 @@ class Attempt:
         """0 done, anything else failed, none while it goes on."""
         if self.mode == "plain":
             return self.process.poll()
+        if not self.run_id:
+            return 1
         state = self._state()
         if state == "COMPLETED":
             return 0
@@ -248,7 +261,7 @@ class Attempt:
     def words(self) -> str:
         """The last thing that a failed attempt said."""
         failed = [e for e in read_events(self.out) if e["event"] == "run.failed"]
-        if self.mode == "served":
+        if self.mode == "served" and self.run_id:
             return str(failed[-1].get("error")) if failed else ""
         text = self.log.read_text(encoding="utf-8", errors="replace").strip()
         at = text.rfind("error:")

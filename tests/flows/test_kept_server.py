@@ -64,3 +64,20 @@ def test_a_server_that_cannot_live_is_given_up(
         starts.end()
     assert len(starts.processes) == 5
     assert "died 5 times in 10 minutes and is not started again" in capsys.readouterr().out
+
+
+def test_a_server_that_was_there_before_is_followed_by_one_of_our_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its keeper was killed, then it died itself."""
+    monkeypatch.setattr(kept_server, "_LOOK_S", 0.01)
+    starts, gone = Starts(), threading.Event()
+    try:
+        with restarting(None, starts, gone.is_set) as kept:
+            assert kept.process is None
+            gone.set()
+            assert starts.told.acquire(timeout=30)
+        assert [kept.process] == starts.processes
+    finally:
+        starts.end()
+    assert "the Prefect server is gone: starting it again" in capsys.readouterr().out

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -81,3 +84,33 @@ def test_an_interrupted_stage_leaves_no_line_behind(capsys: pytest.CaptureFixtur
     assert "stage" not in capsys.readouterr().out
     work(1)
     assert capsys.readouterr().out.startswith("problems: 10/10 answers")
+
+
+SPEAKING = """
+import os, sys, threading
+from pipeline import console
+said = threading.Thread(target=lambda: [console.say("x" * 100_000) for _ in range(3)])
+sys.stdin.read()
+said.start()
+said.join()
+console.show_error("nobody reads this either")
+os.write(int(sys.argv[1]), b"went on")
+"""
+
+
+def test_work_goes_on_when_nobody_reads_its_output_any_more() -> None:
+    reading, writing = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", SPEAKING, str(writing)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        pass_fds=[writing],
+    )
+    os.close(writing)
+    for pipe in (process.stdout, process.stderr, process.stdin):
+        assert pipe is not None
+        pipe.close()
+    with os.fdopen(reading, "rb") as told:
+        assert told.read() == b"went on"
+    assert process.wait() == 0
