@@ -64,7 +64,7 @@ def running_server(api_url: str, home: Path) -> Iterator[KeptServer]:
             "export PREFECT_API_URL=http://127.0.0.1:4201/api",
         )
     process, log = _start(api_url, home)
-    kept = None
+    kept: KeptServer | None = None
     try:
         _wait_until_ready(process, api_url, log)
         with restarting(process, partial(_start, api_url, home)) as kept:
@@ -80,7 +80,7 @@ def _replacing(api_url: str, home: Path) -> Iterator[KeptServer]:
     def is_gone() -> bool:
         return _is_local(api_url) and probe(api_url) == "nothing"
 
-    kept = None
+    kept: KeptServer | None = None
     try:
         with restarting(None, partial(_start, api_url, home), is_gone) as kept:
             yield kept
