@@ -54,8 +54,8 @@ def running_server(api_url: str, home: Path) -> Iterator[KeptServer]:
     answer = probe(api_url)
     if answer == "server":
         console.say(f"a Prefect server answers at {api_url}")
-        with _replacing(api_url, home) as kept:
-            yield kept
+        with _replacing(api_url, home) as other:
+            yield other
         return
     if answer == "other":
         raise ConfigError(
