@@ -25,7 +25,7 @@ from prefect.states import Crashed, Failed
 from flows.shard_bars import MAX_TASK_RUNS
 from pipeline.events import LOG, command_line
 
-_LONGEST_NAME = 180
+_LONGEST_NAME = 230
 _SPLIT = " — "
 
 

@@ -28,8 +28,8 @@ def describe_progress(state: Mapping[str, Any], titles: Sequence[str]) -> tuple[
     parts = [f"**{line}**"]
     if state["stages"]:
         rows = [_describe_row(stage) for stage in state["stages"]]
-        head = "| stage | state | shards | in | out | rejected | rows/s | time |"
-        parts.append("\n".join([head, "| --- |" + " --- |" * 7, *rows]))
+        head = "| stage | state | shards | in | out | rejected | rows/s | time | most often for |"
+        parts.append("\n".join([head, "| --- |" + " --- |" * 8, *rows]))
     if total := state["spending"]["total"]:
         tokens = total.get("prompt_tokens", 0) + total.get("completion_tokens", 0)
         asked = f"{total.get('requests', 0):,} requests to teachers, {tokens:,} tokens"
@@ -60,14 +60,11 @@ def _describe_row(stage: Mapping[str, Any]) -> str:
     cells = [stage["stage"], stage["state"]]
     cells.append(describe_shards(stage) if stage.get("total") else "")
     cells += [f"{stage[key]:,}" if key in stage else "" for key in ("rows_in", "rows_out")]
-    reasons = list((stage.get("reasons") or {}).items())[:_SHOWN_REASONS]
-    told = ", ".join(
-        f"{reason.partition(': ')[2] or reason} {count:,}" for reason, count in reasons
-    )
-    cells.append(
-        f"{stage['rejected']:,}" + (f" ({told})" if told else "") if "rejected" in stage else ""
-    )
+    cells.append(f"{stage['rejected']:,}" if "rejected" in stage else "")
     rate = stage.get("rows_per_second")
     cells.append(f"{rate:,.3g}" if rate else "")
     cells.append(duration(stage["seconds"]) if stage.get("seconds") else "")
+    reasons = list((stage.get("reasons") or {}).items())[:_SHOWN_REASONS]
+    told = [f"{reason.partition(': ')[2] or reason} {count:,}" for reason, count in reasons]
+    cells.append(", ".join(told))
     return "| " + " | ".join(str(cell).replace("|", "/").replace("_", " ") for cell in cells) + " |"
