@@ -114,6 +114,8 @@ def _refuse(message: str, hint: str) -> NoReturn:
 
 
 def _warn_if_not_served(deployment: DeploymentResponse, name: str) -> None:
-    """Without a serving process a run would wait, late, with no word of why."""
+    """Without a serving process or a worker a run would wait, late, with no word of why."""
     if str(getattr(deployment.status, "value", "")) == "NOT_READY":
-        console.warn(f"nothing serves {name} at the moment; the run waits until you start {_START}")
+        pool = deployment.work_pool_name
+        start = f"prefect worker start --pool {pool}" if pool else _START
+        console.warn(f"nothing serves {name} at the moment; the run waits until you start {start}")

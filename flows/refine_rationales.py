@@ -9,24 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from prefect import State, flow
-from prefect.runtime import flow_run
 
-from flows.running import run_label, run_steps
+from flows.forms import Count, RefinementConfig, Seed
+from flows.parameters import Request, run_label, run_request, this_request
 from flows.steps import Outcome, Step
 from pipeline.errors import ConfigError
-from pipeline.settings.recipe import Recipe, load_recipe
+from pipeline.settings.recipe import Recipe
+
+EMPTY_FORM = RefinementConfig()
 
 
 def name_run() -> str:
     """E.g. ``demo-refine-2x8``: rounds times rationales of each problem."""
-    parameters = flow_run.parameters
+    request = this_request()
     try:
-        settings = load_recipe(parameters["recipe"], parameters["overrides"]).settings
+        refinement = request.load().settings.synthesis.refinement
     except ConfigError:
         # The run itself says what is wrong with the recipe.
-        return run_label("refine")
-    refinement = settings.synthesis.refinement
-    return run_label(f"refine-{refinement.rounds}x{refinement.rationales_per_problem}")
+        return run_label(request, "refine")
+    return run_label(request, f"refine-{refinement.rounds}x{refinement.rationales_per_problem}")
 
 
 def refine(recipe: Recipe, out: Path, *, round_number: int) -> Outcome:
@@ -43,10 +44,10 @@ def refine(recipe: Recipe, out: Path, *, round_number: int) -> Outcome:
     return Outcome(line=line, path=version.folder, reused=version.reused)
 
 
-def make_steps(recipe: str, overrides: Sequence[str]) -> list[Step]:
+def make_steps(request: Request) -> list[Step]:
     """A step for each round; one if the recipe cannot be read, which then says why."""
     try:
-        rounds = load_recipe(recipe, overrides).settings.synthesis.refinement.rounds
+        rounds = request.load().settings.synthesis.refinement.rounds
     except ConfigError:
         rounds = 1
     return [
@@ -63,15 +64,26 @@ def make_steps(recipe: str, overrides: Sequence[str]) -> list[Step]:
 
 @flow(name="refine-rationales", flow_run_name=name_run, persist_result=False)
 def refine_rationales(
-    recipe: str = "demo", out: str = "", overrides: Sequence[str] = ()
+    recipe: str = "demo",
+    out: str = "",
+    rounds: Count = 0,
+    teacher: str = "",
+    seed: Seed = -1,
+    dry_run: bool = False,
+    config: RefinementConfig = EMPTY_FORM,
+    overrides: Sequence[str] = (),
 ) -> State[Any]:
     """Draw rationales of seed problems, score them and keep the best, round by round.
 
     Args:
-        recipe: Name of a file in recipes/, or a path to a TOML file.
-        out: Output folder; runs/RECIPE-NAME when empty.
-        overrides: Recipe values to change, each as section.key=value.
+        recipe: Which experiment: demo, small, math, paper, or a path to a TOML file.
+        out: Output folder; empty takes runs/RECIPE-NAME. Finished work in it is reused.
+        rounds: How often rationales are drawn and chosen; 0 takes the recipe's number.
+        teacher: Who draws: a name among the recipe's [teachers].
+        seed: Root of all randomness; -1 takes the recipe's.
+        config: Further settings; what is empty stays as the recipe says.
+        overrides: Any other recipe values, each as section.key=value. These win.
+        dry_run: Only check and plan: nothing is asked, nothing is written.
     """
-    return run_steps(
-        make_steps(recipe, overrides), recipe, out=out, overrides=overrides, next_run=""
-    )
+    request = this_request()
+    return run_request(request, make_steps(request), next_run="")

@@ -216,15 +216,3 @@ def _reason(state: State[Any]) -> str:
     if isinstance(error, PipelineError):
         return explain(error)
     return state.message or f"ended as {state.name}"
-
-
-def run_label(suffix: str = "") -> str:
-    """A flow run's name from its recipe, e.g. ``demo``; ``+1`` counts overrides.
-
-    Args:
-        suffix: What distinguishes runs of the same recipe.
-    """
-    parameters = flow_run.parameters
-    label = Path(parameters["recipe"]).stem + (f"-{suffix}" if suffix else "")
-    overrides = parameters["overrides"]
-    return label + (f"+{len(overrides)}" if overrides else "")

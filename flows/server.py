@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 import httpx
@@ -23,6 +23,9 @@ from flows.kept_server import KeptServer, restarting
 from pipeline import console
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.keys import server_environment
+
+if TYPE_CHECKING:
+    from prefect.events.schemas.automations import AutomationCore
 
 DEFAULT_API_URL = "http://127.0.0.1:4200/api"
 _START_TIMEOUT_S = 180.0
@@ -161,41 +164,68 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def create_zombie_automation() -> bool:
-    """Have the server mark runs whose process died; returns whether it was missing.
+def ensure_zombie_automation() -> Literal["created", "updated", "unchanged"]:
+    """Have the server mark runs whose process died; returns what there was to do.
 
-    A killed process cannot report its own end: without this its run stays *Running* for ever.
+    A killed process cannot report its own end: without this its run stays *Running* for ever. An
+    automation of an earlier version is brought up to date, one that was created twice at the same
+    moment is deleted, and one that a person has switched off stays off.
     """
-    from prefect.automations import Automation
+    from prefect import get_client
+
+    wanted = _make_zombie_automation()
+    with get_client(sync_client=True) as client:
+        there = sorted(client.read_automations_by_name(AUTOMATION), key=lambda found: found.id)
+        if not there:
+            client.create_automation(wanted)
+            return "created"
+        for extra in there[1:]:
+            client.delete_automation(extra.id)
+        first = there[0]
+        what = {"description", "trigger", "actions"}
+        if _plain(first, what) == _plain(wanted, what):
+            return "unchanged"
+        wanted.enabled = first.enabled
+        client.update_automation(first.id, wanted)
+        return "updated"
+
+
+def _make_zombie_automation() -> AutomationCore:
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
-    from prefect.events.schemas.automations import EventTrigger, Posture
+    from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
-    # Typed as coroutines, though from synchronous code these calls are synchronous.
-    automation: Any = Automation
-    try:
-        automation.read(name=AUTOMATION)
-    except ValueError:
-        ends = {"Completed", "Failed", "Cancelled", "Crashed"}
-        beat = "prefect.flow-run.heartbeat"
-        automation(
-            name=AUTOMATION,
-            description="A run that stops sending heartbeats has lost its process.",
-            trigger=EventTrigger(
-                after={beat},
-                expect={beat, *(f"prefect.flow-run.{end}" for end in ends)},
-                match={"prefect.resource.id": ["prefect.flow-run.*"]},
-                for_each={"prefect.resource.id"},
-                posture=Posture.Proactive,
-                threshold=1,
-                within=timedelta(seconds=HEARTBEAT_S * _MISSED_BEATS),
-            ),
-            actions=[
-                ChangeFlowRunState(
-                    state=StateType.CRASHED,
-                    message="The run's process died: no heartbeat. Run it again to continue.",
-                )
-            ],
-        ).create()
-        return True
-    return False
+    ends = {"Completed", "Failed", "Cancelled", "Crashed"}
+    beat = "prefect.flow-run.heartbeat"
+    return AutomationCore(
+        name=AUTOMATION,
+        description="A run that stops sending heartbeats has lost its process.",
+        trigger=EventTrigger(
+            after={beat},
+            expect={beat, *(f"prefect.flow-run.{end}" for end in ends)},
+            match={"prefect.resource.id": ["prefect.flow-run.*"]},
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=HEARTBEAT_S * _MISSED_BEATS),
+        ),
+        actions=[
+            ChangeFlowRunState(
+                state=StateType.CRASHED,
+                message="The run's process died: no heartbeat. Run it again to continue.",
+            )
+        ],
+    )
+
+
+def _plain(automation: AutomationCore, fields: set[str]) -> Any:
+    """The fields as values that compare: sets in order, without ids that the server gives."""
+    return _ordered(automation.model_dump(mode="json", include=fields))
+
+
+def _ordered(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _ordered(item) for key, item in value.items() if key != "id"}
+    if isinstance(value, list):
+        return sorted((_ordered(item) for item in value), key=repr)
+    return value

@@ -4,46 +4,53 @@ prefect deployment run synth-promptcot --watch
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from prefect import State, flow
-from prefect.runtime import flow_run
 
-from flows.running import run_label, run_steps
+from flows.forms import Count, Seed, SynthesisConfig
+from flows.parameters import run_label, run_request, this_request
 from flows.steps import SYNTHESIS_STAGES
 from pipeline.errors import ConfigError
-from pipeline.settings.recipe import load_recipe
+
+EMPTY_FORM = SynthesisConfig()
 
 
 def name_run() -> str:
     """E.g. ``demo-40x2``: combinations times solutions of each problem."""
-    parameters = flow_run.parameters
+    request = this_request()
     try:
-        settings = load_recipe(parameters["recipe"], parameters["overrides"]).settings
+        synthesis = request.load().settings.synthesis
     except ConfigError:
         # The run itself says what is wrong with the recipe.
-        return run_label()
-    synthesis = settings.synthesis
-    return run_label(
-        f"{synthesis.combinations.num_combinations}x{synthesis.solutions.samples_per_problem}"
-    )
+        return run_label(request)
+    rows = synthesis.combinations.num_combinations
+    return run_label(request, f"{rows}x{synthesis.solutions.samples_per_problem}")
 
 
 @flow(name="synth-promptcot", flow_run_name=name_run, persist_result=False)
 def synth_promptcot(
-    recipe: str = "demo", out: str = "", overrides: Sequence[str] = ()
+    recipe: str = "demo",
+    out: str = "",
+    domain: Literal["recipe", "math", "code"] = "recipe",
+    rows: Count = 0,
+    teacher: str = "",
+    seed: Seed = -1,
+    dry_run: bool = False,
+    config: SynthesisConfig = EMPTY_FORM,
+    overrides: Sequence[str] = (),
 ) -> State[Any]:
     """Synthesise problems with verified solutions.
 
     Args:
-        recipe: Name of a file in recipes/, or a path to a TOML file.
-        out: Output folder; runs/RECIPE-NAME when empty.
-        overrides: Recipe values to change, each as section.key=value.
+        recipe: Which experiment: demo, small, math, paper, or a path to a TOML file.
+        out: Output folder; empty takes runs/RECIPE-NAME. Finished work in it is reused.
+        domain: Only maths, only code, or the recipe's mix.
+        rows: Concept combinations to start from; 0 takes the recipe's number.
+        teacher: Who writes: a name among the recipe's [teachers]. Judges stay as they are.
+        seed: Root of all randomness; -1 takes the recipe's.
+        config: Further settings; what is empty stays as the recipe says.
+        overrides: Any other recipe values, each as section.key=value. These win.
+        dry_run: Only check and plan: nothing is asked, nothing is written.
     """
-    return run_steps(
-        SYNTHESIS_STAGES,
-        recipe,
-        out=out,
-        overrides=overrides,
-        next_run="build-curriculum -p phase=2",
-    )
+    return run_request(this_request(), SYNTHESIS_STAGES, next_run="build-curriculum -p phase=2")

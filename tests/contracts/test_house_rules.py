@@ -52,6 +52,12 @@ def is_command(function: Function) -> bool:
     return any(isinstance(m, ast.Attribute) and m.attr in {"command", "callback"} for m in marks)
 
 
+def is_flow(function: Function) -> bool:
+    """Whether the function is a Prefect flow, whose parameters are the fields of its form."""
+    marks = [d.func for d in function.decorator_list if isinstance(d, ast.Call)]
+    return any(isinstance(m, ast.Name) and m.id == "flow" for m in marks)
+
+
 def is_kernel(function: Function) -> bool:
     """Whether the function is compiled for a GPU, where pointers and strides are parameters."""
     return any(ast.unparse(mark) == "triton.jit" for mark in function.decorator_list)
@@ -115,7 +121,7 @@ def test_functions_take_few_parameters(package: str) -> None:
         f"{name_of(path)}:{function.lineno} {function.name}": count_parameters(function)
         for path in in_package(package)
         for function in functions_of(path)
-        if not (is_command(function) or is_kernel(function) or is_forward(function))
+        if not any(kind(function) for kind in (is_command, is_flow, is_kernel, is_forward))
     }
     assert {name: count for name, count in counts.items() if count > MAX_PARAMETERS} == {}
 

@@ -91,12 +91,19 @@ def test_no_server_is_one_sentence_and_no_traceback(capsys: pytest.CaptureFixtur
     assert "http://127.0.0.1:4200/api" in capsys.readouterr().err
 
 
-def test_a_deployment_that_nobody_serves_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("pool", "start"),
+    [(None, "python -m flows.deployments"), ("gpus", "prefect worker start --pool gpus")],
+)
+def test_a_deployment_that_nobody_serves_is_said(
+    pool: str | None, start: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     async def stock(client: Any, name: str) -> Any:
-        return SimpleNamespace(status=SimpleNamespace(value="NOT_READY"))
+        return SimpleNamespace(status=SimpleNamespace(value="NOT_READY"), work_pool_name=pool)
 
     asyncio.run(bare_name_plugin._with_bare_names(stock)(FakeClient(), "a/b"))
-    assert "nothing serves a/b" in " ".join(capsys.readouterr().out.split())
+    said = " ".join(capsys.readouterr().out.split())
+    assert "nothing serves a/b" in said and start in said
 
 
 @pytest.mark.parametrize(
