@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from prefect import State, flow
 
+from flows.failures import tell_crash
 from flows.forms import CurriculumConfig, Seed
 from flows.parameters import run_label, run_request, this_request
 from flows.steps import DATASETS
@@ -18,7 +19,9 @@ def name_run() -> str:
     return run_label(request, f"data-{request.phase}")
 
 
-@flow(name="build-curriculum", flow_run_name=name_run, persist_result=False)
+@flow(
+    name="build-curriculum", flow_run_name=name_run, persist_result=False, on_crashed=[tell_crash]
+)
 def build_curriculum(
     phase: Literal[1, 2] = 1,
     recipe: str = "demo",

@@ -7,6 +7,7 @@ from typing import Any
 from prefect import State, flow
 from prefect.runtime import flow_run
 
+from flows.failures import tell_crash
 from flows.forms import Count, EvaluationConfig, Seed
 from flows.parameters import run_label, run_request, this_request
 from flows.steps import EVALUATION, evaluation_of
@@ -20,7 +21,7 @@ def name_run() -> str:
     return run_label(this_request(), f"evaluate-{checkpoint}" if checkpoint else "evaluate")
 
 
-@flow(name="evaluate", flow_run_name=name_run, persist_result=False)
+@flow(name="evaluate", flow_run_name=name_run, persist_result=False, on_crashed=[tell_crash])
 def evaluate(
     checkpoint: str = "",
     recipe: str = "demo",

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from prefect import State, get_client, get_run_logger
+from prefect import Flow, State, get_client, get_run_logger
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas import FlowRun
 from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterFlowRunId,
@@ -81,6 +82,19 @@ def name_failure(name: str, sentence: str) -> str:
     room = _LONGEST_NAME - len(name) - len(command) - len(" stopped: ")
     short = first if len(first) <= room else first[: room - 1].rstrip() + "…"
     return f"{name} stopped: {short}{command}"
+
+
+def tell_crash(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Hook for runs whose process ended without a word (killed, out of memory): name them so.
+
+    Called by whoever started the process, which has no run of its own to post artifacts for.
+    """
+    reason = (state.message or "its process ended").split("\n")[0].rstrip(".")
+    command = f"prefect flow-run retry {flow_run.id}" if flow_run.deployment_id else ""
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_name(
+            flow_run.id, name_failure(flow_run.name, compose("", reason, command))
+        )
 
 
 def clear_earlier_attempts() -> int:

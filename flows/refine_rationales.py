@@ -10,6 +10,7 @@ from typing import Any
 
 from prefect import State, flow
 
+from flows.failures import tell_crash
 from flows.forms import Count, RefinementConfig, Seed
 from flows.parameters import Request, run_label, run_request, this_request
 from flows.steps import Outcome, Step
@@ -62,7 +63,9 @@ def make_steps(request: Request) -> list[Step]:
     ]
 
 
-@flow(name="refine-rationales", flow_run_name=name_run, persist_result=False)
+@flow(
+    name="refine-rationales", flow_run_name=name_run, persist_result=False, on_crashed=[tell_crash]
+)
 def refine_rationales(
     recipe: str = "demo",
     out: str = "",

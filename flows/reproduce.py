@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from prefect import State, flow
 
+from flows.failures import tell_crash
 from flows.forms import Count, Seed, WholeLoopConfig
 from flows.parameters import run_label, run_request, this_request
 from flows.steps import WHOLE_LOOP_BY_STAGE
@@ -18,7 +19,7 @@ def name_run() -> str:
     return run_label(request, f"{request.knobs['rows']}rows" if "rows" in request.knobs else "")
 
 
-@flow(name="reproduce", flow_run_name=name_run, persist_result=False)
+@flow(name="reproduce", flow_run_name=name_run, persist_result=False, on_crashed=[tell_crash])
 def reproduce(
     recipe: str = "demo",
     out: str = "",

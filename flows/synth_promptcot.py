@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from prefect import State, flow
 
+from flows.failures import tell_crash
 from flows.forms import Count, Seed, SynthesisConfig
 from flows.parameters import run_label, run_request, this_request
 from flows.steps import SYNTHESIS_STAGES
@@ -28,7 +29,7 @@ def name_run() -> str:
     return run_label(request, f"{rows}x{synthesis.solutions.samples_per_problem}")
 
 
-@flow(name="synth-promptcot", flow_run_name=name_run, persist_result=False)
+@flow(name="synth-promptcot", flow_run_name=name_run, persist_result=False, on_crashed=[tell_crash])
 def synth_promptcot(
     recipe: str = "demo",
     out: str = "",

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from prefect import State, flow
 
+from flows.failures import tell_crash
 from flows.forms import Seed, TrainingConfig
 from flows.parameters import run_label, run_request, this_request
 from flows.steps import TRAINING
@@ -18,7 +19,7 @@ def name_run() -> str:
     return run_label(request, f"sft-{request.phase}")
 
 
-@flow(name="train-sft", flow_run_name=name_run, persist_result=False)
+@flow(name="train-sft", flow_run_name=name_run, persist_result=False, on_crashed=[tell_crash])
 def train_sft(
     phase: Literal[1, 2] = 1,
     recipe: str = "demo",
