@@ -12,6 +12,7 @@ from evaluation.throughput.plan import memory_break_even
 from evaluation.throughput.plot import draw
 from evaluation.throughput.shapes import Subject, describe_subjects
 from pipeline import console
+from pipeline.errors import ConfigError
 from pipeline.settings.recipe import Recipe
 from pipeline.store import dump_json_line, exclusive_lock, write_json, write_text
 
@@ -26,7 +27,8 @@ def run_throughput(recipe: Recipe, folder: Path) -> dict[str, Any]:
         folder: Of this command; ``points.jsonl`` in it keeps finished measurements.
 
     Raises:
-        ConfigError: Packages, kernels or an engine are missing, or a budget is over the card.
+        ConfigError: Packages, kernels or an engine are missing, or a budget is over the card or
+            holds nothing.
         StoreError: The folder cannot be written, or another process measures into it.
     """
     with exclusive_lock(folder / ".lock", "throughput"):
@@ -80,8 +82,18 @@ def summarise_groups(
     groups: Sequence[Any],
     walks: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Rows, comparisons, break-even lengths and checks of measured groups, JSON-ready."""
+    """Rows, comparisons, break-even lengths and checks of measured groups, JSON-ready.
+
+    Raises:
+        ConfigError: Not one sequence of any model fits in any budget.
+    """
     settings = recipe.settings.throughput
+    if not any(group.batch for group in groups):
+        budgets = " or ".join(f"{budget:g} GB" for budget in settings.budgets_gb)
+        raise ConfigError(
+            f"throughput.budgets_gb: not one sequence of any model fits in {budgets}",
+            hint="raise --budget-gb; --dry-run tells what weights and sequences need",
+        )
     rows = curves.make_rows(groups, subjects, settings)
     comparisons = curves.compare(rows, settings)
     by_budget = {

@@ -108,6 +108,13 @@ def test_a_dry_run_writes_nothing(run: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_budgets_that_hold_nothing_are_named(run: Any, tmp_path: Path) -> None:
+    code, text = run("--budget-gb", "0.00001")
+    assert code == 2
+    assert "not one sequence of any model fits in 1e-05 GB" in text
+    assert not (tmp_path / "out" / "throughput" / "throughput.md").exists()
+
+
 def test_an_unknown_preset_is_named(run: Any) -> None:
     code, text = run("--dry-run", "--set", "throughput.transformer=llama")
     assert code == 2
