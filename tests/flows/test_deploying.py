@@ -114,3 +114,26 @@ def test_a_dry_run_refuses_what_the_run_would_refuse(tmp_path: Path) -> None:
     state = run_flow(synth_promptcot, teacher="nobody", out=str(tmp_path / "o"), dry_run=True)
     assert state.is_failed()
     assert "nobody" in state.message and " — remedy: " in state.message
+
+
+def test_a_run_whose_process_was_killed_says_so_in_its_name() -> None:
+    from prefect import get_client
+    from prefect.states import Crashed, Running
+
+    from flows.synth_promptcot import synth_promptcot
+
+    (told,) = synth_promptcot.on_crashed_hooks or []
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run(synth_promptcot, name="demo-8x2", state=Running())
+        crash = Crashed(message="Flow run process exited with non-zero status code -9.\nMore.")
+        served = run.model_copy(update={"deployment_id": run.id})
+        told(synth_promptcot, served, crash)
+        name = client.read_flow_run(run.id).name
+        told(synth_promptcot, run, crash)
+        alone = client.read_flow_run(run.id).name
+        client.delete_flow_run(run.id)
+    assert name == (
+        "demo-8x2 stopped: Flow run process exited with non-zero status code -9 — "
+        f"continue: prefect flow-run retry {run.id}"
+    )
+    assert alone == "demo-8x2 stopped: Flow run process exited with non-zero status code -9"

@@ -383,26 +383,3 @@ def test_no_run_leaves_a_key_behind(
     assert any(
         "sent with" in part.decode("latin-1") for p in places[1:] for part in [p.read_bytes()]
     )
-
-
-def test_a_run_whose_process_was_killed_says_so_in_its_name() -> None:
-    from prefect import get_client
-    from prefect.states import Crashed, Running
-
-    from flows.synth_promptcot import synth_promptcot
-
-    (told,) = synth_promptcot.on_crashed_hooks or []
-    with get_client(sync_client=True) as client:
-        run = client.create_flow_run(synth_promptcot, name="demo-8x2", state=Running())
-        crash = Crashed(message="Flow run process exited with non-zero status code -9.\nMore.")
-        served = run.model_copy(update={"deployment_id": run.id})
-        told(synth_promptcot, served, crash)
-        name = client.read_flow_run(run.id).name
-        told(synth_promptcot, run, crash)
-        alone = client.read_flow_run(run.id).name
-        client.delete_flow_run(run.id)
-    assert name == (
-        "demo-8x2 stopped: Flow run process exited with non-zero status code -9 — "
-        f"continue: prefect flow-run retry {run.id}"
-    )
-    assert alone == "demo-8x2 stopped: Flow run process exited with non-zero status code -9"
