@@ -1,12 +1,14 @@
-"""One temporary Prefect server for the flow tests that need one."""
+"""One Prefect server for the flow tests that need one, and a small recipe of the whole loop."""
 
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from own_server import OwnServer, talking_to
 
 from pipeline.settings.recipe import RECIPES
 
@@ -38,11 +40,13 @@ model = {{ hidden_size = 32, num_hidden_layers = 1, head_dim = 16, state_size = 
 [synthesis]
 bank = "{recipes}/../promptcot/data/seeds.jsonl"
 domains = ["math"]
+num_workers = 1
 batch_size = 8
 combinations.num_combinations = 8
 solutions.samples_per_problem = 2
 
 [curriculum]
+num_workers = 1
 sources = [{{ name = "promptcot", kind = "synthesized", licence = "apache-2.0" }}]
 phases.1 = {{ sources = [{{ source = "promptcot" }}], max_tokens = 512 }}
 phases.2 = {{ sources = [{{ source = "promptcot" }}], max_tokens = 512 }}
@@ -84,19 +88,18 @@ def scripted_recipe(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnServer]:
+    """One for all files, because a start takes 10 s; a test may end it, and the next starts it."""
+    server = OwnServer(tmp_path_factory.mktemp("prefect"))
+    yield server
+    if server.process is not None:
+        server.end(signal.SIGTERM)
+
+
 @pytest.fixture(scope="module")
-def prefect_server() -> Iterator[None]:
-    """A server of the tests' own; it takes some 15 s, so the slow tests of one file share it.
-
-    It ends with that file: a connection that stays open draws from the global generator of random
-    numbers every 20 s, which a property test elsewhere would be blamed for.
-    """
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-    from prefect.testing.utilities import prefect_test_harness
-
-    # Without heartbeats a run does not wait a second for the thread that sends them.
-    with (
-        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
-        prefect_test_harness(server_startup_timeout=120),
-    ):
-        yield
+def prefect_server(own_server: OwnServer) -> Iterator[OwnServer]:
+    """The server, for the flows that a file's tests run in this process."""
+    own_server.start()
+    with talking_to(own_server.url):
+        yield own_server

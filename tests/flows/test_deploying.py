@@ -1,4 +1,4 @@
-"""What deploying leaves on a real server, once and again, and what a dry run tells."""
+"""What deploying leaves on a real server, once and again."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_flows import read_run, run_flow
+from own_server import OwnServer
 
 from flows.pools import ensure_pool
 from flows.schedules import FlowSchedule, sync_schedules
-from flows.server import AUTOMATION, ensure_zombie_automation
+from flows.server import AUTOMATION, ensure_zombie_automation, probe, running_server
 
 pytestmark = [
     pytest.mark.slow,
@@ -27,16 +27,17 @@ def test_deploying_again_changes_only_what_was_asked_anew() -> None:
 
     for deployment in make_deployments() * 2:
         deployment.apply()
-    nightly = FlowSchedule(flow="evaluate", cron="0 2 * * *", timezone="UTC")
-    noon = FlowSchedule(flow="evaluate", cron="0 12 * * *", timezone="Europe/Berlin")
-    assert sync_schedules([nightly], "local") == ["evaluate/local runs at 0 2 * * * (UTC)"]
-    assert sync_schedules([nightly], "local") == []
-    assert sync_schedules([nightly, noon], "local") == [
-        "evaluate/local runs at 0 12 * * * (Europe/Berlin)"
+    # Never due while tests run.
+    rare = FlowSchedule(flow="evaluate", cron="0 2 29 2 *", timezone="UTC")
+    noon = FlowSchedule(flow="evaluate", cron="0 12 29 2 *", timezone="Europe/Berlin")
+    assert sync_schedules([rare], "local") == ["evaluate/local runs at 0 2 29 2 * (UTC)"]
+    assert sync_schedules([rare], "local") == []
+    assert sync_schedules([rare, noon], "local") == [
+        "evaluate/local runs at 0 12 29 2 * (Europe/Berlin)"
     ]
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name("evaluate/local")
-        by_hand = client.create_deployment_schedules(deployment.id, [_every_monday()])
+        by_hand = client.create_deployment_schedules(deployment.id, [_by_hand()])
         assert len(sync_schedules([], "local")) == 2
         left = client.read_deployment_by_name("evaluate/local").schedules
         # What a person has added in the page stays.
@@ -44,18 +45,18 @@ def test_deploying_again_changes_only_what_was_asked_anew() -> None:
         assert len(client.read_deployments()) == 6
 
 
-def _every_monday() -> Any:
+def _by_hand() -> Any:
     from prefect.client.schemas.actions import DeploymentScheduleCreate
     from prefect.client.schemas.schedules import CronSchedule
 
-    return DeploymentScheduleCreate(schedule=CronSchedule(cron="0 9 * * 1"), active=True)
+    return DeploymentScheduleCreate(schedule=CronSchedule(cron="0 9 29 2 *"), active=True)
 
 
 def test_the_zombie_automation_is_one_is_current_and_stays_switched_off() -> None:
     from prefect.client.orchestration import get_client
     from prefect.events.schemas.automations import AutomationCore
 
-    assert ensure_zombie_automation() == "created"
+    # Serving has made it.
     assert ensure_zombie_automation() == "unchanged"
     with get_client(sync_client=True) as client:
         (found,) = client.read_automations_by_name(AUTOMATION)
@@ -71,7 +72,18 @@ def test_the_zombie_automation_is_one_is_current_and_stays_switched_off() -> Non
         client.update_automation(found.id, twin)
         assert ensure_zombie_automation() == "updated"
         (left,) = client.read_automations_by_name(AUTOMATION)
+        client.delete_automation(left.id)
+    assert ensure_zombie_automation() == "created"
     assert (left.description, left.enabled) == (found.description, False)
+
+
+def test_a_server_that_answers_is_used_and_left_running(
+    tmp_path: Path, own_server: OwnServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with running_server(own_server.url, tmp_path) as kept:
+        assert kept.process is None
+    assert f"a Prefect server answers at {own_server.url}" in capsys.readouterr().out
+    assert probe(own_server.url) == "server"
 
 
 def test_a_work_pool_is_made_once_and_keeps_what_a_person_changed() -> None:
@@ -89,31 +101,6 @@ def test_a_work_pool_is_made_once_and_keeps_what_a_person_changed() -> None:
         assert ensure_pool("kubernetes", 2).startswith("kept, with a template of its own")
         kept = client.read_work_pool("promptcot-kubernetes").base_job_template
     assert kept == template
-
-
-def test_a_dry_run_plans_every_step_and_writes_nothing(tmp_path: Path) -> None:
-    from flows.reproduce import reproduce
-
-    parameters = {"domain": "math", "rows": 4, "seed": 7, "out": str(tmp_path / "out")}
-    state = run_flow(reproduce, **parameters, dry_run=True)
-    assert state.is_completed(), state.message
-    assert "nothing was written" in state.message
-    assert not (tmp_path / "out").exists()
-    run, tasks, artifacts = read_run(state)
-    assert run.name == "demo-math-4rows-seed7-plan"
-    assert {"promptcot", "stage:all", "recipe:demo", "domain:math", "dry-run"} <= set(run.tags)
-    assert tasks == [] and set(artifacts) == {"plan", "resolved-config"}
-    plan = artifacts["plan"].data
-    assert "| problems | take at most 4 rows, ask at most 8 times" in plan
-    assert "`synthesis.combinations.num_combinations` | `4`" in artifacts["resolved-config"].data
-
-
-def test_a_dry_run_refuses_what_the_run_would_refuse(tmp_path: Path) -> None:
-    from flows.synth_promptcot import synth_promptcot
-
-    state = run_flow(synth_promptcot, teacher="nobody", out=str(tmp_path / "o"), dry_run=True)
-    assert state.is_failed()
-    assert "nobody" in state.message and " — remedy: " in state.message
 
 
 def test_a_run_whose_process_was_killed_says_so_in_its_name() -> None:

@@ -1,7 +1,4 @@
-"""The flows on a real server: states, names, artifacts, and how many task runs there are.
-
-Every test that needs the server is in this file, which starts it once and stops it at its end.
-"""
+"""The flows on a real server: states, names, artifacts, and how many task runs there are."""
 
 from __future__ import annotations
 
@@ -13,6 +10,7 @@ from typing import Any
 import pytest
 from echo_teacher import echoing_teacher
 from key_search import find_key, layers
+from own_server import OwnServer
 from seed_recipe import SHOP_SCRIPT, SHOP_SEEDS, write_seed_recipe
 from tiny_scorer import build_tiny_scorer
 
@@ -210,6 +208,31 @@ def test_the_whole_reproduction_is_few_task_runs_and_quick_again(
     assert set(states.values()) == {"Reused"}
 
 
+def test_a_dry_run_plans_every_step_and_writes_nothing(tmp_path: Path) -> None:
+    from flows.reproduce import reproduce
+
+    parameters = {"domain": "math", "rows": 4, "seed": 7, "out": str(tmp_path / "out")}
+    state = run_flow(reproduce, **parameters, dry_run=True)
+    assert state.is_completed(), state.message
+    assert "nothing was written" in state.message
+    assert not (tmp_path / "out").exists()
+    run, tasks, artifacts = read_run(state)
+    assert run.name == "demo-math-4rows-seed7-plan"
+    assert {"promptcot", "stage:all", "recipe:demo", "domain:math", "dry-run"} <= set(run.tags)
+    assert tasks == [] and set(artifacts) == {"plan", "resolved-config"}
+    plan = artifacts["plan"].data
+    assert "| problems | take at most 4 rows, ask at most 8 times" in plan
+    assert "`synthesis.combinations.num_combinations` | `4`" in artifacts["resolved-config"].data
+
+
+def test_a_dry_run_refuses_what_the_run_would_refuse(tmp_path: Path) -> None:
+    from flows.synth_promptcot import synth_promptcot
+
+    state = run_flow(synth_promptcot, teacher="nobody", out=str(tmp_path / "o"), dry_run=True)
+    assert state.is_failed()
+    assert "nobody" in state.message and " — remedy: " in state.message
+
+
 @pytest.fixture
 def refine_recipe(tmp_path: Path) -> Path:
     """Nine problems, three rounds, and a scoring model with random weights."""
@@ -312,25 +335,16 @@ def secret_block(monkeypatch: pytest.MonkeyPatch) -> Any:
     redaction._values.discard(PLANTED)
 
 
-def read_database() -> Path:
-    """The file of the tests' server, with every log of this process in it."""
-    from prefect.logging.handlers import APILogHandler
-    from prefect.settings import get_current_settings
-
-    APILogHandler().flush()
-    url = get_current_settings().server.database.connection_url
-    assert url is not None
-    return Path(url.get_secret_value().partition("///")[2])
-
-
 @pytest.mark.timeout(120)
 def test_no_run_leaves_a_key_behind(
     tmp_path: Path,
     scripted_recipe: Path,
     secret_block: str,
+    prefect_server: OwnServer,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     from prefect import flow, get_run_logger
+    from prefect.logging.handlers import APILogHandler
 
     from evaluation.run import evaluate_checkpoint
     from flows.build_curriculum import build_curriculum
@@ -373,7 +387,8 @@ def test_no_run_leaves_a_key_behind(
 
     console = tmp_path / "console.txt"
     console.write_text("".join(capfd.readouterr()), encoding="utf-8")
-    database = read_database()
+    APILogHandler().flush()
+    database = prefect_server.database
     places = [console, *database.parent.glob(f"{database.name}*")]
     # What the teacher sent back has arrived in each of them, and the key in none.
     for place in (out, tmp_path / "other", places):

@@ -6,118 +6,50 @@ is typed in the repository's root; Ctrl-C ends it all.
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-START_TIMEOUT_S = 180
+from own_server import ROOT, OwnServer, free_port, make_environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def make_environment(home: Path, port: int) -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
-    return {
-        **kept,
-        "PREFECT_HOME": str(home),
-        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-        "DO_NOT_TRACK": "1",
-        # A table that is cut at 80 columns cannot be searched.
-        "COLUMNS": "300",
-    }
-
-
-def prefect(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A ``prefect`` command as typed in the repository's root."""
-    return subprocess.run(
-        [str(Path(sys.executable).parent / "prefect"), *arguments],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-
-
-@contextmanager
-def serving(environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """``python -m flows.deployments`` until it says that it serves."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "flows.deployments"],
-            cwd=ROOT,
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while "Ctrl-C stops serving" not in log.read_text(encoding="utf-8"):
-            assert process.poll() is None, log.read_text(encoding="utf-8")
-            assert time.monotonic() < deadline, log.read_text(encoding="utf-8")
-            time.sleep(0.5)
-        yield process
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
-
-
 def test_the_literal_command_runs_green_and_ctrl_c_leaves_nothing_behind(
-    tmp_path: Path, scripted_recipe: Path
+    tmp_path: Path, scripted_recipe: Path, own_server: OwnServer
 ) -> None:
-    port = free_port()
-    environment = make_environment(tmp_path / "home", port)
-    log = tmp_path / "serve.log"
+    own_server.start()
+    run = ("deployment", "run")
     parameters = ["-p", f"recipe={scripted_recipe}", "-p", f"out={tmp_path / 'run'}"]
-    with serving(environment, log) as process:
-        done = prefect(environment, "deployment", "run", "synth-promptcot", *parameters, "--watch")
-        assert done.returncode == 0, done.stdout + done.stderr + log.read_text(encoding="utf-8")
-        assert "'Completed'" in done.stdout
-        assert (tmp_path / "run" / "synthesis" / "verified" / "LATEST").is_file()
+    green = own_server.prefect(*run, "synth-promptcot", *parameters, "--watch")
+    # Waits for the first: runs take turns.
+    red = own_server.prefect(*run, "evaluate/local", "-p", "recipe=nowhere", "--watch")
+    unknown = own_server.prefect(*run, "synth")
 
-        full = prefect(environment, "deployment", "run", "synth-promptcot/local", *parameters)
-        assert full.returncode == 0, full.stdout + full.stderr
+    _, said = unknown.communicate(timeout=240)
+    assert unknown.returncode == 1
+    assert "synth-promptcot/local" in said
+    assert "Traceback" not in said
 
-        unknown = prefect(environment, "deployment", "run", "synth")
-        assert unknown.returncode == 1
-        assert "synth-promptcot/local" in unknown.stderr
-        assert "Traceback" not in unknown.stderr
+    told, said = green.communicate(timeout=240)
+    assert green.returncode == 0, told + said + own_server.said()
+    assert "'Completed'" in told
+    assert (tmp_path / "run" / "synthesis" / "verified" / "LATEST").is_file()
 
-        wrong = ["-p", "recipe=nowhere", "--watch"]
-        failed = prefect(environment, "deployment", "run", "evaluate", *wrong)
-        assert failed.returncode == 1
-        assert "no recipe named 'nowhere'" in log.read_text(encoding="utf-8")
-        assert "Traceback" not in log.read_text(encoding="utf-8")
+    red.communicate(timeout=240)
+    assert red.returncode == 1
+    assert "no recipe named 'nowhere'" in own_server.said()
+    assert "Traceback" not in own_server.said()
 
-        with serving(environment, tmp_path / "second.log"):
-            pass
-        assert "stopped" not in log.read_text(encoding="utf-8")
-        automations = httpx.post(f"http://127.0.0.1:{port}/api/automations/filter", json={})
-        assert len(automations.json()) == 1
-
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0, log.read_text(encoding="utf-8")
-    assert "has been stopped too" in log.read_text(encoding="utf-8")
+    assert own_server.end(signal.SIGINT) == 0, own_server.said()
+    assert "has been stopped too" in own_server.said()
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"http://127.0.0.1:{port}/api/health")
+        httpx.get(f"{own_server.url}/health")
 
 
 def test_a_port_taken_by_another_program_is_named(tmp_path: Path) -> None:
