@@ -45,6 +45,9 @@ class Candidate:
     """The final answer that the source knows to be right."""
     tests: str | None = None
     """Tests of the program, as JSON text: ``[{"input": …, "output": …}]``."""
+    utf8: bytes | None = None
+    """The response as UTF-8, where it was made for the row's id: making it again takes as long as
+    any rule."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +61,27 @@ class PreparedRow:
     answer: str
     may_fence_thinking: bool = True
     """Whether a code fence may be in the reasoning: nobody looked, or it is."""
+    may_hold_scripts: bool = True
+    """Whether another script than Latin and Greek may be in the reasoning, likewise."""
+    utf8: tuple[bytes, bytes] | None = None
+    """Reasoning and answer as UTF-8, where they were cut from the response's."""
 
 
-def make_row_id(*parts: str | None) -> str:
-    """A row's key: 128 bits of its parts, 32 hex digits.
+def to_utf8(text: str | None) -> bytes | None:
+    """A text as UTF-8; nothing for no text, and for half a surrogate pair, which has none."""
+    try:
+        return None if text is None else text.encode()
+    except UnicodeEncodeError:
+        return None
+
+
+def parts_as_utf8(row: PreparedRow) -> tuple[bytes, bytes]:
+    """Reasoning and answer of a row as UTF-8."""
+    return row.utf8 or (row.thinking.encode(), row.answer.encode())
+
+
+def make_row_id(*parts: str | bytes | None) -> str:
+    """A row's key: 128 bits of its parts, 32 hex digits; a text and its UTF-8 are the same part.
 
     A missing part differs from an empty one, and parts cannot run into each other. XXH3 instead of
     SHA-256, which took a fifth of all the rules' time; nobody gains by making keys collide.
@@ -71,7 +91,7 @@ def make_row_id(*parts: str | None) -> str:
         if part is None:
             digest.update(b"\0\0\0\0\0\0\0\1\0")
             continue
-        data = part.encode("utf-8", "surrogatepass")
+        data = part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass")
         digest.update((len(data) + 1).to_bytes(8, "big") + b"\1")
         digest.update(data)
     return digest.hexdigest()

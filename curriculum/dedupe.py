@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from xxhash import xxh3_128_hexdigest
+from xxhash import xxh3_128
 
 from curriculum.features import Features, Mask, Rows
 from pipeline.near_duplicates import NearRows
@@ -24,10 +24,12 @@ REASONS = ("duplicate_trace", "duplicate_question", "near_duplicate_question")
 TRACE, QUESTION, NEAR = range(len(REASONS))
 
 
-def trace_key(thinking: str, answer: str) -> str:
-    """64 bits of a trace's content: the same trace twice is one trace."""
-    text = f"{thinking}\x1f{answer}"
-    return xxh3_128_hexdigest(text.encode("utf-8", "surrogatepass"))[:16]
+def trace_key(thinking: bytes, answer: bytes) -> int:
+    """64 bits of a trace's content as UTF-8: the same trace twice is one trace."""
+    digest = xxh3_128(thinking)
+    digest.update(b"\x1f")
+    digest.update(answer)
+    return digest.intdigest() >> 64
 
 
 NearSearch = Callable[[Rows], NearRows]

@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curriculum.candidates import Candidate, PreparedRow, refuse, tell_origin
+from curriculum.candidates import (
+    Candidate,
+    PreparedRow,
+    parts_as_utf8,
+    refuse,
+    tell_origin,
+)
 from curriculum.dedupe import trace_key
 from curriculum.difficulty import rank_row
 from curriculum.features import Features
@@ -110,7 +116,7 @@ class Judge:
     def _level(self, rows: Sequence[RawRow]) -> list[PreparedRow | Rejected]:
         parsed = [self.parser.parse(raw) for raw in rows]
         understood = [one for one in parsed if isinstance(one, Candidate)]
-        surveys = iter(survey([candidate.response for candidate in understood]))
+        surveys = iter(survey([one.utf8 or one.response for one in understood]))
         max_chars = self.settings.validation.max_chars
         return [
             normalize_row(one, max_chars, next(surveys)) if isinstance(one, Candidate) else one
@@ -204,7 +210,7 @@ def make_columns(accepted: Sequence[Measured]) -> dict[str, Any]:
         "question": hashes.keys,
         "numbers": hashes.numbers,
         "answer": hash_answers([row.answer for row in rows]),
-        "trace": [int(trace_key(row.thinking, row.answer), 16) for row in rows],
+        "trace": [trace_key(*parts_as_utf8(row)) for row in rows],
         "num_prompt_tokens": [one.size.num_prompt_tokens for one in accepted],
         "num_completion_tokens": [one.size.num_completion_tokens for one in accepted],
         "num_chars": [len(r.user_text) + len(r.thinking) + len(r.answer) for r in rows],

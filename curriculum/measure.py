@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from curriculum.candidates import PreparedRow, refuse
 from pipeline.records import Domain, Message, Rejected
-from pipeline.student import THINK_OPEN, assistant_turn, render_prompt, user_turn
+from pipeline.student import (
+    THINK_OPEN,
+    assistant_turn,
+    assistant_turn_utf8,
+    render_prompt,
+    user_turn,
+)
 from pipeline.token_counts import token_counter
 
 STAGE = "measure"
@@ -17,8 +23,7 @@ HISTOGRAM_BINS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16_384, 20_480, 32_
 """Upper bounds of the token histogram; the last bin is open."""
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
+class Size(NamedTuple):
     """Tokens of one row; the completion includes the closing ``</s>``."""
 
     num_prompt_tokens: int
@@ -30,8 +35,7 @@ class Size:
         return self.num_prompt_tokens + self.num_completion_tokens
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(NamedTuple):
     """A well-formed row as it is trained on, and its size."""
 
     row: PreparedRow
@@ -45,7 +49,7 @@ class Measured:
 def measure_rows(rows: Sequence[PreparedRow]) -> list[Measured | Rejected]:
     """Count the tokens of many rows together, which is several times faster than one by one."""
     turns = [user_turn(row.user_text, _domain_asked(row)) for row in rows]
-    completions = [assistant_turn(row.thinking, row.answer).encode() for row in rows]
+    completions = [_render_turn(row) for row in rows]
     # What follows the prompt, which ends with the opening tag: see student.render_completion.
     opening = len(THINK_OPEN) + 1
     counts = token_counter().count_examples(
@@ -63,6 +67,13 @@ def measure_rows(rows: Sequence[PreparedRow]) -> list[Measured | Rejected]:
         )
         measured.append(Measured(row, turn.encode(), completion, size))
     return measured
+
+
+def _render_turn(row: PreparedRow) -> bytes:
+    """The assistant's turn as UTF-8."""
+    if row.utf8 is None:
+        return assistant_turn(row.thinking, row.answer).encode()
+    return assistant_turn_utf8(*row.utf8)
 
 
 def _domain_asked(row: PreparedRow) -> Domain:

@@ -47,6 +47,8 @@ _CHAT_MARKS = (
     "<｜Assistant｜>",
     "<｜end▁of▁sentence｜>",
 )
+_ASCII_BLANKS = bytes([*range(9, 14), *range(28, 33)])
+"""What ``str.strip`` strips; a plain text holds no others."""
 _NO_QUESTION = frozenset({"", "-", "n/a", "none", "null"})
 
 
@@ -133,6 +135,9 @@ def _level(
     parts = plain or split_response(normalize_text(response))
     if isinstance(parts, str):
         return refuse(candidate.row_id, STAGE, parts, response[:80])
+    utf8 = None
+    if plain and candidate.utf8 is not None:
+        utf8 = (_cut_thinking(candidate.utf8, seen), parts[1].encode())
     levelled = normalize_text(question)
     return PreparedRow(
         candidate=candidate,
@@ -141,6 +146,9 @@ def _level(
         thinking=parts[0],
         answer=parts[1],
         may_fence_thinking=plain is None or NOWHERE < seen.fence < seen.closing,
+        # What a plain text may hold outside ASCII is known, and no such letter is among it.
+        may_hold_scripts=plain is None,
+        utf8=utf8,
     )
 
 
@@ -155,6 +163,13 @@ def _split_plain(response: str, seen: Survey) -> tuple[str, str] | None:
         begin = seen.opening + len(THINK_OPEN)
     answer = _unwrap_answer(response[seen.closing + len(THINK_CLOSE) :].strip())
     return None if answer is None else (response[begin : seen.closing].strip(), answer)
+
+
+def _cut_thinking(utf8: bytes, seen: Survey) -> bytes:
+    """The reasoning that :func:`_split_plain` found, from the response's UTF-8."""
+    before, until = seen.bytes_before
+    begin = 0 if seen.opening == NOWHERE else before + len(THINK_OPEN)
+    return utf8[begin:until].strip(_ASCII_BLANKS)
 
 
 def find_chat_mark(text: str) -> str | None:

@@ -45,22 +45,23 @@ def look_at(rows: Sequence[PreparedRow], enough_distinct: float) -> list[Look]:
         enough_distinct: Share of distinct n-grams that a text's end must have.
     """
     questions, thinkings = [row.question for row in rows], [row.thinking for row in rows]
-    foreign = _may_be_foreign(questions) | _may_be_foreign(thinkings)
+    foreign = _may_be_foreign(questions, [True] * len(rows))
+    foreign |= _may_be_foreign(thinkings, [row.may_hold_scripts for row in rows])
     repeats = _may_repeat([text[-TAIL_CHARS:] for text in thinkings], enough_distinct)
     repeats |= _may_repeat([row.answer[-TAIL_CHARS:] for row in rows], enough_distinct)
     return [Look(*pair) for pair in zip(foreign.tolist(), repeats.tolist(), strict=True)]
 
 
-def _may_be_foreign(texts: Sequence[str]) -> Bools:
+def _may_be_foreign(texts: Sequence[str], may_hold_scripts: Sequence[bool]) -> Bools:
     from curriculum.text_kernels import count_known_words, find_foreign
 
-    heads = [text[:WORD_CHARS] for text in texts]
-    is_plain = np.array([head.isascii() for head in heads], bool)
     counts = np.zeros(len(texts), np.int64)
-    count_known_words(*_join([h if h.isascii() else "" for h in heads]), _english(), counts)
-    result: Bools = ~is_plain | (counts < ENOUGH_ENGLISH)
+    # Blanks outside ASCII join words, so that fewer are known; no word is known that is none.
+    count_known_words(*_join([text[:WORD_CHARS] for text in texts]), _english(), counts)
     # Few English words are also found in what is short; the exact rule tells.
-    places = [place for place, text in enumerate(texts) if not text.isascii()]
+    result: Bools = counts < ENOUGH_ENGLISH
+    pairs = zip(texts, may_hold_scripts, strict=True)
+    places = [place for place, (text, may) in enumerate(pairs) if may and not text.isascii()]
     if places:
         flags = np.zeros(len(places), np.uint8)
         find_foreign(*_join([sample_of(texts[place]) for place in places]), flags)

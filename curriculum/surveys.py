@@ -7,15 +7,14 @@ return?", "where is the closing tag?") reads all of them. One compiled pass answ
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 NOWHERE = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
+class Survey(NamedTuple):
     """What one text holds; places are in characters of the text as it came."""
 
     is_plain: bool = False
@@ -30,33 +29,37 @@ class Survey:
     """Of the first code fence of a plain text."""
     has_more_tags: bool = False
     """Whether a second opening or closing tag is in a plain text."""
+    bytes_before: tuple[int, int] = (0, 0)
+    """Where opening and closing are in bytes of the text's UTF-8."""
 
 
 UNKNOWN = Survey()
 """Of a text that nobody looked at."""
 
 
-def survey(texts: Sequence[str | None]) -> list[Survey]:
-    """What each text holds; :data:`UNKNOWN` for none, and for one that is no Unicode."""
+def survey(texts: Sequence[str | bytes | None]) -> list[Survey]:
+    """What each text, or its UTF-8, holds; :data:`UNKNOWN` for none, and for one that has none."""
     from curriculum.text_kernels import survey_texts
 
     pieces = [_encode(text) for text in texts]
     ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
     starts = ends - np.array([len(piece) for piece in pieces], np.int64)
-    found = np.zeros((len(texts), 6), np.int64)
+    found = np.zeros((len(texts), 8), np.int64)
     data = np.frombuffer(b"".join([*pieces, bytes(64)]), np.uint8)
     survey_texts(data, np.stack([starts, ends], axis=1), found)
     return [
-        Survey(bool(plain), bool(marks), opening, closing, fence, bool(more)) if piece else UNKNOWN
-        for piece, (plain, marks, opening, closing, fence, more) in zip(
+        Survey(bool(plain), bool(marks), opening, closing, fence, bool(more), (before, until))
+        if piece
+        else UNKNOWN
+        for piece, (plain, marks, opening, closing, fence, more, before, until) in zip(
             pieces, found.tolist(), strict=True
         )
     ]
 
 
-def _encode(text: str | None) -> bytes:
+def _encode(text: str | bytes | None) -> bytes:
     try:
-        return (text or "").encode()
+        return text if isinstance(text, bytes) else (text or "").encode()
     except UnicodeEncodeError:
         # Half a surrogate pair: normalising refuses it by name.
         return b""

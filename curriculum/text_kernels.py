@@ -203,12 +203,14 @@ def survey_texts(data: UInt8s, spans: Int64s, found: Int64s) -> None:
         data: All texts as UTF-8, and a block's length more.
         spans: Where each begins and ends.
         found: Written: whether it is plain, whether it may hold marks, the places of the first
-            opening and closing tag and of the first fence (-1: none), whether there are more tags.
+            opening and closing tag and of the first fence (-1: none), whether there are more tags,
+            and in bytes the places of the two tags.
     """
     for row in range(len(spans)):
         start, end = spans[row, 0], spans[row, 1]
         plain, marks, more = True, False, False
         opening, closing, fence = -1, -1, -1
+        before, until = 0, 0
         # Bytes that begin no character: a place in bytes less these is one in characters.
         tails = 0
         block = start
@@ -222,9 +224,11 @@ def survey_texts(data: UInt8s, spans: Int64s, found: Int64s) -> None:
                     if byte == 60:
                         if _begins(data, place, end, _OPENING):
                             more |= opening >= 0
+                            before = place - start if opening < 0 else before
                             opening = place - start - tails if opening < 0 else opening
                         elif _begins(data, place, end, _CLOSING):
                             more |= closing >= 0
+                            until = place - start if closing < 0 else until
                             closing = place - start - tails if closing < 0 else closing
                         elif place + 1 < end:
                             marks |= data[place + 1] == 124 or data[place + 1] == 0xEF
@@ -240,3 +244,4 @@ def survey_texts(data: UInt8s, spans: Int64s, found: Int64s) -> None:
             block = stop
         found[row, 0], found[row, 1], found[row, 5] = plain, marks, more
         found[row, 2], found[row, 3], found[row, 4] = opening, closing, fence
+        found[row, 6], found[row, 7] = before, until

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from curriculum.candidates import Candidate, make_row_id, refuse
+from curriculum.candidates import Candidate, make_row_id, refuse, to_utf8
 from curriculum.domains import infer_domain, read_domain
 from curriculum.sources.parts import Columns, RawRow
 from curriculum.sources.places import parse_place
@@ -82,7 +82,8 @@ def parse_row(raw: RawRow, source: SourceSettings) -> Candidate | Rejected:
     mapping, row = mapping_of(source), raw.values
     exchange = read_exchange(row, mapping)
     user, response = exchange.user, exchange.response
-    row_id = make_row_id(source.kind, user, response)
+    utf8 = to_utf8(response)
+    row_id = make_row_id(source.kind, user, utf8 or response)
     for place, wanted in mapping.keep.items():
         if (found := parse_place(place).text(row)) != str(wanted):
             return refuse(row_id, "parse", "not_kept", f"{place} is {found!r}, not {wanted!r}")
@@ -119,6 +120,7 @@ def parse_row(raw: RawRow, source: SourceSettings) -> Candidate | Rejected:
         code_rule=(source.code_rule or "lenient") if domain == "code" else "none",
         gold=_text(row, mapping.gold),
         tests=_read_tests(parse_place(mapping.tests).find(row)) if mapping.tests else None,
+        utf8=utf8,
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from curriculum.candidates import Candidate, make_row_id, refuse
+from curriculum.candidates import Candidate, make_row_id, refuse, to_utf8
 from curriculum.sources.parts import Columns, RawRow
 from curriculum.sources.questions import QuestionTables, overlap
 from pipeline.records import Provenance, Rejected
@@ -47,9 +47,10 @@ def parse_row(
 ) -> Candidate | Rejected:
     """Understand one row; a ``-`` question is joined or refused by name."""
     row = raw.values
+    parts = _Parts(row["id"], row["input"], row["output"])
     # The question belongs to the key: ids may be careless, and two questions can share an answer.
-    row_id = make_row_id(config_of(row), row["id"], row["input"], row.get("index"), row["output"])
-    return _parse(raw, source, questions, _Parts(row_id, row["id"], row["input"], row["output"]))
+    parts.name(config_of(row), row["id"], row["input"], row.get("index"))
+    return _parse(raw, source, questions, parts)
 
 
 def parse_row_2(
@@ -57,23 +58,24 @@ def parse_row_2(
 ) -> Candidate | Rejected:
     """Understand one row of OpenCodeReasoning-2."""
     row = raw.values
-    row_id = make_row_id(
-        source.kind, row["question_id"], row["question"], row["index"], row["r1_generation"]
-    )
-    parts = _Parts(row_id, row["question_id"], row["question"], row["r1_generation"])
+    parts = _Parts(row["question_id"], row["question"], row["r1_generation"])
+    parts.name(source.kind, row["question_id"], row["question"], row["index"])
     return _parse(raw, source, questions, parts)
 
 
 class _Parts:
     """What the two datasets name differently."""
 
-    __slots__ = ("question", "response", "row_id", "source_id")
+    __slots__ = ("question", "response", "row_id", "source_id", "utf8")
 
-    def __init__(
-        self, row_id: str, source_id: str | None, question: str | None, response: str | None
-    ) -> None:
-        self.row_id, self.source_id = row_id, source_id
-        self.question, self.response = question, response
+    def __init__(self, source_id: str | None, question: str | None, response: str | None) -> None:
+        self.source_id, self.question, self.response = source_id, question, response
+        self.utf8 = to_utf8(response)
+        self.row_id = ""
+
+    def name(self, *parts: str | None) -> None:
+        """Make the row's key of these and the response."""
+        self.row_id = make_row_id(*parts, self.utf8 or self.response)
 
 
 def _parse(
@@ -116,6 +118,7 @@ def _parse(
         is_verified=_passed_all(row.get("pass_rate")),
         code_rule=source.code_rule or "strict",
         language=_LANGUAGES.get(source.split or "", "python"),
+        utf8=parts.utf8,
     )
 
 

@@ -7,7 +7,7 @@ uses the turn. ``id`` is no key: nothing says that it is unique.
 
 from __future__ import annotations
 
-from curriculum.candidates import Candidate, make_row_id, refuse
+from curriculum.candidates import Candidate, make_row_id, refuse, to_utf8
 from curriculum.domains import infer_domain
 from curriculum.sources.parts import Columns, RawRow
 from curriculum.sources.templates import strip_instructions
@@ -47,7 +47,8 @@ def parse_row(raw: RawRow, source: SourceSettings) -> Candidate | Rejected:
     row = raw.values
     exchange = read_turns(row["conversations"])
     user, response = exchange.user, exchange.response
-    row_id = make_row_id("default", row["question"], user, response)
+    utf8 = to_utf8(response)
+    row_id = make_row_id("default", row["question"], user, utf8 or response)
     if exchange.problem:
         return refuse(row_id, "parse", exchange.problem, exchange.detail)
     answer = (response or "").rpartition("</think>")[2]
@@ -68,4 +69,5 @@ def parse_row(raw: RawRow, source: SourceSettings) -> Candidate | Rejected:
             source_dataset=row["source"], source_file=raw.file, source_position=raw.position
         ),
         code_rule=(source.code_rule or "lenient") if domain == "code" else "none",
+        utf8=utf8,
     )

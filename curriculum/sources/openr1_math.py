@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from curriculum.candidates import Candidate, make_row_id, refuse
+from curriculum.candidates import Candidate, make_row_id, refuse, to_utf8
 from curriculum.sources.parts import Columns, RawRow
 from curriculum.sources.templates import strip_instructions
 from pipeline.records import Provenance, Rejected
@@ -39,8 +39,9 @@ def parse_row(raw: RawRow, source: SourceSettings) -> Candidate | Rejected:
         count = len(row["generations"] or [])
         return refuse(row_id, "parse", "no_correct_generation", f"none of {count} traces")
     response = row["generations"][place]
+    utf8 = to_utf8(response)
     return Candidate(
-        row_id=make_row_id(source.kind, row["problem"], response),
+        row_id=make_row_id(source.kind, row["problem"], utf8 or response),
         source=source.name,
         source_revision=raw.revision,
         source_id=row["uuid"] or "",
@@ -59,6 +60,7 @@ def parse_row(raw: RawRow, source: SourceSettings) -> Candidate | Rejected:
         ),
         is_verified=True,
         gold=row["answer"],
+        utf8=utf8,
     )
 
 

@@ -8,7 +8,8 @@ from curriculum_rows import prepared_row
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from curriculum.candidates import PreparedRow
+from curriculum.candidates import PreparedRow, parts_as_utf8, to_utf8
+from curriculum.languages import find_foreign_language
 from curriculum.normalize import find_chat_mark, normalize_row, normalize_text
 from curriculum.surveys import UNKNOWN, survey
 from pipeline.records import Rejected
@@ -91,14 +92,25 @@ def test_no_character_is_called_plain_that_normalising_changes() -> None:
 @example("<think>a</think>b <\u200b|im_end|>")
 def test_a_row_is_levelled_the_same_whether_it_was_surveyed(response: str) -> None:
     base = prepared_row(question="What is one and one?", thinking="", answer="").candidate
-    candidate = replace(base, response=response)
+    candidate = replace(base, response=response, utf8=to_utf8(response))
     (seen,) = survey([response])
     with_it, without = (normalize_row(candidate, 10_000, one) for one in (seen, UNKNOWN))
     if isinstance(with_it, PreparedRow) and isinstance(without, PreparedRow):
         assert with_it.may_fence_thinking >= ("```" in with_it.thinking)
-        with_it = replace(with_it, may_fence_thinking=without.may_fence_thinking)
+        assert with_it.may_hold_scripts or not _holds_scripts(with_it.thinking)
+        assert parts_as_utf8(with_it) == (with_it.thinking.encode(), with_it.answer.encode())
+        without = replace(
+            without,
+            may_fence_thinking=with_it.may_fence_thinking,
+            may_hold_scripts=with_it.may_hold_scripts,
+            utf8=with_it.utf8,
+        )
     assert with_it == without
     assert isinstance(with_it, PreparedRow | Rejected)
+
+
+def _holds_scripts(text: str) -> bool:
+    return find_foreign_language(text, 0) is not None
 
 
 def test_what_is_missing_is_unknown() -> None:
