@@ -153,7 +153,8 @@ def prepare_part(task: PartTask) -> None:
     preparation = task.preparation
     judge = _judge_of(preparation)
     slices = map(judge.prepare, _cut(preparation.source.read(task.part)))
-    write_part(preparation.staging, task.part.index, slices)
+    settings = preparation.source.recipe.settings.curriculum
+    write_part(preparation.staging, task.part.index, slices, compress=settings.compress_prepared)
 
 
 def _cut(rows: Iterator[RawRow]) -> Iterator[list[RawRow]]:

@@ -138,15 +138,34 @@ def test_a_variant_is_a_dataset_of_its_own(tmp_path: Path) -> None:
         build_phase(recipe, "1", tmp_path / "out", "long")
 
 
-def test_damaged_prepared_rows_are_refused(tmp_path: Path) -> None:
-    recipe = make_recipe(tmp_path / "r", ot2=questions(9), overrides=[PHASE_2])
+@pytest.mark.parametrize("is_cut", [True, False])
+@pytest.mark.parametrize("compress", ["true", "false"])
+def test_damaged_prepared_rows_are_refused(tmp_path: Path, compress: str, *, is_cut: bool) -> None:
+    overrides = [PHASE_2, f"curriculum.compress_prepared={compress}"]
+    recipe = make_recipe(tmp_path / "r", ot2=questions(9), overrides=overrides)
     build_phase(recipe, "1", tmp_path / "out")
     (folder,) = prepared_folders(tmp_path / "out")
     rows = folder / "part-000000.rows"
-    rows.write_bytes(rows.read_bytes()[:-40])
+    data = bytearray(rows.read_bytes())
+    data[-40] ^= 1
+    rows.write_bytes(data[:-40] if is_cut else data)
     with pytest.raises(ManifestMismatch, match=r"part-000000\.rows is damaged"):
         build_phase(recipe, "2", tmp_path / "out")
     assert not (tmp_path / "out" / "datasets" / "phase-2" / LATEST).exists()
+
+
+def test_compressing_what_is_prepared_changes_no_version(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path / "r", ot2=questions(20))
+    plain = build_phase(recipe, "1", tmp_path / "plain")
+    packed = build_phase(
+        reload(recipe, "curriculum.compress_prepared=true"), "1", tmp_path / "packed"
+    )
+    assert tree(packed.folder) == tree(plain.folder)
+    sizes = [
+        sum(path.stat().st_size for path in (tmp_path / name).rglob("*.rows"))
+        for name in ("plain", "packed")
+    ]
+    assert sizes[1] < sizes[0]
 
 
 BUILD = """
