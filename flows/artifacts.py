@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import socket
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -125,34 +124,9 @@ def publish_losses(recipe: Recipe, out: Path, phases: Collection[str]) -> None:
     )
 
 
-def publish_report(recipe: Recipe, out: Path) -> None:
-    """Where the report is, or the command that writes it."""
-    pages = {"report": "index.html", "synthesis": "synthesis.html"}
-    there = {
-        name: (out / "report" / file).resolve()
-        for name, file in pages.items()
-        if (out / "report" / file).is_file()
-    }
-    where = f"--recipe {recipe.path} --out {out}"
-    if not there:
-        text = "No report has been written yet. These commands write one:\n\n" + "\n".join(
-            f"    python -m {package} report {where}" for package in ("promptcot", "evaluation")
-        )
-        create_markdown_artifact(key="report", markdown=text, description="Not written yet")
-        return
-    lines = [f"- {name}: [{path.name}]({path.as_uri()}), `{path}`" for name, path in there.items()]
-    text = (
-        f"On {socket.gethostname()}:\n\n"
-        + "\n".join(lines)
-        + "\n\nA browser opens these links only "
-        "from a page that is a file itself: copy the address into a new tab, or\n\n"
-        + "\n".join(f"    xdg-open {path}" for path in there.values())
-    )
-    create_markdown_artifact(
-        key="report",
-        markdown=text,
-        description=f"One file each: {', '.join(map(str, there.values()))}",
-    )
+def publish_report(line: str, page: str) -> None:
+    """What the run came to, where it lies, and what is next (``flows.run_report``)."""
+    create_markdown_artifact(key="report", markdown=page, description=line)
 
 
 def publish_rounds(version: Version, title: str, rounds: Path) -> None:

@@ -7,7 +7,7 @@ from prefect import State, flow
 
 from flows.failures import tell_crash
 from flows.forms import CurriculumConfig, Seed
-from flows.parameters import run_label, run_request, this_request
+from flows.parameters import next_flow, run_label, run_request, this_request
 from flows.steps import DATASETS
 
 EMPTY_FORM = CurriculumConfig()
@@ -44,6 +44,6 @@ def build_curriculum(
         overrides: Any other recipe values, each as section.key=value. These win.
         dry_run: Only check and plan: nothing is asked, nothing is written.
     """
-    return run_request(
-        this_request(), [DATASETS[str(phase)]], next_run=f"train-sft -p phase={phase}"
-    )
+    request = this_request()
+    after = next_flow(request, "train-sft", f"phase={phase}")
+    return run_request(request, [DATASETS[str(phase)]], next_command=after)

@@ -9,6 +9,7 @@ from prefect.runtime import flow_run
 
 from flows.failures import tell_crash
 from flows.forms import Count, EvaluationConfig, Seed
+from flows.next_command import spell_report
 from flows.parameters import run_label, run_request, this_request
 from flows.steps import EVALUATION, evaluation_of
 
@@ -45,4 +46,6 @@ def evaluate(
         dry_run: Only check and plan: nothing is asked, nothing is written.
     """
     step = evaluation_of(checkpoint) if checkpoint else EVALUATION
-    return run_request(this_request(), [step], next_run="reproduce")
+    request = this_request()
+    after = spell_report(request.recipe, request.out, request.overrides)
+    return run_request(request, [step], next_command=after)

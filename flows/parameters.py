@@ -7,8 +7,6 @@ left empty stays as the recipe says; ``overrides`` win over knobs, and knobs ove
 No postponed annotations here: Prefect evaluates what flows are made of in a served process.
 """
 
-import json
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from flows.catalog import CatalogEntry, find_entry
 from flows.engine_logs import quiet_engine_logs
 from flows.failures import fail
 from flows.forms import UNTURNED, Config, as_toml, list_overrides
+from flows.next_command import spell_run
 from flows.planning import plan_steps
 from flows.running import explain, run_steps
 from flows.steps import Step
@@ -107,39 +106,39 @@ def this_request() -> Request:
     return read_request(flow_run.flow_name, flow_run.parameters)
 
 
-def run_request(request: Request, steps: Sequence[Step], *, next_run: str) -> State[Any]:
+def run_request(request: Request, steps: Sequence[Step], *, next_command: str) -> State[Any]:
     """The body of every flow: tag the run, then do its steps, or only plan them.
 
     Args:
         request: What was asked for.
         steps: What to run, in order.
-        next_run: Flow and own parameters that come after; empty at the end.
+        next_command: What comes after; empty at the end.
 
     Returns:
         The flow run's final state.
     """
     try:
-        tag_run(request, request.load())
+        recipe = request.load()
     except ConfigError as exc:
         tag_run(request, None)
         quiet_engine_logs()
         return fail(explain(exc))
-    same = _same_changes(request)
-    do = plan_steps if request.dry_run else run_steps
-    return do(
-        steps,
-        request.recipe,
-        out=request.out,
-        overrides=request.overrides,
-        next_run=f"{next_run}{same}" if next_run else "",
-    )
+    tag_run(request, recipe)
+    out = recipe.out(Path(request.out) if request.out else None)
+    if request.dry_run:
+        return plan_steps(steps, recipe, out)
+    return run_steps(steps, recipe, out, changes=request.overrides, next_command=next_command)
 
 
-def _same_changes(request: Request) -> str:
-    """The changes as a parameter of the run that comes after: its recipe must be the same one."""
-    if not request.overrides:
-        return ""
-    return f" -p {shlex.quote('overrides=' + json.dumps(list(request.overrides)))}"
+def next_flow(request: Request, flow: str, *own: str) -> str:
+    """The command of the flow that comes after, on the same recipe and run folder.
+
+    Args:
+        request: What this run was asked for.
+        flow: Of the catalog.
+        own: ``name=value`` of its own parameters.
+    """
+    return spell_run(flow, own, request.recipe, request.out, request.overrides)
 
 
 def tag_run(request: Request, recipe: Recipe | None) -> None:

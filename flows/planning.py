@@ -12,62 +12,46 @@ from prefect import State, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed
 
-from flows.artifacts import describe_config
+from flows.artifacts import publish_config
 from flows.engine_logs import quiet_engine_logs
 from flows.failures import fail
 from flows.preflight import check_files, check_whole_loop
 from flows.running import explain
 from flows.steps import REPORT, Step, stay_offline
 from pipeline.errors import PipelineError
-from pipeline.settings.recipe import Recipe, load_recipe
+from pipeline.settings.recipe import Recipe
 from promptcot.stage_names import BANK, STAGES
 
 
-def plan_steps(
-    steps: Sequence[Step],
-    recipe: str,
-    *,
-    out: str,
-    overrides: Sequence[str],
-    next_run: str,
-) -> State[Any]:
-    """The body of a flow with ``dry_run``; takes what ``flows.running.run_steps`` takes.
+def plan_steps(steps: Sequence[Step], recipe: Recipe, out: Path) -> State[Any]:
+    """The body of a flow with ``dry_run``.
 
     Args:
-        steps: What would run, in order.
-        recipe: Name or path of the recipe.
-        out: Run folder; ``runs/<recipe name>`` when empty.
-        overrides: ``section.key=value`` texts.
-        next_run: Not used: nothing comes after a plan but the run itself.
+        steps: What would run, in order; those that the recipe does not have are left out.
+        recipe: The recipe, changes included.
+        out: Run folder.
 
     Returns:
         The flow run's final state; what would be refused is refused here too.
     """
-    del next_run
     quiet_engine_logs()
     logger = get_run_logger()
+    steps = [step for step in steps if step.is_wanted(recipe)]
+    logger.info("dry run of recipe %s, output folder %s", recipe.name, out)
     try:
-        loaded = load_recipe(recipe, overrides)
-        steps = [step for step in steps if step.is_wanted(loaded)]
-        folder = loaded.out(Path(out) if out else None)
-        logger.info("dry run of recipe %s, output folder %s", loaded.name, folder)
-        (check_whole_loop if REPORT in steps else check_files)(loaded)
-        stay_offline(loaded)
-        lines = [(step.title, plan_step(step, loaded, folder)) for step in steps]
+        (check_whole_loop if REPORT in steps else check_files)(recipe)
+        stay_offline(recipe)
+        lines = [(step.title, plan_step(step, recipe, out)) for step in steps]
     except PipelineError as exc:
         return fail(explain(exc))
     for title, line in lines:
         logger.info("%s: %s", title, line)
     create_markdown_artifact(
         key="plan",
-        markdown=describe_plan(lines, folder),
+        markdown=describe_plan(lines, out),
         description=f"What {len(lines)} steps would do",
     )
-    create_markdown_artifact(
-        key="resolved-config",
-        markdown=describe_config(loaded, folder),
-        description=f"Recipe {loaded.name} with its overrides",
-    )
+    publish_config(recipe, out)
     logger.info("nothing was written; to do it, run again without dry_run")
     return Completed(
         message=f"dry run: {len(lines)} steps checked and planned, nothing was written"

@@ -89,4 +89,4 @@ def refine_rationales(
         dry_run: Only check and plan: nothing is asked, nothing is written.
     """
     request = this_request()
-    return run_request(request, make_steps(request), next_run="")
+    return run_request(request, make_steps(request), next_command="")

@@ -44,4 +44,4 @@ def reproduce(
         overrides: Any other recipe values, each as section.key=value. These win.
         dry_run: Only check and plan: nothing is asked, nothing is written.
     """
-    return run_request(this_request(), WHOLE_LOOP_BY_STAGE, next_run="")
+    return run_request(this_request(), WHOLE_LOOP_BY_STAGE, next_command="")

@@ -5,6 +5,7 @@ process, where postponed ones fail.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from flows.engine_logs import quiet_engine_logs
 from flows.failures import clear_earlier_attempts, compose, fail, resume_command
 from flows.live_page import LivePage
 from flows.preflight import check_files
+from flows.run_report import describe_report
 from flows.secret_blocks import provide_secrets
 from flows.steps import Outcome, Step, run_recorded, stay_offline
 from flows.summary import describe_line, describe_pace, summarize
@@ -31,7 +33,7 @@ from pipeline.manifest import load_version
 from pipeline.permissions import keep_others_from_writing
 from pipeline.redaction import MaskedErrors
 from pipeline.run_folder import prepare_run_folder
-from pipeline.settings.recipe import Recipe, load_recipe
+from pipeline.settings.recipe import Recipe
 
 
 async def is_unreachable(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
@@ -67,23 +69,35 @@ def explain(error: PipelineError) -> str:
     return f"{error} — remedy: {error.hint}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ending:
+    """How the steps of a run went."""
+
+    outcomes: list[Outcome]
+    """Of those that were done."""
+    told: dict[str, Any]
+    """What the run's events add up to (``flows.run_state.RunState.as_json``)."""
+    failure: str = ""
+    """Why the step after them was not."""
+
+
 @MaskedErrors()
 def run_steps(
     steps: Sequence[Step],
-    recipe: str,
+    recipe: Recipe,
+    out: Path,
     *,
-    out: str,
-    overrides: Sequence[str],
-    next_run: str,
+    changes: Sequence[str],
+    next_command: str,
 ) -> State[Any]:
     """The body of a flow.
 
     Args:
-        steps: What to run, in order.
-        recipe: Name or path of the recipe.
-        out: Run folder; ``runs/<recipe name>`` when empty.
-        overrides: ``section.key=value`` texts.
-        next_run: Flow and own parameters that the last log line suggests; empty at the end.
+        steps: What to run, in order; those that the recipe does not have are left out.
+        recipe: The recipe, changes included.
+        out: Run folder.
+        changes: ``section.key=value`` texts, for the log.
+        next_command: What comes after this run; empty at the end.
 
     Returns:
         The flow run's final state; a failure is one sentence, without a traceback.
@@ -92,28 +106,29 @@ def run_steps(
     keep_others_from_writing()
     quiet_engine_logs()
     try:
-        loaded = load_recipe(recipe, overrides)
-        provide_secrets(loaded)
-        steps = [step for step in steps if step.is_wanted(loaded)]
-        check_files(loaded)
-        folder = loaded.out(Path(out) if out else None)
+        provide_secrets(recipe)
+        check_files(recipe)
     except PipelineError as exc:
         return fail(explain(exc))
-    get_run_logger().info(_describe_start(loaded, folder, overrides))
-    stay_offline(loaded)
+    steps = [step for step in steps if step.is_wanted(recipe)]
+    get_run_logger().info(_describe_start(recipe, out, changes))
+    stay_offline(recipe)
     try:
-        outcomes, failure = _run_all(steps, loaded, folder)
-        if failure is not None:
-            return fail(failure, folder)
-        _publish_results(steps, loaded, folder, outcomes)
+        ending = _run_all(steps, recipe, out)
+        if ending.failure:
+            return fail(ending.failure, out)
+        _publish_results(steps, recipe, out, ending, next_command)
     except PipelineError as exc:
-        return fail(compose("", explain(exc), resume_command()), folder)
-    get_run_logger().info(_describe_end(outcomes[-1], next_run, recipe, out))
-    return Completed(message=f"{steps[-1].title}: {outcomes[-1].line}")
+        return fail(compose("", explain(exc), resume_command()), out)
+    last = ending.outcomes[-1]
+    get_run_logger().info(
+        f"written: {last.path}" + (f"; next: {next_command}" if next_command else "")
+    )
+    return Completed(message=f"{steps[-1].title}: {last.line}")
 
 
-def _run_all(steps: Sequence[Step], recipe: Recipe, out: Path) -> tuple[list[Outcome], str | None]:
-    """Run the steps until one fails; the second value says why."""
+def _run_all(steps: Sequence[Step], recipe: Recipe, out: Path) -> _Ending:
+    """Run the steps until one fails."""
     num_before = clear_earlier_attempts()
     artifacts.publish_config(recipe, out)
     outcomes: list[Outcome] = []
@@ -133,57 +148,51 @@ def _run_all(steps: Sequence[Step], recipe: Recipe, out: Path) -> tuple[list[Out
                 place = f"{step.title}, at {page.stopped_at}" if page.stopped_at else step.title
                 failure = compose(place, _reason(state), command)
                 record.fail(failure)
-                return outcomes, failure
+                return _Ending(outcomes=outcomes, told=page.state(), failure=failure)
             outcome: Outcome = state.result()
             for line in _describe_step(step, outcome, recipe, out, told=page.state()):
                 get_run_logger().info(line)
             artifacts.publish_outcome(step, outcome)
             outcomes.append(outcome)
             before = [state]
-    return outcomes, None
+    return _Ending(outcomes=outcomes, told=page.state())
 
 
 def _publish_results(
-    steps: Sequence[Step], recipe: Recipe, out: Path, outcomes: Sequence[Outcome]
+    steps: Sequence[Step], recipe: Recipe, out: Path, ending: _Ending, next_command: str
 ) -> None:
     """What the run as a whole came to."""
+    shown: list[dict[str, Any]] = []
     if stages := {key for step in steps for key in step.stages}:
-        artifacts.publish_counts(summarize(recipe, out), stages)
+        summary = summarize(recipe, out)
+        shown = [stage for stage in summary["stages"] if stage["key"] in stages]
+        artifacts.publish_counts(summary, stages)
     elif steps[-1].key.startswith("refined-"):
         # Rounds of refinement fill no stage of the report.
-        last, rounds = outcomes[-1].path, out / "synthesis" / "refinement" / "rounds.json"
+        last, rounds = ending.outcomes[-1].path, out / "synthesis" / "refinement" / "rounds.json"
         artifacts.publish_rounds(load_version(last), steps[-1].title, rounds)
     if phases := [key.removeprefix("training-") for key in stages if key.startswith("training-")]:
         artifacts.publish_losses(recipe, out, phases)
-    artifacts.publish_report(recipe, out)
+    artifacts.publish_report(*describe_report(recipe, out, shown, ending.told, next_command))
 
 
 def _what(steps: Sequence[Step]) -> str:
     return f"flow {flow_run.flow_name or steps[-1].key}"
 
 
-def _describe_start(recipe: Recipe, out: Path, overrides: Sequence[str]) -> str:
+def _describe_start(recipe: Recipe, out: Path, changes: Sequence[str]) -> str:
     """The first line of a run's log: which settings are in force, and where everything goes."""
     settings = recipe.settings
     teachers = ", ".join(
         f"{name} {teacher.engine}" + (f" {teacher.model}" if teacher.engine != "scripted" else "")
         for name, teacher in settings.teachers.items()
     )
-    changed = f", changed {', '.join(overrides)}" if overrides else ""
+    changed = f", changed {', '.join(changes)}" if changes else ""
     return (
         f"recipe {recipe.name} ({_near(recipe.path)}), seed {settings.seed}, teachers {teachers}"
         f"{changed}; all settings: artifact resolved-config and {out / 'recipe.json'}; "
         f"output folder {out.resolve()}"
     )
-
-
-def _describe_end(last: Outcome, next_run: str, recipe: str, out: str) -> str:
-    """The last line of a run's log: what was written, and what may come next."""
-    line = f"written: {last.path}"
-    if not next_run:
-        return line
-    same = [f"-p recipe={recipe}", *([f"-p out={out}"] if out else [])]
-    return f"{line}; next: prefect deployment run {next_run} {' '.join(same)}"
 
 
 def _near(path: Path) -> Path:

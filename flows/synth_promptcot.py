@@ -10,7 +10,7 @@ from prefect import State, flow
 
 from flows.failures import tell_crash
 from flows.forms import Count, Seed, SynthesisConfig
-from flows.parameters import run_label, run_request, this_request
+from flows.parameters import next_flow, run_label, run_request, this_request
 from flows.steps import SYNTHESIS_STAGES
 from pipeline.errors import ConfigError
 
@@ -54,4 +54,6 @@ def synth_promptcot(
         overrides: Any other recipe values, each as section.key=value. These win.
         dry_run: Only check and plan: nothing is asked, nothing is written.
     """
-    return run_request(this_request(), SYNTHESIS_STAGES, next_run="build-curriculum -p phase=2")
+    request = this_request()
+    after = next_flow(request, "build-curriculum", "phase=2")
+    return run_request(request, SYNTHESIS_STAGES, next_command=after)

@@ -7,7 +7,7 @@ from prefect import State, flow
 
 from flows.failures import tell_crash
 from flows.forms import Seed, TrainingConfig
-from flows.parameters import run_label, run_request, this_request
+from flows.parameters import next_flow, run_label, run_request, this_request
 from flows.steps import TRAINING
 
 EMPTY_FORM = TrainingConfig()
@@ -40,6 +40,6 @@ def train_sft(
         overrides: Any other recipe values, each as section.key=value. These win.
         dry_run: Only check and plan: nothing is asked, nothing is written.
     """
-    return run_request(
-        this_request(), [TRAINING[str(phase)]], next_run=f"evaluate -p checkpoint=phase-{phase}"
-    )
+    request = this_request()
+    after = next_flow(request, "evaluate", f"checkpoint=phase-{phase}")
+    return run_request(request, [TRAINING[str(phase)]], next_command=after)

@@ -60,7 +60,9 @@ def read_run(state: Any) -> tuple[Any, list[Any], dict[str, Any]]:
     return run, tasks, {artifact.key: artifact for artifact in artifacts}
 
 
-def test_a_dataset_run_shows_its_counts_rows_card_and_settings(tmp_path: Path) -> None:
+def test_a_dataset_run_shows_its_counts_rows_card_and_settings(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     from flows.build_curriculum import build_curriculum
 
     parameters = {"phase": 1, "out": str(tmp_path), "overrides": ["synthesis.bank=demo.toml"]}
@@ -75,6 +77,10 @@ def test_a_dataset_run_shows_its_counts_rows_card_and_settings(tmp_path: Path) -
     assert '"rejected"' in artifacts["funnel"].data
     assert "`curriculum.phases.1.max_tokens` | `512`" in artifacts["resolved-config"].data
     assert not artifacts["data-card"].data.startswith("---")
+    # The changed setting is one of synthesis, which training does not read.
+    after = f"prefect deployment run train-sft -p phase=1 -p out={tmp_path}"
+    assert artifacts["report"].data.endswith(f"    {after}")
+    assert caplog.messages[-1].endswith(f"; next: {after}")
 
     second = run_flow(build_curriculum, **parameters)
     assert second.is_completed()
@@ -200,7 +206,11 @@ def test_the_whole_reproduction_is_few_task_runs_and_quick_again(
         *("funnel", "sample", "data-card", "decontamination", "scores", "loss-curve"),
         *("resolved-config", "progress", "report"),
     }
-    assert (tmp_path / "out" / "report" / "index.html").is_file()
+    page = tmp_path / "out" / "report" / "index.html"
+    assert page.is_file() and f"xdg-open {page}" in artifacts["report"].data
+    assert re.match(
+        r"\d+ verified traces from 8 combinations; [\d,]+ tokens", artifacts["report"].description
+    )
 
     again = run_flow(reproduce, **parameters)
     states = {task.name: task.state_name for task in read_run(again)[1]}
