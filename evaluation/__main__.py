@@ -41,6 +41,7 @@ def run(
     """
     loaded, folder = _open(recipe, overrides, out, as_json)
     from evaluation.checkpoints import choose_checkpoints
+    from evaluation.run import claim_evaluations
     from pipeline.events import recording
     from pipeline.run_folder import prepare_run_folder
 
@@ -48,8 +49,12 @@ def run(
     if dry_run:
         _finish(_describe_plan(loaded, chosen), as_json)
         return
-    prepare_run_folder(loaded, folder)
-    with recording(folder, loaded.settings.events, "evaluation"):
+    names = [_name(loaded, path) for path in chosen]
+    with (
+        claim_evaluations(folder, names),
+        recording(folder, loaded.settings.events, "evaluation"),
+    ):
+        prepare_run_folder(loaded, folder)
         results = [_evaluate(loaded, path, folder) for path in chosen]
     _finish({"recipe": loaded.name, "out": str(folder), "evaluations": results}, as_json)
 
@@ -210,7 +215,7 @@ def _evaluate(recipe: Recipe, checkpoint: Path | None, out: Path) -> dict[str, A
     from evaluation.run import evaluate_checkpoint
     from pipeline import console
 
-    name = checkpoint.resolve().name if checkpoint else recipe.settings.evaluation.engine
+    name = _name(recipe, checkpoint)
     console.heading(f"evaluating {name}")
     version = evaluate_checkpoint(recipe, checkpoint, out, name)
     scores = version.manifest.extra["scores"]
@@ -226,6 +231,11 @@ def _evaluate(recipe: Recipe, checkpoint: Path | None, out: Path) -> dict[str, A
         "rejected": version.manifest.rejected,
         "scores": scores,
     }
+
+
+def _name(recipe: Recipe, checkpoint: Path | None) -> str:
+    """Under which a checkpoint is evaluated, or a teacher's own model."""
+    return checkpoint.resolve().name if checkpoint else recipe.settings.evaluation.engine
 
 
 def _finish(values: dict[str, Any], as_json: bool) -> None:

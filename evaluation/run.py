@@ -8,8 +8,8 @@ that are missing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from evaluation.sampling import Completion, Sampler, SampleRequest, open_sampler
 from evaluation.statistics import Outcome, score_benchmark
 from pipeline.benchmark_items import BenchmarkItem
 from pipeline.benchmarks import load_benchmark, scored_inputs
+from pipeline.claims import claiming
 from pipeline.errors import ConfigError
 from pipeline.events import emit, recording
 from pipeline.hashing import content_hash
@@ -33,6 +34,9 @@ from pipeline.settings.recipe import Recipe
 from pipeline.stages import Batch, BatchResult, Stage, run_stage, split_batches, staged_shards
 from pipeline.store import read_rows
 from promptcot.verification.math_answers import MathGrader
+
+_ALL = "evaluation"
+"""The part that a run of the whole loop claims; the part of one checkpoint has its name behind."""
 
 
 def evaluate_checkpoint(recipe: Recipe, checkpoint: Path | None, out: Path, name: str) -> Version:
@@ -50,13 +54,14 @@ def evaluate_checkpoint(recipe: Recipe, checkpoint: Path | None, out: Path, name
         GateRefused: A benchmark's file is not the one that the recipe names.
         SandboxError: There are programs to grade and no way to run them safely.
         TeacherError: What answers cannot be used, or has no answer to a sample.
-        StoreError: The disk is full, or another process evaluates the same.
+        StoreError: The disk is full, or another run evaluates the same.
     """
     settings = recipe.settings.evaluation
     benchmarks = load_benchmarks(recipe)
     stage = _describe_stage(recipe, checkpoint, out, name)
     batches = plan_batches(benchmarks, recipe)
     with ExitStack() as opened:
+        opened.enter_context(claim_evaluations(out, [name]))
         opened.enter_context(recording(out, recipe.settings.events, f"evaluation of {name}"))
         sampler = open_sampler(recipe, checkpoint, out, stage.name)
         evaluator = _Evaluator(recipe, batches, sampler, opened)
@@ -71,6 +76,17 @@ def evaluate_checkpoint(recipe: Recipe, checkpoint: Path | None, out: Path, name
             figures = {key: score[key] for key in ("benchmark", "avg_at_k", "interval")}
             emit("benchmark.scored", stage=stage.name, checkpoint=name, **figures)
         return version
+
+
+@contextmanager
+def claim_evaluations(out: Path, names: Iterable[str]) -> Iterator[None]:
+    """Have the evaluation of these checkpoints to oneself; others may be evaluated meanwhile.
+
+    Raises:
+        StoreError: Another run is at work on one of them, or on all of a run folder's.
+    """
+    with claiming(out, [f"{_ALL}-{name}" for name in names], shared=[_ALL]):
+        yield
 
 
 def load_benchmarks(recipe: Recipe) -> dict[str, list[BenchmarkItem]]:

@@ -15,32 +15,36 @@ import socket
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
 from pipeline.errors import StoreError
 from pipeline.events import command_line
+from pipeline.permissions import open_no_link
 from pipeline.store import dump_json_line, explain_disk_errors
 
 _held: ContextVar[frozenset[Path]] = ContextVar("claims", default=frozenset())
 
 
 @contextmanager
-def claiming(out: Path, parts: Iterable[str]) -> Iterator[None]:
+def claiming(out: Path, parts: Iterable[str], *, shared: Iterable[str] = ()) -> Iterator[None]:
     """Have parts of a run folder to oneself for the block; those held already stay held.
 
     Args:
         out: The run folder; it is created.
         parts: Names, e.g. ``synthesis``; each becomes a file ``logs/.claim-NAME``.
+        shared: Names that others may share too, while nobody has them to himself.
 
     Raises:
         StoreError: Another run is at work on one of them, or the folder cannot be written.
     """
-    paths = dict.fromkeys(out.resolve() / "logs" / f".claim-{part}" for part in parts)
+    kinds = [*((part, fcntl.LOCK_EX) for part in parts), *((p, fcntl.LOCK_SH) for p in shared)]
+    paths = {out.resolve() / "logs" / f".claim-{part}": kind for part, kind in kinds}
     with ExitStack() as stack:
-        for path in paths:
+        for path, kind in paths.items():
             if path not in _held.get():
-                stack.enter_context(_claim(path, out))
+                stack.enter_context(_claim(path, out, kind))
         token = _held.set(_held.get() | paths.keys())
         try:
             yield
@@ -49,14 +53,14 @@ def claiming(out: Path, parts: Iterable[str]) -> Iterator[None]:
 
 
 @contextmanager
-def _claim(path: Path, out: Path) -> Iterator[None]:
+def _claim(path: Path, out: Path, kind: int) -> Iterator[None]:
     with explain_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # Not emptied before the lock is ours: until then it names somebody else.
-        handle = path.open("a+", encoding="utf-8")
+        handle = open(path, "a+", encoding="utf-8", opener=open_no_link)  # noqa: SIM115
     with handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
         except BlockingIOError as exc:
             part = path.name.removeprefix(".claim-")
             raise StoreError(
@@ -65,8 +69,14 @@ def _claim(path: Path, out: Path) -> Iterator[None]:
                 "another --out",
             ) from exc
         with explain_disk_errors(path):
+            # Of several that share it, it names the last that came.
             handle.truncate(0)
-            who = {"host": socket.gethostname(), "pid": os.getpid(), "command": command_line()}
+            who = {
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "command": command_line(),
+                "since": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
             handle.write(dump_json_line(who) + "\n")
             handle.flush()
         yield
@@ -77,6 +87,8 @@ def _describe_holder(handle: IO[str]) -> str:
     handle.seek(0)
     try:
         who = json.loads(handle.read())
-        return f": process {who['pid']} of {who['host']}, `{who['command'][:200]}`"
+        since = datetime.fromisoformat(who["since"]).strftime("%Y-%m-%d %H:%M UTC")
+        process = f"process {who['pid']} of {who['host']}, since {since}"
+        return f": {process}, `{who['command'][:200]}`"
     except (ValueError, KeyError, TypeError):
         return ""

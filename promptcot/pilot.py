@@ -19,6 +19,7 @@ from pipeline.errors import ConfigError
 from pipeline.events import recording
 from pipeline.hashing import code_version, content_hash, file_sha256
 from pipeline.manifest import LATEST, Version
+from pipeline.permissions import open_no_link
 from pipeline.run_folder import prepare_run_folder
 from pipeline.settings.base import determining
 from pipeline.settings.recipe import Recipe
@@ -96,7 +97,7 @@ class PilotRun(SynthesisRun):
         with (
             self._note_lock,
             explain_disk_errors(self._log),
-            self._log.open("a", encoding="utf-8", newline="") as handle,
+            open(self._log, "a", encoding="utf-8", newline="", opener=open_no_link) as handle,
         ):
             handle.write("".join(line + "\n" for line in lines))
 

@@ -65,6 +65,18 @@ def is_launched() -> bool:
     return LAUNCHER_PID in os.environ or "RANK" in os.environ
 
 
+def answers_for_run(launcher: str) -> bool:
+    """Whether this process claims the run's part of the run folder (``pipeline.claims``).
+
+    Of processes that this project launched none does: who launched them has it. Where a launcher of
+    yours drops their environment, the recipe still says that they are launched.
+    """
+    if not is_launched():
+        return True
+    is_by_hand = LAUNCHER_PID not in os.environ and launcher == "inline"
+    return is_by_hand and find_processes().is_main
+
+
 def find_processes() -> Processes:
     """What ``torchrun`` or ``accelerate launch`` said; one process without them."""
     return Processes(

@@ -62,22 +62,26 @@ def train_phase(
         TooManyRejected: No row fits.
         StateLeak: Packed documents influence each other on the path that would train.
         GateRefused: The loss is no longer a number, or jumps too often.
-        StoreError: The disk is full, or another process trains this phase.
+        StoreError: The disk is full, or another run trains this phase.
         Interrupted: Somebody stopped a launched training, which saved a checkpoint.
         KeyboardInterrupt: This process was told to stop; by SIGTERM, after it saved a checkpoint.
     """
     # Threads that wait sleep instead of spinning: no slower alone, and 6 times faster on two cores
     # that something else uses too (measured). Read once, when PyTorch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from trainer.processes import is_launched
+    from pipeline.claims import claiming
+    from trainer.processes import answers_for_run, is_launched
 
-    if recipe.settings.training.launch.launcher != "inline" and not is_launched():
-        from trainer.launch import launch_phase
+    launcher = recipe.settings.training.launch.launcher
+    # Before anything heavy is imported, so that a second run is refused at once.
+    with claiming(out, [f"sft-{phase}"] if answers_for_run(launcher) else []):
+        if launcher != "inline" and not is_launched():
+            from trainer.launch import launch_phase
 
-        return launch_phase(recipe, phase, out, dataset)
-    from trainer.run import run_phase
+            return launch_phase(recipe, phase, out, dataset)
+        from trainer.run import run_phase
 
-    return run_phase(recipe, phase, out, dataset)
+        return run_phase(recipe, phase, out, dataset)
 
 
 app = cli.make_app(

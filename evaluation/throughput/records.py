@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StoreError
+from pipeline.permissions import open_no_link
 from pipeline.store import dump_json_line, explain_disk_errors
 
 POINTS = "points.jsonl"
@@ -81,7 +82,7 @@ class Records:
         whole = {"key": key, **line}
         with explain_disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as handle:
+            with open(self.path, "a", encoding="utf-8", opener=open_no_link) as handle:
                 handle.write(dump_json_line(whole) + "\n")
                 handle.flush()
                 os.fsync(handle.fileno())
@@ -94,7 +95,10 @@ class Records:
         whole = [line for line in lines if line.endswith("\n")]
         if len(whole) != len(lines):
             # What a kill tore: the next line must not be written behind it.
-            with explain_disk_errors(self.path), self.path.open("r+b") as handle:
+            with (
+                explain_disk_errors(self.path),
+                open(self.path, "r+b", opener=open_no_link) as handle,
+            ):
                 handle.truncate(len("".join(whole).encode("utf-8")))
         for number, line in enumerate(whole, start=1):
             try:

@@ -127,6 +127,18 @@ def test_a_broken_record_is_named(tmp_path: Path) -> None:
         Records(tmp_path)
 
 
+def test_records_are_not_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text('{"key": "a"}\n{"key"', encoding="utf-8")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "points.jsonl").symlink_to(tmp_path / "victim")
+    with pytest.raises(StoreError, match="symbolic link"):
+        Records(tmp_path / "out")
+    (tmp_path / "victim").unlink()
+    with pytest.raises(StoreError, match="symbolic link"):
+        Records(tmp_path / "out").add("b", {})
+    assert not (tmp_path / "victim").exists()
+
+
 class FakeMemory:
     """Refuses batches over a number, and says how much one takes."""
 

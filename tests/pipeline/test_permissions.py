@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.claims import claiming
 from pipeline.errors import StoreError
 from pipeline.events import EventLog
 from pipeline.permissions import is_open_to_all, keep_others_from_writing
@@ -66,7 +67,8 @@ def test_logs_and_locks_are_not_written_through_a_link(tmp_path: Path) -> None:
     victim.write_text("mine", encoding="utf-8")
     (tmp_path / "logs").mkdir()
     events = EventLog(tmp_path, EventSettings())
-    for link in (tmp_path / "lock", events.path, tmp_path / "logs" / "notes.jsonl"):
+    names = ("notes.jsonl", ".claim-data-1")
+    for link in (tmp_path / "lock", events.path, *(tmp_path / "logs" / name for name in names)):
         link.symlink_to(victim)
     with pytest.raises(StoreError, match="symbolic link"), exclusive_lock(tmp_path / "lock", "x"):
         pass
@@ -76,4 +78,6 @@ def test_logs_and_locks_are_not_written_through_a_link(tmp_path: Path) -> None:
         events.append({"event": "news"})
     with pytest.raises(StoreError, match=r"notes\.jsonl is a symbolic link"):
         append_log(tmp_path, "notes", {})
+    with pytest.raises(StoreError, match="symbolic link"), claiming(tmp_path, ["data-1"]):
+        pass
     assert victim.read_text(encoding="utf-8") == "mine"

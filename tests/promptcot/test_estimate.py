@@ -13,7 +13,7 @@ from scripted_synthesis import SCRIPT, make_recipe
 
 from pipeline import console
 from pipeline.cli import exit_code_of
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StoreError
 from promptcot.__main__ import app
 from promptcot.costs import collect_costs, total_cost
 from promptcot.estimate import Estimate, bound_stages, estimate_run
@@ -68,6 +68,17 @@ def test_the_pilots_answers_are_the_runs(piloted: Path) -> None:
     # Every combination is asked about once, those of the pilot included.
     assert costs["problems"].requests == WHOLE
     assert (piloted / "out" / "pilot" / "answers").exists() is False
+
+
+def test_a_pilots_log_is_not_written_through_a_link(piloted: Path, tmp_path: Path) -> None:
+    (name,) = (path.name for path in (piloted / "out" / "pilot" / "logs").glob("asked-*.jsonl"))
+    log = tmp_path / "out" / "pilot" / "logs" / name
+    log.parent.mkdir(parents=True)
+    log.symlink_to(tmp_path / "victim")
+    recipe = make_recipe(tmp_path, f"synthesis.combinations.num_combinations={WHOLE}")
+    with pytest.raises(StoreError, match=r"asked-.*\.jsonl is a symbolic link"):
+        run_pilot(recipe, tmp_path / "out", PILOT)
+    assert not (tmp_path / "victim").exists()
 
 
 def test_a_finished_pilot_is_used_until_a_setting_changes(piloted: Path) -> None:
