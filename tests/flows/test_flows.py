@@ -8,19 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from echo_teacher import echoing_teacher
-from key_search import find_key, layers
-from own_server import OwnServer
+from flow_runs import read_run, run_flow
 from seed_recipe import SHOP_SCRIPT, SHOP_SEEDS, write_seed_recipe
 from tiny_scorer import build_tiny_scorer
 
 from flows.status_source import FolderSource
 from flows.steps import Outcome, Step
-from pipeline import redaction
 from pipeline.errors import TeacherUnreachable
+from pipeline.events import emit, listening
 from pipeline.manifest import resolve_version, verify_version
 from pipeline.records import Triple
-from pipeline.redaction import MASK
 from promptcot.stage_names import STAGES
 
 MAX_TASK_RUNS = 200
@@ -32,32 +29,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
     pytest.mark.timeout(300),
 ]
-
-
-def run_flow(flow: Any, **parameters: Any) -> Any:
-    """Run a flow and return its final state."""
-    return flow(**parameters, return_state=True)
-
-
-def read_run(state: Any) -> tuple[Any, list[Any], dict[str, Any]]:
-    """The flow run, its task runs and its artifacts by key, as the server knows them."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import (
-        ArtifactFilter,
-        ArtifactFilterFlowRunId,
-        FlowRunFilter,
-        FlowRunFilterId,
-    )
-
-    run_id = state.state_details.flow_run_id
-    of_run = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
-    with get_client(sync_client=True) as client:
-        run = client.read_flow_run(run_id)
-        tasks = client.read_task_runs(flow_run_filter=of_run)
-        artifacts = client.read_artifacts(
-            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]))
-        )
-    return run, tasks, {artifact.key: artifact for artifact in artifacts}
 
 
 def test_a_dataset_run_shows_its_counts_rows_card_and_settings(
@@ -160,14 +131,21 @@ def test_only_an_unreachable_teacher_is_tried_again(tmp_path: Path) -> None:
     from prefect import flow
 
     from flows.running import run_step
+    from flows.shard_bars import ShardBars
     from pipeline.settings.recipe import load_recipe
 
     calls = {"flaky": 0, "bug": 0}
+    bars = ShardBars(2)
 
     def answer_late(recipe: Any, out: Path) -> Outcome:
         calls["flaky"] += 1
-        if calls["flaky"] < 3:
-            raise TeacherUnreachable("no answer", hint="start it")
+        shard = {"stage": "problems", "unit": "problems", "shard": "00003-cafe"}
+        with listening(bars.hear):
+            emit("stage.started", stage="problems", total=9)
+            if calls["flaky"] < 3:
+                emit("stage.failed", error="no answer", **shard)
+                raise TeacherUnreachable("no answer", hint="start it")
+            emit("shard.finished", rows_in=7, rows_out=6, rejected=1, **shard)
         return Outcome(line="answered", path=out)
 
     def fail(recipe: Any, out: Path) -> Outcome:
@@ -184,8 +162,12 @@ def test_only_an_unreachable_teacher_is_tried_again(tmp_path: Path) -> None:
         assert [state.is_completed() for state in states] == [True, False]
 
     recipe = load_recipe("demo")
-    assert try_both(return_state=True).is_completed()
+    state = try_both(return_state=True)
+    assert state.is_completed()
     assert calls == {"flaky": 3, "bug": 1}
+    (bar,) = [task for task in read_run(state)[1] if task.name == "problems-00003"]
+    assert (bar.state_name, bar.run_count) == ("Completed", 3)
+    assert bar.state.message == "try 3: 1 shard: 7 problems in, 6 out, 1 rejected"
 
 
 def test_the_whole_reproduction_is_few_task_runs_and_quick_again(
@@ -326,85 +308,3 @@ def test_a_scoring_model_that_is_missing_is_said_in_one_sentence(
     assert state.is_failed()
     assert state.message.startswith("refinement, round 1: scoring model 'nowhere'")
     assert " — remedy: " in state.message
-
-
-LOCKED = "teachers.default.model=locked"
-PLANTED = "sk-Qz7/pL+9vXe2RkT4mNw8Yb1Hc"
-
-
-@pytest.fixture
-def secret_block(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A key that only a Prefect block holds; what the flows make of it is undone."""
-    from prefect.blocks.system import Secret
-
-    # Set first, so that leaving the test takes away what the flow will set.
-    monkeypatch.setenv("PROMPTCOT_API_KEY", "")
-    monkeypatch.delenv("PROMPTCOT_API_KEY")
-    Secret(value=PLANTED).save("teacher-key", overwrite=True)
-    yield "teacher-key"
-    redaction._values.discard(PLANTED)
-
-
-@pytest.mark.timeout(120)
-def test_no_run_leaves_a_key_behind(
-    tmp_path: Path,
-    scripted_recipe: Path,
-    secret_block: str,
-    prefect_server: OwnServer,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    from prefect import flow, get_run_logger
-    from prefect.logging.handlers import APILogHandler
-
-    from evaluation.run import evaluate_checkpoint
-    from flows.build_curriculum import build_curriculum
-    from flows.running import run_step
-    from flows.synth_promptcot import synth_promptcot
-    from pipeline.settings.recipe import load_recipe
-
-    @flow
-    def tell_it(recipe: Any, out: Path) -> Any:
-        get_run_logger().warning("sent with %s", PLANTED)
-
-        def fail(recipe: Any, out: Path) -> Outcome:
-            raise ValueError(f"illegal header {PLANTED}")
-
-        step = Step(key="bug", title="bug", stages=(), run=fail)
-        return run_step(step, recipe, out, return_state=True)
-
-    out = tmp_path / "out"
-    with echoing_teacher(tmp_path / "script.jsonl") as url:
-        overrides = [
-            "teachers.default.engine=http",
-            f'teachers.default.base_urls=["{url}"]',
-            f'secret_blocks={{PROMPTCOT_API_KEY="{secret_block}"}}',
-            "evaluation.engine=default",
-            "evaluation.prompt_format=chat",
-        ]
-        parameters = {"recipe": str(scripted_recipe), "out": str(out), "overrides": overrides}
-        made = run_flow(synth_promptcot, **parameters)
-        assert made.is_completed(), made.message
-        built = run_flow(build_curriculum, phase=1, **parameters)
-        assert built.is_completed(), built.message
-        recipe = load_recipe(str(scripted_recipe), overrides)
-        evaluate_checkpoint(recipe, None, out, "teacher")
-        other = {"out": str(tmp_path / "other"), "overrides": [*overrides, LOCKED]}
-        locked = run_flow(synth_promptcot, **parameters | other)
-    assert locked.is_failed()
-    assert f"unknown key: Bearer {MASK}" in locked.message
-    bug = run_flow(tell_it, recipe=recipe, out=out)
-    assert f"illegal header {MASK}" in read_run(bug)[1][0].state.message
-
-    console = tmp_path / "console.txt"
-    console.write_text("".join(capfd.readouterr()), encoding="utf-8")
-    APILogHandler().flush()
-    database = prefect_server.database
-    places = [console, *database.parent.glob(f"{database.name}*")]
-    # What the teacher sent back has arrived in each of them, and the key in none.
-    for place in (out, tmp_path / "other", places):
-        files = place if isinstance(place, list) else [p for p in place.rglob("*") if p.is_file()]
-        assert any(MASK.encode() in part for p in files for part in layers(p.read_bytes()))
-    assert find_key(PLANTED, out, tmp_path / "other", *places) == []
-    assert any(
-        "sent with" in part.decode("latin-1") for p in places[1:] for part in [p.read_bytes()]
-    )

@@ -110,6 +110,50 @@ def test_the_shard_that_failed_is_a_bar_that_says_why() -> None:
     assert bars[-1].message == "no answer"
 
 
+def tried(num_failures: int, done: int = 2) -> list[Any]:
+    """A stage whose shard 00002 fails so many times, and is then finished as are all others."""
+    events = stage_events(5, seconds_each=60)
+    first, rest, last = events[: done + 1], events[done + 1 : -1], events[-1]
+    told = list(first)
+    for n in range(num_failures):
+        end = {
+            **first[-1],
+            "event": "stage.failed",
+            "shard": "00002-cafe",
+            "error": f"no answer {n}",
+        }
+        told.append({**end, **at(130 + n, "stage.failed")})
+        told.append(stage(131 + n, "stage.resumed", done=done, total=5))
+    return [*told, *rest, last]
+
+
+def test_a_shard_that_is_tried_again_is_one_bar_in_its_last_state() -> None:
+    bars = draw(tried(num_failures=3))
+    assert [(bar.name, bar.outcome) for bar in bars] == [
+        *(("problems-00000", "COMPLETED"), ("problems-00001", "COMPLETED")),
+        *[("problems-00002", "FAILED")] * 3,
+        *(("problems-00002", "COMPLETED"), ("problems-00003", "COMPLETED")),
+        ("problems-00004", "COMPLETED"),
+    ]
+    tries = bars[2:6]
+    assert len({bar.key for bar in tries}) == 1 and len({bar.key for bar in bars}) == 5
+    assert [bar.tries for bar in tries] == [1, 2, 3, 4]
+    assert tries[1].message == "try 2: no answer 1"
+    assert tries[3].message == "try 4: 1 shard: 10 problems in, 9 out, 1 rejected"
+    assert tries[3].start == tries[0].start and tries[3].end == START + timedelta(seconds=180)
+    # Its rows are counted in no other bar.
+    assert bars[-1].message == bars[-2].message == "1 shard: 10 problems in, 9 out, 1 rejected"
+
+
+def test_what_an_earlier_process_counted_is_not_told_as_this_ones() -> None:
+    events = stage_events(5, seconds_each=60)
+    bars = draw([stage(120, "stage.resumed", done=2, total=5), *events[3:]])
+    assert [bar.message for bar in bars] == [
+        "1 shard",
+        *["1 shard: 10 problems in, 9 out, 1 rejected"] * 2,
+    ]
+
+
 def test_steps_of_a_training_are_gathered_too() -> None:
     steps = [
         at(n, "training.step", stage="training-1", unit="steps", step=n, done=n, total=120)
