@@ -1,8 +1,8 @@
 """What a run's page shows while the run is at work: bars of shards, and how far it is.
 
-A listener to the run's events. The artifact ``progress`` is written anew now and then by a thread
-of its own, so that a slow server never holds up the work, and one that is gone costs the page and
-not the run.
+A listener to the run's events, which also reads what a launched training tells. The artifact
+``progress`` is written anew now and then by a thread of its own, so that a slow server never holds
+up the work, and one that is gone costs the page and not the run.
 
 No postponed annotations here: see ``flows.running``.
 """
@@ -10,6 +10,8 @@ No postponed annotations here: see ``flows.running``.
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextvars import Context, copy_context
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 from uuid import UUID
@@ -20,10 +22,12 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.exceptions import PrefectException
 
+from flows.launched_events import LaunchedEvents
 from flows.progress_view import describe_progress
 from flows.run_state import RunState
 from flows.shard_bars import ShardBars, name_shards, number_of
 from flows.steps import Step
+from pipeline.errors import SourceError
 
 _PAUSE_S = 10.0
 _SHARE = 0.005
@@ -38,15 +42,24 @@ class LivePage:
     Args:
         steps: What the run does.
         num_before: Task runs of earlier attempts of the same flow run.
+        out: The run folder.
+
+    Raises:
+        SourceError: The folder's log cannot be read.
     """
 
-    def __init__(self, steps: Sequence[Step], num_before: int) -> None:
+    def __init__(self, steps: Sequence[Step], num_before: int, out: Path) -> None:
         self.stopped_at = ""
         """Shard or step at which the step that ran last has failed."""
         self._titles = [step.title for step in steps]
         self._state = RunState()
         self._bars = ShardBars(len(steps), num_before)
         self._lock = threading.Lock()
+        trainings = {key for step in steps for key in step.stages if key.startswith("training-")}
+        self._launched = LaunchedEvents(out, trainings)
+        self._following = threading.Lock()
+        self._own_run: str | None = None
+        self._step_context = Context()
         self._has_news, self._is_over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._keep_posting, name="run page", daemon=True)
         self._artifact: UUID | None = None
@@ -72,6 +85,26 @@ class LivePage:
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Take an event, from any thread."""
+        self._own_run = event.get("run")
+        if event["event"] == "step.started":
+            # Bars are drawn below the task that is running here.
+            self._step_context = copy_context()
+        elif event["event"].startswith("step."):
+            self._follow()
+        self._take(event)
+
+    def _follow(self) -> None:
+        """Take what launched processes have told since."""
+        with self._following:
+            try:
+                told = self._launched.read_new(self._own_run)
+            except SourceError as exc:
+                self._trouble = str(exc)
+                return
+            for event in told:
+                self._step_context.run(self._take, event)
+
+    def _take(self, event: Mapping[str, Any]) -> None:
         with self._lock:
             self._state.add(event)
             self._bars.hear(event)
@@ -94,6 +127,7 @@ class LivePage:
         try:
             with get_client(sync_client=True) as client:
                 while not self._is_over.wait(pause):
+                    self._follow()
                     if self._has_news.is_set():
                         pause = max(_PAUSE_S, self._post(client) / _SHARE)
                 self._post(client)

@@ -30,6 +30,10 @@ def describe_progress(state: Mapping[str, Any], titles: Sequence[str]) -> tuple[
         rows = [_describe_row(stage) for stage in state["stages"]]
         head = "| stage | state | shards | in | out | rejected | rows/s | time | most often for |"
         parts.append("\n".join([head, "| --- |" + " --- |" * 8, *rows]))
+    if state["training"]:
+        rows = [_describe_training(*item) for item in state["training"].items()]
+        head = "| training | step | loss | tokens/s | memory | time left |"
+        parts.append("\n".join([head, "| --- |" + " --- |" * 5, *rows]))
     if total := state["spending"]["total"]:
         tokens = total.get("prompt_tokens", 0) + total.get("completion_tokens", 0)
         asked = f"{total.get('requests', 0):,} requests to teachers, {tokens:,} tokens"
@@ -54,6 +58,15 @@ def describe_shards(stage: Mapping[str, Any]) -> str:
     unit = "steps" if stage.get("unit") == "steps" else "shards"
     total = stage.get("total")
     return f"{stage.get('done') or 0:,}" + (f" of {total:,} {unit}" if total else f" {unit}")
+
+
+def _describe_training(name: str, training: Mapping[str, Any]) -> str:
+    step = f"{training['step']:,}" + (f" of {training['total']:,}" if training["total"] else "")
+    rate, memory = training.get("tokens_per_second"), training.get("memory_gib")
+    left = training.get("seconds_left")
+    cells = [name, step, f"{training['loss']:.3f}", f"{rate:,.0f}" if rate else ""]
+    cells += [f"{memory:.1f} GiB" if memory else "", duration(left) if left else ""]
+    return "| " + " | ".join(cells) + " |"
 
 
 def _describe_row(stage: Mapping[str, Any]) -> str:

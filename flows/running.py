@@ -136,7 +136,7 @@ def _run_all(steps: Sequence[Step], recipe: Recipe, out: Path) -> _Ending:
     command = resume_command()
     with (
         claiming(out, [step.claim for step in steps]),
-        LivePage(steps, num_before) as page,
+        LivePage(steps, num_before, out) as page,
         listening(page),
         recording(out, recipe.settings.events, _what(steps), command=command) as record,
     ):

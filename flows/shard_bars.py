@@ -58,6 +58,8 @@ class _Stage:
     most: int
     """Bars it may have."""
     drawn: int = 0
+    done: int = 0
+    """Shards or steps finished at its last bar."""
     numbers: list[int] = field(default_factory=list)
     told: Rows | None = (0, 0, 0)
     """Rows at its last bar; none while it is not known what an earlier process counted."""
@@ -93,7 +95,9 @@ class ShardBars:
             if what == "stage.started":
                 self._rows[event["stage"]] = (0, 0, 0)
             told = self._rows.get(event["stage"])
-            self._stages[event["stage"]] = _Stage(start, event.get("total"), most, told=told)
+            self._stages[event["stage"]] = _Stage(
+                start, event.get("total"), most, done=event.get("done", 0), told=told
+            )
         elif what in ("shard.finished", "training.step"):
             self._hear_shard(event)
         elif what in _ENDS and event["stage"] in self._stages:
@@ -116,14 +120,18 @@ class ShardBars:
             own = subtract(rows, before)
             self._tell_again(failed, event, f"1 shard{describe_rows(own, event)}", "COMPLETED")
             # Its rows are told, and belong to no other bar.
-            stage.told = add(stage.told, own)
+            stage.told, stage.done = add(stage.told, own), stage.done + 1
             return
+        if event["event"] == "training.step" and not stage.numbers:
+            # A launched training tells a few of its steps only.
+            stage.numbers.append(stage.done + 1)
         stage.numbers.append(number_of(event))
         stage.total = event.get("total") or stage.total
         wanted = -(-(stage.total or 0) // stage.most)
         lasted = (datetime.fromisoformat(event["time"]) - stage.start).total_seconds()
         is_last = stage.drawn >= stage.most - 1
-        if len(stage.numbers) >= wanted and lasted >= SHORTEST_S and not is_last:
+        num = event["done"] - stage.done
+        if num >= wanted and lasted >= SHORTEST_S and not is_last:
             self._close(stage, event)
 
     def _hear_failure(self, stage: _Stage, event: Mapping[str, Any]) -> None:
@@ -159,16 +167,14 @@ class ShardBars:
     def _close(self, stage: _Stage, event: Mapping[str, Any]) -> None:
         """Draw what has been finished since the last bar."""
         end = datetime.fromisoformat(event["time"])
-        rows = rows_of(event)
-        thing = "steps" if event["event"] == "training.step" or "training-" in event["stage"] else (
-            "shard" if len(stage.numbers) == 1 else "shards"
-        )  # fmt: skip
-        message = (
-            f"{len(stage.numbers):,} {thing}{describe_rows(subtract(rows, stage.told), event)}"
-        )
+        rows, num = rows_of(event), event["done"] - stage.done
+        is_training = event.get("unit") == "steps"
+        thing = "steps" if is_training else ("shard" if num == 1 else "shards")
+        counted = describe_rows(subtract(rows, stage.told), event)
+        message = f"{num:,} {thing}{counted}"
         name = name_shards(event["stage"], stage.numbers)
         self._tell(Bar(name=name, start=stage.start, end=end, message=message))
-        stage.start, stage.told, stage.numbers = end, rows, []
+        stage.start, stage.told, stage.done, stage.numbers = end, rows, event["done"], []
         stage.drawn += 1
 
     def _tell(self, bar: Bar) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,8 @@ from seed_recipe import SHOP_SCRIPT, SHOP_SEEDS, write_seed_recipe
 from tiny_scorer import build_tiny_scorer
 
 from flows.status_source import FolderSource
-from flows.steps import Outcome, Step
-from pipeline.errors import TeacherUnreachable
+from flows.steps import TRAINING, Outcome, Step
+from pipeline.errors import StoreError, TeacherUnreachable
 from pipeline.events import emit, listening
 from pipeline.manifest import resolve_version, verify_version
 from pipeline.records import Triple
@@ -168,6 +171,52 @@ def test_only_an_unreachable_teacher_is_tried_again(tmp_path: Path) -> None:
     (bar,) = [task for task in read_run(state)[1] if task.name == "problems-00003"]
     assert (bar.state_name, bar.run_count) == ("Completed", 3)
     assert bar.state.message == "try 3: 1 shard: 7 problems in, 6 out, 1 rejected"
+
+
+LAUNCHED = """
+import sys
+from pathlib import Path
+from pipeline.events import recording
+from pipeline.settings.events import EventSettings
+from pipeline.stage_events import Work
+
+with (
+    recording(Path(sys.argv[1]), EventSettings(), "training of phase 1"),
+    Work("training-1", "steps", 40, done=0) as work,
+):
+    for step in (1, 15, 30):
+        work.done = step
+        work.tell("training.step", is_due=True, step=step, loss=4 - step / 10, tokens_per_second=900)
+    Work("training-2", "steps", 40).tell("training.step", is_due=True, step=1, loss=1.0)
+    sys.exit("out of memory")
+"""
+
+
+def test_a_launched_training_shows_its_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are told by another process, in the log that both write."""
+    from flows import shard_bars, train_sft
+
+    def launch(recipe: Any, out: Path) -> Outcome:
+        done = subprocess.run(
+            [sys.executable, "-c", LAUNCHED, out], check=False, capture_output=True, text=True
+        )
+        raise StoreError(f"training failed: {done.stderr.strip()}", hint="take smaller batches")
+
+    step = dataclasses.replace(TRAINING["1"], run=launch)
+    monkeypatch.setattr(train_sft, "TRAINING", {"1": step})
+    monkeypatch.setattr(shard_bars, "SHORTEST_S", 0.0)
+    state = run_flow(train_sft.train_sft, phase=1, out=str(tmp_path))
+    place = "SFT phase 1, at training-1, 30 of 40 steps finished: training failed: out of memory"
+    assert state.message.startswith(place)
+    _, tasks, artifacts = read_run(state)
+    assert {task.name: task.state.message for task in tasks if task.name != "sft-1"} == {
+        "training-1-00001-00015": "15 steps",
+        "training-1-00016-00030": "15 steps",
+    }
+    assert "| training-1 | 30 of 40 | 1.000 | 900 |" in artifacts["progress"].data
+    assert "training-2" not in artifacts["progress"].data
 
 
 def test_the_whole_reproduction_is_few_task_runs_and_quick_again(

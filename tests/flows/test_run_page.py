@@ -167,6 +167,20 @@ def test_steps_of_a_training_are_gathered_too() -> None:
     assert bars[-1].name.endswith("-00120")
 
 
+def test_a_bar_of_a_launched_training_stands_for_the_steps_that_its_log_leaves_out() -> None:
+    steps = [
+        at(n, "training.step", stage="training-1", unit="steps", step=n, done=n, total=400)
+        for n in (37, 74, 120)
+    ]
+    begin = at(0, "stage.resumed", stage="training-1", unit="steps", done=20, total=400)
+    bars = draw([begin, *steps], num_steps=1)
+    assert [(bar.name, bar.message) for bar in bars] == [
+        ("training-1-00021-00037", "17 steps"),
+        ("training-1-00038-00074", "37 steps"),
+        ("training-1-00075-00120", "46 steps"),
+    ]
+
+
 def read_state(events: list[Mapping[str, Any]]) -> dict[str, Any]:
     state = RunState()
     for event in events:
@@ -180,6 +194,19 @@ def test_progress_says_where_the_run_is_and_what_is_to_come() -> None:
     assert line == "0 of 2 steps done; problems: 2 of 4 shards, about 2 min 0 s left"
     assert "| problems | running | 2 of 4 shards | 20 | 18 | 2 | 0.167 |" in page
     assert "Still to come: judged problems." in page
+
+
+def test_progress_of_a_training_has_its_loss_speed_and_time_left() -> None:
+    figures = {"loss": 2.5, "tokens_per_second": 12345.6, "memory_gib": 1.25, "seconds_left": 90.0}
+    common = {"stage": "training-1", "unit": "steps", "total": 400}
+    told = [
+        at(0, "stage.started", done=0, **common),
+        at(9, "training.step", step=1, done=1, **common, **figures),
+        at(99, "training.step", step=40, done=40, **common, **figures | {"loss": 1.75}),
+    ]
+    line, page = describe_progress(read_state(told), ["SFT phase 1"])
+    assert line == "0 of 1 steps done; training-1: 40 of 400 steps, about 1 min 30 s left"
+    assert "| training-1 | 40 of 400 | 1.750 | 12,346 | 1.2 GiB | 1 min 30 s |" in page
 
 
 def test_a_steps_pace_is_its_own_and_not_that_of_what_was_finished_before() -> None:
