@@ -23,7 +23,7 @@ TEMPLATE_FILE = Path("deploy/kubernetes/base-job-template.json")
 DEPLOY_FILES: dict[Target, Path] = {"process": PROCESS_FILE, "kubernetes": KUBERNETES_FILE}
 """From the repository's root, by target."""
 
-_HEAD = """# Made by: python -m flows.deployments --write from flows/catalog.py (a test).
+_HEAD = """# Made from flows/catalog.py by: python -m flows.deployments --write (a test compares them).
 # {use}
 """
 _USE: dict[Target, str] = {

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from own_server import free_port
 
 from flows import server
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, PipelineError
 
 
 def test_the_server_gets_no_key_keeps_its_files_to_the_user_and_listens_to_this_machine(
@@ -33,3 +35,12 @@ def test_the_server_gets_no_key_keeps_its_files_to_the_user_and_listens_to_this_
 def test_no_server_is_started_for_other_machines(tmp_path: Path, host: str) -> None:
     with pytest.raises(ConfigError, match="only local ones are started"):
         server._start(f"http://{host}:4321/api", tmp_path)
+
+
+def test_a_server_that_ends_at_once_is_not_said_to_be_slow(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    log.write_text("no such option\n", encoding="utf-8")
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    with pytest.raises(PipelineError, match="ended with code 0: no such option"):
+        server._wait_until_ready(process, f"http://127.0.0.1:{free_port()}/api", log)
