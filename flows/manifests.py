@@ -23,7 +23,8 @@ TEMPLATE_FILE = Path("deploy/kubernetes/base-job-template.json")
 DEPLOY_FILES: dict[Target, Path] = {"process": PROCESS_FILE, "kubernetes": KUBERNETES_FILE}
 """From the repository's root, by target."""
 
-_HEAD = """# Made from flows/catalog.py by: python -m flows.deployments --write (a test compares them).
+_HEAD = """# Made from flows/catalog.py by: python -m flows.deployments --write
+# A test compares them.
 # {use}
 """
 _USE: dict[Target, str] = {

@@ -144,11 +144,8 @@ def _wait_until_ready(process: subprocess.Popen[bytes], api_url: str, log: Path)
     while probe(api_url) != "server":
         if process.poll() is not None or time.monotonic() > deadline:
             lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            why = (
-                f"ended with code {process.returncode}"
-                if process.poll() is not None
-                else "did not answer"
-            )
+            has_ended = process.poll() is not None
+            why = f"ended with code {process.returncode}" if has_ended else "did not answer"
             raise PipelineError(
                 f"the Prefect server {why}: {' | '.join(lines[-_LOG_LINES:])}",
                 hint=f"read its whole log: {log}",
