@@ -42,6 +42,7 @@ class Shape:
     backend: str
     world_size: int = 1
     reduce_every_pass: bool = False
+    gather_every_pass: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +67,10 @@ def estimate(shape: Shape) -> Estimate:
     """Peak memory of a forward and backward pass and the optimiser."""
     weights, gradients, optimizer, copies = _DEVICE_BYTES[shape.precision]
     owned = shape.num_parameters / shape.world_size / GIB
-    # Sharded: the block at work and the embeddings are whole, in the dtype of the matmuls.
     whole = copies * shape.num_parameters / GIB
     if shape.world_size > 1:
-        blocks = shape.model.num_hidden_layers
-        embeddings = 2 * VOCAB_SIZE * shape.model.hidden_size
-        whole = (copies or 4.0) * (2 * shape.num_parameters / blocks + embeddings) / GIB
+        # In the dtype of the matmuls.
+        whole = (copies or 4.0) * _gathered_parameters(shape) / GIB
         if not shape.reduce_every_pass:
             # Gradients of a step's earlier passes wait whole, in float32.
             whole += 4.0 * shape.num_parameters / GIB
@@ -83,6 +82,15 @@ def estimate(shape: Shape) -> Estimate:
         loss=(2 * _LOSS_TOKENS * VOCAB_SIZE * 4 + 4 * VOCAB_SIZE * shape.model.hidden_size) / GIB,
         host=_HOST_BYTES.get(shape.precision, 0.0) * shape.num_parameters / GIB,
     )
+
+
+def _gathered_parameters(shape: Shape) -> float:
+    """Whole on each of several devices: all, or two blocks and the embeddings."""
+    if not shape.gather_every_pass:
+        return shape.num_parameters
+    blocks = shape.model.num_hidden_layers
+    embeddings = 2 * VOCAB_SIZE * shape.model.hidden_size
+    return 2 * shape.num_parameters / blocks + embeddings
 
 
 def _activation_bytes(shape: Shape) -> float:
@@ -128,6 +136,7 @@ def make_shape(
         activation=training.activation,
         backend=backend,
         reduce_every_pass=training.reduce_every_pass,
+        gather_every_pass=training.gather_every_pass,
     )
 
 
@@ -142,6 +151,7 @@ def list_remedies(shape: Shape, available_gib: float) -> list[str]:
         ('training.activation = "all"', replace(shape, activation="all")),
         ('training.precision = "stochastic"', replace(shape, precision="stochastic")),
         ('training.precision = "host_master"', replace(shape, precision="host_master")),
+        ("training.gather_every_pass = true", replace(shape, gather_every_pass=True)),
         ("training.reduce_every_pass = true", replace(shape, reduce_every_pass=True)),
         *[
             (f"{number} GPUs (torchrun --nproc-per-node {number})", _sharded(shape, number))

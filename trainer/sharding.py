@@ -1,7 +1,9 @@
 """Weights, gradients and moments spread over the processes of a run (FSDP2), one block at a time.
 
-A block's weights are gathered for its forward and backward pass and freed again; gradients are
-reduced to the process that owns the piece, once a step unless ``training.reduce_every_pass``. With
+Weights are gathered in a step's first pass and freed in its last, and gradients are reduced to the
+process that owns the piece in the last: what a pass then does is what it does on one device. With
+``training.gather_every_pass`` a block's weights are freed as soon as it is done with them, with
+``training.reduce_every_pass`` no gradient waits. With
 bf16 precision the gathered copies are bf16 and the pieces, which the optimiser updates, float32.
 Models are built without memory and filled from the main process, so that no other one ever holds a
 whole model.
@@ -40,9 +42,15 @@ def load_sharded(recipe: Recipe, init: Init, backend: str, processes: Processes)
     with torch.device("meta"):
         model = StudentModel(build_config(settings), **how)
     shard(model, bf16=training.precision == "bf16_autocast")
-    if not training.reduce_every_pass:
-        # What the training loop asks a model for, for all passes of a step but the last.
-        model.no_sync = partial(hold_gradients, model)
+    if not training.gather_every_pass:
+        model.set_reshard_after_forward(False)
+    # What the training loop asks a model for, for all passes of a step but the last.
+    model.no_sync = partial(
+        hold,
+        model,
+        weights=not training.gather_every_pass,
+        gradients=not training.reduce_every_pass,
+    )
     device = torch.device("cuda", torch.cuda.current_device()) if _on_gpu() else "cpu"
     model.to_empty(device=device)
     if settings.tie_word_embeddings:
@@ -76,13 +84,24 @@ def shard(model: Any, *, bf16: bool) -> None:
 
 
 @contextmanager
-def hold_gradients(model: Any) -> Iterator[None]:
-    """Keep a pass's gradients whole on each process, to be reduced with those of a later pass."""
-    model.set_requires_gradient_sync(False)
+def hold(model: Any, *, weights: bool, gradients: bool) -> Iterator[None]:
+    """Keep whole on each process what a pass gathered and made, for the next pass of the step.
+
+    A step's last pass must run outside: the optimiser updates the pieces, and weights that stayed
+    whole would be those of before.
+
+    Args:
+        model: Sharded.
+        weights: Do not free them after the backward pass.
+        gradients: Do not reduce them; they are reduced with those of a later pass.
+    """
+    model.set_requires_gradient_sync(not gradients)
+    model.set_reshard_after_backward(not weights)
     try:
         yield
     finally:
         model.set_requires_gradient_sync(True)
+        model.set_reshard_after_backward(True)
 
 
 def gather_weights(model: Any) -> dict[str, Any]:

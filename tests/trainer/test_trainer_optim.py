@@ -177,7 +177,8 @@ def test_on_a_gpu_host_masters_are_those_of_adamw_too(monkeypatch: pytest.Monkey
     torch.cuda.synchronize()
     for ours in model.parameters():
         assert torch.equal(ours.cpu(), optimizer.master_of(ours).bfloat16())
-        assert optimizer.master_of(ours).is_pinned()
+        # Page-locked blocks are rounded up to a power of two: half as much again for 7B.
+        assert not optimizer.master_of(ours).is_pinned()
     master = optimizer.master_of(model.matrix)
     torch.testing.assert_close(master, exact.matrix.detach(), rtol=0, atol=4e-9)
 
