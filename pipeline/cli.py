@@ -71,7 +71,8 @@ def exit_code_of(app: typer.Typer, command: str, argv: Sequence[str]) -> int:
     try:
         code = app(list(argv), prog_name=command, standalone_mode=False)
     except PipelineError as exc:
-        console.show_error(str(exc), exc.hint)
+        message = f"{exc.place}: {exc}" if exc.place else str(exc)
+        console.show_error(message, exc.hint, _join(command, argv) if exc.place else None)
         return exc.exit_code
     except (KeyboardInterrupt, typer.Abort):
         code = EXIT_INTERRUPTED
@@ -87,9 +88,13 @@ def exit_code_of(app: typer.Typer, command: str, argv: Sequence[str]) -> int:
         return EXIT_BUG
     # Newer typer turns Ctrl-C into this exit code by itself.
     if code == EXIT_INTERRUPTED:
-        again = shlex.join([*shlex.split(command), *argv])
-        console.show_error("interrupted; finished work is kept", f"continue with: {again}")
+        console.show_error("interrupted; finished work is kept", then=_join(command, argv))
     return code if isinstance(code, int) else 0
+
+
+def _join(command: str, argv: Sequence[str]) -> str:
+    """What a person types to get the same."""
+    return shlex.join([*shlex.split(command), *argv])
 
 
 def _is_usage_error(exc: Exception) -> bool:

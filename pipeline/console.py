@@ -104,12 +104,14 @@ def warn(message: str) -> None:
     screen().print(f"[yellow]note:[/yellow] {escape(_printable(message))}", soft_wrap=True)
 
 
-def show_error(message: str, hint: str | None = None) -> None:
-    """Print an error and its remedy to standard error."""
+def show_error(message: str, hint: str | None = None, then: str | None = None) -> None:
+    """Print an error, its remedy, and the command that continues the work, to standard error."""
     errors = _Screen(stderr=True, highlight=False)
     errors.print(f"[red]error:[/red] {escape(_printable(message))}", soft_wrap=True)
     if hint:
         errors.print(f"remedy: {escape(_printable(hint))}", soft_wrap=True)
+    if then:
+        errors.print(f"continue with: {escape(_printable(then))}", soft_wrap=True)
 
 
 def print_json(value: Mapping[str, Any]) -> None:

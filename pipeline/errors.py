@@ -43,6 +43,8 @@ class PipelineError(Exception):
     """
 
     exit_code = EXIT_USER
+    place = ""
+    """The shard of a stage that could not be done, once it is known; the others are kept."""
 
     def __init__(self, message: str, *, hint: str) -> None:
         super().__init__(mask_message(message))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from pipeline.errors import StoreError
+from pipeline.errors import PipelineError, StoreError, WorkPending
 from pipeline.events import current_recording, describe_error, emit, outcome_of
 from pipeline.manifest import Manifest
 
@@ -158,6 +158,8 @@ class Work:
             self._sum_ledger()
             emit("stage.finished", **(self._state() | self._closing))
             return
+        if isinstance(error, PipelineError) and self._failed and not isinstance(error, WorkPending):
+            error.place = self._name_place()
         # The failure itself is what the user is told, and it may be a full disk.
         with suppress(StoreError):
             told = {**self._state(), **self._failed, **describe_error(error)}
@@ -217,6 +219,11 @@ class Work:
     def close_with(self, **fields: Any) -> None:
         """What ``stage.finished`` tells besides, or instead of the counts so far."""
         self._closing = fields
+
+    def _name_place(self) -> str:
+        """E.g. ``problems-00003, 3 of 8 shards finished``."""
+        number = self._failed["shard"].partition("-")[0]
+        return f"{self._fields['stage']}-{number}, {self.done:,} of {self.total:,} shards finished"
 
     def _state(self) -> dict[str, Any]:
         return {

@@ -28,6 +28,8 @@ ROW_GROUP_ROWS = 500
 _DISK_HINTS = {
     errno.ENOSPC: "free some disk space (or pass another --out) and run the same command again",
     errno.EDQUOT: "raise the disk quota (or pass another --out) and run the same command again",
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f), or pass an --out on a disk that takes "
+    "large files, and run the same command again",
     errno.EACCES: "make the folder writable for this user or pass another --out",
     errno.EROFS: "pass an --out on a writable file system",
     errno.ENOTDIR: "pass an --out whose parents are folders",
@@ -39,7 +41,7 @@ def explain_disk_errors(path: Path) -> Iterator[None]:
     """Turn a full or unwritable disk into a :class:`StoreError` that names the path.
 
     Raises:
-        StoreError: On ENOSPC, EDQUOT, EACCES, EROFS or ENOTDIR. Finished work is kept.
+        StoreError: On ENOSPC, EDQUOT, EFBIG, EACCES, EROFS or ENOTDIR. Finished work is kept.
     """
     try:
         yield

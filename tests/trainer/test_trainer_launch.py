@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_experiment import Experiment, make_dataset, make_experiment, make_row
+from tiny_experiment import (
+    Experiment,
+    assert_equal_results,
+    make_dataset,
+    make_experiment,
+    make_row,
+)
 
 from pipeline.errors import ConfigError, GateRefused, Interrupted, PipelineError, StoreError
 from pipeline.supervised import is_unwritten
@@ -19,17 +25,8 @@ from trainer.launch import build_command
 from trainer.sft import train_phase
 from trainer.stopping import ending_file, write_ending
 
-CLOCKED = {"speed_log.jsonl", "report.html"}
 RARELY = "training.save_steps=1000"
 TWO = ("training.launch.launcher=torchrun", "training.launch.num_processes=2")
-
-
-def assert_equal_results(ours: Path, theirs: Path) -> None:
-    """All published files, byte for byte."""
-    names = sorted(path.name for path in theirs.iterdir())
-    assert sorted(path.name for path in ours.iterdir()) == names
-    for name in set(names) - CLOCKED:
-        assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
 
 
 def steps(out: Path) -> list[str]:

@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_experiment import Experiment, make_dataset, make_experiment, make_row
+from tiny_experiment import (
+    Experiment,
+    assert_equal_results,
+    make_dataset,
+    make_experiment,
+    make_row,
+)
 
 from pipeline.cli import exit_code_of
 from pipeline.errors import StoreError
@@ -26,18 +32,6 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 @pytest.fixture(scope="module")
 def undisturbed(shared_experiment: Experiment) -> Path:
     return train_phase(shared_experiment.recipe(), "1", shared_experiment.out).checkpoint
-
-
-CLOCKED = {"speed_log.jsonl", "report.html"}
-"""The two files that tell how fast this machine was."""
-
-
-def assert_equal_results(ours: Path, theirs: Path) -> None:
-    """All published files, byte for byte: weights, logs, card, summary."""
-    names = sorted(path.name for path in theirs.iterdir())
-    assert sorted(path.name for path in ours.iterdir()) == names
-    for name in set(names) - CLOCKED:
-        assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
 
 
 def steps_folder(experiment: Experiment) -> Path:

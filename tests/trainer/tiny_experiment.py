@@ -116,3 +116,15 @@ def make_experiment(folder: Path) -> Experiment:
     make_dataset(out, [make_row(n + 50) for n in range(6)], "2")
     load_tiny(folder)
     return Experiment(folder=folder, out=out, dataset=dataset)
+
+
+CLOCKED = {"speed_log.jsonl", "report.html"}
+"""The two files that tell how fast this machine was."""
+
+
+def assert_equal_results(ours: Path, theirs: Path) -> None:
+    """All published files, byte for byte: weights, logs, card, summary."""
+    names = sorted(path.name for path in theirs.iterdir())
+    assert sorted(path.name for path in ours.iterdir()) == names
+    for name in set(names) - CLOCKED:
+        assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
