@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -44,3 +46,25 @@ def test_a_server_that_ends_at_once_is_not_said_to_be_slow(tmp_path: Path) -> No
     process.wait()
     with pytest.raises(PipelineError, match="ended with code 0: no such option"):
         server._wait_until_ready(process, f"http://127.0.0.1:{free_port()}/api", log)
+
+
+def test_a_port_taken_by_another_program_is_named(tmp_path: Path) -> None:
+    with HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as other:
+        thread = threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        url = f"http://127.0.0.1:{other.server_port}/api"
+        with pytest.raises(ConfigError) as refused, server.running_server(url, tmp_path):
+            pass
+        other.shutdown()
+        thread.join()
+    assert f"no Prefect server listens at {url}" in str(refused.value)
+    assert "PREFECT_API_URL" in refused.value.hint
+
+
+def test_a_remote_server_that_is_silent_is_not_started_here(tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}/prefect/api"
+    with (
+        pytest.raises(ConfigError, match="only local ones are started here"),
+        server.running_server(url, tmp_path),
+    ):
+        pass

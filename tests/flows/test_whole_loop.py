@@ -28,7 +28,7 @@ COMMAND = "python -m flows.whole_loop"
 @pytest.fixture
 def recipe() -> Recipe:
     """The demo recipe, with its synthesis made of files that exist in every checkout."""
-    return load_recipe("demo", ["synthesis.bank=demo.toml"])
+    return load_recipe("demo", ["synthesis.bank=demo.toml", "curriculum.num_workers=1"])
 
 
 def only(monkeypatch: pytest.MonkeyPatch, *chosen: Step) -> None:
