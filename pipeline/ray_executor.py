@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline import console
+from pipeline import console, ray_guard
 from pipeline.errors import ConfigError, StoreError
 from pipeline.executors import Job, WorkerExecutor, spare_memory
 from pipeline.interrupts import keep_sigterm
@@ -48,6 +50,8 @@ class RayExecutor(WorkerExecutor):
         self._empty_since: float | None = None
         self._shared: Path | None = None
         self._references: dict[Future[Any], Any] = {}
+        self.is_broken = False
+        """Whether this machine's part of the cluster is gone."""
         errors = ray.exceptions
         self._errors = errors
         self.lost = (
@@ -100,6 +104,14 @@ class RayExecutor(WorkerExecutor):
                 raise CancelledError(f"{job.name} was cancelled") from exc
             if isinstance(exc, self.lost):
                 raise
+            if isinstance(exc, errors.LocalRayletDiedError):
+                self.is_broken = True
+                raise StoreError(
+                    f"{job.name}: Ray's own process on this machine was killed; finished work is "
+                    "kept",
+                    hint="run the same command again; where it happens again, memory ran out: "
+                    f"{self._remedy}",
+                ) from exc
             # Such as a module that the node does not have, a full disk, code that did not arrive.
             cause = getattr(exc, "cause", None) or exc
             raise StoreError(
@@ -145,6 +157,8 @@ def _call(function: Callable[[Any], Any], task: Any, shared: Path | None) -> Any
 _connection = threading.Lock()
 _users: list[str] = []
 """Addresses that the open executors of this process asked for; Ray connects a process once."""
+_guards: list[subprocess.Popen[bytes]] = []
+"""Of the cluster that this process started."""
 
 
 @contextmanager
@@ -161,9 +175,9 @@ def open_ray(
         is_ours = bool(_users) or not ray.is_initialized()
         if not _users and not ray.is_initialized():
             _connect(ray, settings, num_workers)
+        executor = RayExecutor(ray, settings, num_workers, remedy=remedy)
         _users.append(settings.ray_address)
     try:
-        executor = RayExecutor(ray, settings, num_workers, remedy=remedy)
         if shared is not None:
             executor.require(shared)
         executor.hold_to(num_workers)
@@ -174,6 +188,7 @@ def open_ray(
             if is_ours and not _users:
                 with keep_sigterm():  # and takes its handler away below Python
                     ray.shutdown()
+                _end_guards(is_needed=executor.is_broken)
 
 
 def _import_ray(settings: ExecutionSettings) -> Any:
@@ -222,9 +237,12 @@ def _connect(ray: Any, settings: ExecutionSettings, num_workers: int) -> None:
         }
     try:
         _require_head(settings.ray_address)
+        if not settings.ray_address:
+            _start_guard()
         with keep_sigterm():  # Ray takes it over
             ray.init(**options)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as exc:
+        _end_guards(is_needed=True)
         where = settings.ray_address or "on this machine"
         raise ConfigError(
             f"the Ray cluster {where} cannot be used: {_first_line(exc)}",
@@ -232,6 +250,22 @@ def _connect(ray: Any, settings: ExecutionSettings, num_workers: int) -> None:
             "RAY_AUTH_MODE=token where it asks for a token, or correct execution.ray_address; "
             'execution.executor = "local" needs no cluster',
         ) from exc
+
+
+def _start_guard() -> None:
+    """From now on, Ray's processes end with this one, whatever ends it."""
+    command = [sys.executable, "-I", "-S", ray_guard.__file__, str(os.getpid())]
+    # Its input is open in this process alone, so it ends with this process.
+    _guards.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
+
+
+def _end_guards(*, is_needed: bool) -> None:
+    """End the guard, after its work where Ray's own shutdown leaves something."""
+    while _guards:
+        # Leaving the block ends its input and waits for it.
+        with _guards.pop() as guard:
+            if not is_needed:
+                guard.kill()
 
 
 def _list_code() -> list[str]:

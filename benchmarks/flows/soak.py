@@ -4,12 +4,13 @@
 
 Real processes all round: a Prefect server and a serving process, a teacher behind a network that
 can be cut, a disk that can be filled (a tmpfs: needs root), and runs of the whole loop (synthesis,
-both datasets, two short trainings, evaluation, report), plain and served in turn. A fault strikes
-every few seconds of work. Where it ends the run, the one command that began it is issued again,
-and may fail again only under another fault. At the end of each run, compared with an undisturbed
-run of the same recipe: every published byte; every stored answer; rows that are twice; finished
-files that were made again (by inode); requests that were asked again though no fault had cost
-their answers. The exit code is 0 only when all of that is zero.
+both datasets, two short trainings, evaluation, report), plain and served in turn, every third of
+them with Ray. A fault strikes every few seconds of work. Where it ends the run, the one command
+that began it is issued again, and may fail again only under another fault. At the end of each run,
+compared with an undisturbed run of the same recipe: every published byte; every stored answer; rows
+that are twice; finished files that were made again (by inode); requests that were asked again
+though no fault had cost their answers. Nor may a process of Ray be left. The exit code is 0 only
+when all of that is zero.
 """
 
 from __future__ import annotations
@@ -28,8 +29,18 @@ from pathlib import Path
 from typing import Any
 
 from soak_checks import Finished, Reference, count_rows_twice, count_served, read_reference
-from soak_faults import Fault, Scene, plan_faults
-from soak_world import ROOT, Attempt, Disk, Mode, Ports, World, has_fake_clock, plain_command
+from soak_faults import Fault, Scene, plan_faults, wait_for_ray
+from soak_world import (
+    ROOT,
+    Attempt,
+    Disk,
+    Executor,
+    Mode,
+    Ports,
+    World,
+    is_faketime_there,
+    plain_command,
+)
 
 CONCURRENCY = 8
 """Requests in flight: what one fault may cost at most twice, with what is about to be stored."""
@@ -44,6 +55,7 @@ _ZEROS = (
     "answers_lost",
     "answers_more",
     "answers_different",
+    "left_of_ray",
 )
 _ASKING = ("start", "combinations", "problems", "distinct", "judged", "solutions", "verified")
 """Stages during which, or right after which, answers are under way."""
@@ -54,6 +66,7 @@ _FOREIGN_TRACE = re.compile(
 _START_S = 120.0
 _STUCK_S = 420.0
 _ZOMBIE_S = 15.0
+_MOST_IN_VAIN = 5
 
 
 @dataclass
@@ -69,6 +82,8 @@ class Soak:
     rounds: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     start: float = field(default_factory=time.monotonic)
+    num_in_vain: int = 0
+    """Commands in turn that failed although nothing had befallen them."""
 
     def __post_init__(self) -> None:
         self.plan = plan_faults(self.rng)
@@ -113,6 +128,8 @@ class Soak:
         """One run, from nothing to its end, through all that befalls it."""
         recipe, reference = self.references[number % len(self.references)]
         mode: Mode = "plain" if number % 2 else "served"
+        every = self.options.ray_every
+        executor: Executor = "ray" if number % every == 1 % every else "local"
         out = self.disk.folder / f"run-{number}"
         self.world.set_clock(0)
         self.world.served.unlink(missing_ok=True)
@@ -120,12 +137,13 @@ class Soak:
         self.world.teacher.wait()
         self.world.start_teacher()
         begin = time.monotonic()
-        state = Round(number, mode, out, Finished())
+        state = Round(number, mode, executor, out, Finished())
         self._drive(state, recipe)
         asked, distinct = count_served(self.world.served)
         found = {
             "round": number,
             "mode": mode,
+            "executor": executor,
             "seconds": round(time.monotonic() - begin),
             "faults": state.num_faults,
             "commands": state.num_commands,
@@ -135,6 +153,7 @@ class Soak:
             "asked_again_allowed": 2 * CONCURRENCY * state.num_losses,
             "redone": state.finished.redone,
             "rows_twice": count_rows_twice(out),
+            "left_of_ray": self.world.find_left_of_ray(),
             **reference.compare(out),
         }
         self.rounds.append(found)
@@ -168,7 +187,7 @@ class Soak:
     def _issue(self, state: Round, recipe: Path) -> Attempt:
         state.num_commands += 1
         state.finished.look(state.out)
-        return Attempt(self.world, recipe, state.out, state.mode)
+        return Attempt(self.world, recipe, state.out, state.mode, state.executor)
 
     def _wait(self, attempt: Attempt, pause: float) -> int | None:
         """Until the run is at work, and then so many seconds; its end if that comes before."""
@@ -185,6 +204,7 @@ class Soak:
 
     def _strike(self, state: Round, attempt: Attempt) -> None:
         scene = Scene(self.world, self.disk, attempt, self.rng)
+        wait_for_ray(scene)
         fault = next(kind for kind in next(self.plan) if kind.is_possible(scene))
         stage = attempt.stage()
         state.finished.look(state.out)
@@ -198,7 +218,8 @@ class Soak:
         number = len(self.faults) + 1
         entry = {"fault": fault.name, "mode": state.mode, "stage": stage, "note": note}
         self.faults.append(entry)
-        self.tell(f"{number:4d} {fault.name} ({state.mode} run {state.number}, {stage}): {note}")
+        where = f"{state.mode} {state.executor} run {state.number}, {stage}"
+        self.tell(f"{number:4d} {fault.name} ({where}): {note}")
         if note.split(":")[0].isupper() or note.startswith(("LEFT", "NOT")):
             self.complain(f"{fault.name}: {note}")
 
@@ -226,8 +247,11 @@ class Soak:
         return attempt.end()
 
     def _check_ending(self, attempt: Attempt) -> None:
+        self.num_in_vain = 0 if attempt.num_faults else self.num_in_vain + 1
         if not attempt.num_faults:
             self.complain(f"failed without a fault: {attempt.log.name}: {attempt.words()}")
+        if self.num_in_vain == _MOST_IN_VAIN:
+            raise SystemExit("the command fails again and again without a fault")
         if attempt.mode == "plain":
             text = attempt.log.read_text(encoding="utf-8", errors="replace")
             # Python's own tracker of semaphores, where it was the worker killed: its successor
@@ -276,6 +300,7 @@ class Round:
 
     number: int
     mode: Mode
+    executor: Executor
     out: Path
     finished: Finished
     num_faults: int = 0
@@ -291,6 +316,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--recipes", type=int, default=2, help="runs that differ in their seed")
     parser.add_argument("--pause-s", type=float, default=8.0, help="longest work between faults")
+    parser.add_argument("--ray-every", type=int, default=3, help="of so many runs one has Ray")
     parser.add_argument("--median-ms", type=float, default=1200.0, help="of the teacher")
     parser.add_argument("--port", type=int, default=4313, help="and the two ports after it")
     options = parser.parse_args()
@@ -303,7 +329,7 @@ def main() -> int:
         folder, Ports(options.port, options.port + 1, options.port + 2), options.median_ms
     )
     soak = Soak(world, disk, options, random.Random(options.seed))
-    soak.tell(f"seed {options.seed}, logs in {folder}, false clock: {has_fake_clock()}")
+    soak.tell(f"seed {options.seed}, logs in {folder}, false clock: {is_faketime_there()}")
     try:
         soak.make_references()
         world.start_serving()

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
-from soak_world import Attempt, Disk, World, has_fake_clock, plain_command
+from soak_world import Attempt, Disk, World, is_of_ray, plain_command
 
 _HOUR = 3600
 
@@ -58,15 +58,28 @@ def _is_alive(process: psutil.Process) -> bool:
     return False
 
 
-def _name(process: psutil.Process) -> str:
+def _name(process: psutil.Process, length: int = 120) -> str:
     with suppress(psutil.Error):
-        return " ".join(process.cmdline())[:120]
+        return " ".join(process.cmdline())[:length]
     return "gone"
 
 
 def kill_worker(scene: Scene) -> str:
     """SIGKILL to one process below the run: a worker, a sandbox, a launched training."""
-    below = _workers(scene)
+    return _kill_one(scene, _workers(scene))
+
+
+def kill_ray_worker(scene: Scene) -> str:
+    """SIGKILL to one process in which Ray does our tasks."""
+    return _kill_one(scene, _ray_workers(scene))
+
+
+def kill_raylet(scene: Scene) -> str:
+    """SIGKILL to Ray's own server on this machine, which ends the run with a sentence."""
+    return _kill_one(scene, _raylets(scene))
+
+
+def _kill_one(scene: Scene, below: list[psutil.Process]) -> str:
     if not below:
         return "none was left"
     chosen = scene.rng.choice(sorted(below, key=lambda process: process.pid))
@@ -76,11 +89,31 @@ def kill_worker(scene: Scene) -> str:
     return name
 
 
-def _workers(scene: Scene) -> list[psutil.Process]:
+def _below(scene: Scene) -> list[psutil.Process]:
     runner = scene.attempt.runner()
     with suppress(psutil.Error):
         return runner.children(recursive=True) if runner is not None else []
     return []
+
+
+def _workers(scene: Scene) -> list[psutil.Process]:
+    return [process for process in _below(scene) if not is_of_ray(process)]
+
+
+def _ray_workers(scene: Scene) -> list[psutil.Process]:
+    names = [(process, _name(process)) for process in _below(scene)]
+    return [p for p, name in names if name.startswith("ray::") and "Agent" not in name]
+
+
+def wait_for_ray(scene: Scene) -> None:
+    """While Ray is being started, until its workers are there: they are so for seconds only."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and _raylets(scene) and not _ray_workers(scene):
+        time.sleep(0.1)
+
+
+def _raylets(scene: Scene) -> list[psutil.Process]:
+    return [process for process in _below(scene) if "/raylet --" in _name(process, 400)]
 
 
 def kill_serving(scene: Scene) -> str:
@@ -97,6 +130,7 @@ def kill_server(scene: Scene) -> str:
     server = scene.world.server()
     if server is None:
         return "it was gone already"
+    scene.world.server_deaths.append(time.monotonic())
     server.kill()
     start = time.monotonic()
     if not scene.world.wait_for_server():
@@ -195,6 +229,15 @@ FAULTS = (
         name="worker killed", weight=3, inject=kill_worker, is_possible=lambda s: bool(_workers(s))
     ),
     Fault(
+        name="Ray worker killed",
+        weight=12,
+        inject=kill_ray_worker,
+        is_possible=lambda s: bool(_ray_workers(s)),
+    ),
+    Fault(
+        name="raylet killed", weight=2, inject=kill_raylet, is_possible=lambda s: bool(_raylets(s))
+    ),
+    Fault(
         name="serving process killed",
         weight=3,
         inject=kill_serving,
@@ -205,7 +248,7 @@ FAULTS = (
         name="Prefect server killed",
         weight=5,
         inject=kill_server,
-        is_possible=_is_served,
+        is_possible=lambda s: _is_served(s) and s.world.may_lose_server(),
         loses_answers=False,
     ),
     Fault(name="teacher killed", weight=4, inject=kill_teacher, is_possible=_is_asked),
@@ -218,7 +261,7 @@ FAULTS = (
         name="clock set back",
         weight=3,
         inject=set_clock_back,
-        is_possible=lambda s: s.attempt.mode == "plain" and has_fake_clock(),
+        is_possible=lambda s: s.attempt.has_fake_clock(),
         loses_answers=False,
     ),
 )

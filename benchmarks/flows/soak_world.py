@@ -23,7 +23,10 @@ ROOT = Path(__file__).resolve().parents[2]
 TEACHER = ROOT / "benchmarks" / "teacher_server.py"
 _START_S = 120.0
 _FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+_OF_RAY = ("ray::", "/ray/", "ray_guard")
+"""In the command lines of Ray's processes, and of ours that watches them."""
 Mode = Literal["plain", "served"]
+Executor = Literal["local", "ray"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class World:
         self.network = Proxy(ports.network, ports.teacher)
         self.teacher = self.start_teacher()
         self.serving: subprocess.Popen[bytes] | None = None
+        self.server_deaths: list[float] = []
         self._num_logs = 0
 
     def start_teacher(self) -> subprocess.Popen[bytes]:
@@ -80,6 +84,7 @@ class World:
 
     def start_serving(self) -> None:
         """``python -m flows.deployments``, until it says that it serves."""
+        self.server_deaths.clear()
         log = self.new_log("deployments")
         self.serving = self.start([sys.executable, "-m", "flows.deployments"], log)
         deadline = time.monotonic() + _START_S
@@ -127,6 +132,26 @@ class World:
                     return process
         return None
 
+    def find_left_of_ray(self, seconds: float = 10.0) -> list[str]:
+        """Ray's processes of runs that are over, after so many seconds, and its shared memory."""
+        deadline = time.monotonic() + seconds
+        while (found := self._list_ray()) and time.monotonic() < deadline:
+            time.sleep(0.3)
+        return found
+
+    def _list_ray(self) -> list[str]:
+        found = [path.name for path in Path("/dev/shm").glob("plasma*")]
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                # Agents overwrite a part of their environment, but not where they are at work.
+                if is_of_ray(process) and process.cwd() == str(ROOT):
+                    found.append(" ".join(process.cmdline())[:80])
+        return found
+
+    def may_lose_server(self) -> bool:
+        """Whether it is started again: who serves gives up at the fifth death in ten minutes."""
+        return sum(time.monotonic() - death < 600 for death in self.server_deaths) < 4
+
     def wait_for_server(self, seconds: float = 60.0) -> bool:
         """Whether Prefect's server answers within so many seconds."""
         deadline = time.monotonic() + seconds
@@ -149,9 +174,7 @@ class World:
         temporary.replace(self.clock)
 
     def fake_clock(self) -> dict[str, str]:
-        """Variables that give a process the shifted clock; none without libfaketime."""
-        if not has_fake_clock():
-            return {}
+        """Variables that give a process the shifted clock."""
         return {
             "LD_PRELOAD": str(_FAKETIME),
             "FAKETIME_TIMESTAMP_FILE": str(self.clock),
@@ -183,12 +206,14 @@ class Attempt:
         recipe: File of the recipe.
         out: The run folder.
         mode: ``plain`` (``python -m flows.whole_loop``) or ``served`` (``prefect deployment run``).
+        executor: ``local`` or ``ray``.
     """
 
     world: World
     recipe: Path
     out: Path
     mode: Mode
+    executor: Executor
     log: Path = field(init=False)
     process: subprocess.Popen[bytes] = field(init=False)
     run_id: str = ""
@@ -207,13 +232,20 @@ class Attempt:
     def command(self) -> list[str]:
         """What a person types."""
         if self.mode == "plain":
-            return plain_command(self.recipe, self.out)
+            return plain_command(self.recipe, self.out, self.executor)
         prefect = str(Path(sys.executable).with_name("prefect"))
         run = [prefect, "deployment", "run", "reproduce"]
-        return [*run, "-p", f"recipe={self.recipe}", "-p", f"out={self.out}"]
+        run += ["-p", f"recipe={self.recipe}", "-p", f"out={self.out}"]
+        if self.executor == "local":
+            return run
+        return [*run, "-p", f'overrides=["execution.executor={self.executor}"]']
 
     def _variables(self) -> dict[str, str]:
-        return self.world.fake_clock() if self.mode == "plain" else {}
+        return self.world.fake_clock() if self.has_fake_clock() else {}
+
+    def has_fake_clock(self) -> bool:
+        """Whether its clock can be set; libfaketime 0.9.10 breaks Python's sleep beside Ray."""
+        return self.mode == "plain" and self.executor == "local" and is_faketime_there()
 
     def runner(self) -> psutil.Process | None:
         """The process that does the work, if it is there."""
@@ -272,10 +304,18 @@ def _ids(run_id: str) -> set[str]:
     return {run_id, run_id.replace("-", "")}
 
 
-def plain_command(recipe: Path, out: Path) -> list[str]:
+def plain_command(recipe: Path, out: Path, executor: Executor = "local") -> list[str]:
     """The whole loop without Prefect."""
     command = [sys.executable, "-m", "flows.whole_loop"]
-    return [*command, "--recipe", str(recipe), "--out", str(out)]
+    command += ["--recipe", str(recipe), "--out", str(out)]
+    return command if executor == "local" else [*command, "--set", f"execution.executor={executor}"]
+
+
+def is_of_ray(process: psutil.Process) -> bool:
+    """Whether it is one of Ray's processes, or watches them."""
+    with suppress(psutil.Error):
+        return any(mark in " ".join(process.cmdline()) for mark in _OF_RAY)
+    return False
 
 
 def read_events(out: Path) -> list[dict[str, Any]]:
@@ -288,7 +328,7 @@ def read_events(out: Path) -> list[dict[str, Any]]:
     return found
 
 
-def has_fake_clock() -> bool:
+def is_faketime_there() -> bool:
     """Whether libfaketime is installed (Debian and Ubuntu: ``apt install libfaketime``)."""
     return _FAKETIME.is_file()
 
