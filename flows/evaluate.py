@@ -47,5 +47,5 @@ def evaluate(
     """
     step = evaluation_of(checkpoint) if checkpoint else EVALUATION
     request = this_request()
-    after = spell_report(request.recipe, request.out, request.overrides)
+    after = spell_report("evaluation", request.recipe, request.out, request.overrides)
     return run_request(request, [step], next_command=after)

@@ -46,9 +46,9 @@ def spell_run(
     return f"prefect deployment run {flow}" + "".join(f" -p {shlex.quote(p)}" for p in parameters)
 
 
-def spell_report(recipe: str, out: str, overrides: Sequence[str]) -> str:
-    """The command that writes the page of a run folder."""
-    words = ["python", "-m", "evaluation", "report"]
+def spell_report(package: str, recipe: str, out: str, overrides: Sequence[str]) -> str:
+    """The command with which a package writes its page of a run folder."""
+    words = ["python", "-m", package, "report"]
     words += ["--recipe", recipe] if recipe != DEFAULT_RECIPE else []
     words += ["--out", out] if out else []
     return shlex.join([*words, *(word for text in overrides for word in ("--set", text))])

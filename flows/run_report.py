@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.next_command import spell_report
 from flows.status_view import duration
-from pipeline.settings.recipe import Recipe
+from pipeline.settings.overrides import list_overrides
+from pipeline.settings.recipe import RECIPES, Recipe
 from promptcot.stage_names import SEED_STAGES, STAGES
 
 if TYPE_CHECKING:
@@ -125,7 +127,9 @@ def _describe_pages(recipe: Recipe, out: Path, *, with_synthesis: bool) -> str:
         if path not in there and (package == "evaluation" or with_synthesis)
     ]
     if wanted:
-        parts.append("\nWrites a page of it:\n")
-        where = f"--recipe {recipe.path} --out {out}"
-        parts += [f"    python -m {package} report {where}" for package in wanted]
-    return "\n".join(parts)
+        parts.append("\nTo write a page of it:\n")
+        is_bundled = recipe.path.parent == RECIPES
+        name, changes = recipe.path.stem if is_bundled else str(recipe.path), list_overrides(recipe)
+        commands = [spell_report(package, name, str(out), changes) for package in wanted]
+        parts += [f"    {command}" for command in commands]
+    return "\n".join(parts).strip()

@@ -43,7 +43,7 @@ def test_a_run_as_the_recipe_says_is_followed_by_a_short_command() -> None:
     made = request("train-sft", phase=1)
     command = next_flow(made, "evaluate", "checkpoint=phase-1")
     assert command == "prefect deployment run evaluate -p checkpoint=phase-1"
-    assert spell_report("demo", "", ()) == "python -m evaluation report"
+    assert spell_report("evaluation", "demo", "", ()) == "python -m evaluation report"
 
 
 def test_the_next_run_reads_the_same_settings() -> None:
@@ -63,7 +63,7 @@ def test_the_next_run_reads_the_same_settings() -> None:
 
 
 def test_the_page_of_an_evaluation_is_written_with_its_settings() -> None:
-    command = spell_report("paper", "o", ["evaluation.samples_per_item=2"])
+    command = spell_report("evaluation", "paper", "o", ["evaluation.samples_per_item=2"])
     assert command == (
         "python -m evaluation report --recipe paper --out o --set evaluation.samples_per_item=2"
     )
@@ -120,9 +120,11 @@ def test_pages_that_are_there_are_linked_and_others_have_a_command(
         page.parent.mkdir()
         page.touch()
     after = spell_run("train-sft", ["phase=1"], "demo", str(tmp_path), ())
-    line, text = describe_report(load_recipe("demo"), tmp_path, [], {"steps": []}, after)
+    recipe = load_recipe("small", ["evaluation.samples_per_item=2"])
+    line, text = describe_report(recipe, tmp_path, [], {"steps": []}, after)
     assert str(tmp_path) in line and f"`{tmp_path}`" in text
     assert text.endswith(f"Next:\n\n    {after}")
     assert (f"xdg-open {page}" in text) == is_written
-    assert ("python -m evaluation report" in text) != is_written
+    command = f"python -m evaluation report --recipe small --out {tmp_path} --set evaluation"
+    assert (f"    {command}.samples_per_item=2\n" in text) != is_written
     assert "promptcot report" not in text
