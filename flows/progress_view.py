@@ -72,8 +72,9 @@ def _describe_training(name: str, training: Mapping[str, Any]) -> str:
 def _describe_row(stage: Mapping[str, Any]) -> str:
     cells = [stage["stage"], stage["state"]]
     cells.append(describe_shards(stage) if stage.get("total") else "")
-    cells += [f"{stage[key]:,}" if key in stage else "" for key in ("rows_in", "rows_out")]
-    cells.append(f"{stage['rejected']:,}" if "rejected" in stage else "")
+    # A training's steps take no rows in.
+    counts = {} if stage.get("unit") == "steps" else stage
+    cells += [f"{counts[k]:,}" if k in counts else "" for k in ("rows_in", "rows_out", "rejected")]
     rate = stage.get("rows_per_second")
     cells.append(f"{rate:,.3g}" if rate else "")
     cells.append(duration(stage["seconds"]) if stage.get("seconds") else "")

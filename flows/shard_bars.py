@@ -168,10 +168,9 @@ class ShardBars:
         """Draw what has been finished since the last bar."""
         end = datetime.fromisoformat(event["time"])
         rows, num = rows_of(event), event["done"] - stage.done
-        is_training = event.get("unit") == "steps"
-        thing = "steps" if is_training else ("shard" if num == 1 else "shards")
+        thing = "step" if event.get("unit") == "steps" else "shard"
         counted = describe_rows(subtract(rows, stage.told), event)
-        message = f"{num:,} {thing}{counted}"
+        message = f"{num:,} {thing}{'' if num == 1 else 's'}{counted}"
         name = name_shards(event["stage"], stage.numbers)
         self._tell(Bar(name=name, start=stage.start, end=end, message=message))
         stage.start, stage.told, stage.done, stage.numbers = end, rows, event["done"], []

@@ -201,11 +201,12 @@ def test_progress_of_a_training_has_its_loss_speed_and_time_left() -> None:
     common = {"stage": "training-1", "unit": "steps", "total": 400}
     told = [
         at(0, "stage.started", done=0, **common),
-        at(9, "training.step", step=1, done=1, **common, **figures),
+        at(9, "training.step", step=1, done=1, rows_in=0, rejected=0, **common, **figures),
         at(99, "training.step", step=40, done=40, **common, **figures | {"loss": 1.75}),
     ]
     line, page = describe_progress(read_state(told), ["SFT phase 1"])
     assert line == "0 of 1 steps done; training-1: 40 of 400 steps, about 1 min 30 s left"
+    assert "| training-1 | running | 40 of 400 steps |  |  |  |  |" in page
     assert "| training-1 | 40 of 400 | 1.750 | 12,346 | 1.2 GiB | 1 min 30 s |" in page
 
 
