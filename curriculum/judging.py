@@ -172,20 +172,22 @@ def open_judge(recipe: Recipe, parser: Parser, benchmarks: BenchmarkIndex | None
 def make_stored_row(measured: Measured, licence: str) -> StoredRow:
     """The row as it is stored, to be published."""
     candidate, size = measured.row.candidate, measured.size
-    values = {
+    recurring = (
+        ("source", candidate.source),
+        ("source_revision", candidate.source_revision),
+        ("licence", licence),
+        ("domain", candidate.domain),
+        ("difficulty", candidate.difficulty),
+    )
+    own: dict[str, str | int] = {
         "id": candidate.row_id,
-        "source": candidate.source,
-        "source_revision": candidate.source_revision,
         "source_id": candidate.source_id,
-        "licence": licence,
-        "domain": candidate.domain,
-        "difficulty": candidate.difficulty,
         "num_prompt_tokens": size.num_prompt_tokens,
         "num_completion_tokens": size.num_completion_tokens,
         "num_tokens": size.num_tokens,
     }
     return StoredRow(
-        fields=render_fields(values, candidate.provenance),
+        fields=render_fields(recurring, own, candidate.provenance),
         prompt=measured.prompt,
         completion=measured.completion,
         question=measured.row.question.encode(),

@@ -27,6 +27,7 @@ from pipeline.benchmark_index import is_worth_storing, load_benchmark_index
 from pipeline.benchmarks import load_questions
 from pipeline.contamination import BenchmarkIndex
 from pipeline.executors import Executor, PoolExecutor
+from pipeline.garbage import without_collections
 from pipeline.hashing import code_version, content_hash
 from pipeline.manifest import MANIFEST, Manifest, check_balance, load_version
 from pipeline.settings.recipe import Recipe
@@ -152,9 +153,12 @@ def prepare_part(task: PartTask) -> None:
     """Prepare and store one part; what a worker does."""
     preparation = task.preparation
     judge = _judge_of(preparation)
-    slices = map(judge.prepare, _cut(preparation.source.read(task.part)))
     settings = preparation.source.recipe.settings.curriculum
-    write_part(preparation.staging, task.part.index, slices, compress=settings.compress_prepared)
+    with without_collections():
+        slices = map(judge.prepare, _cut(preparation.source.read(task.part)))
+        write_part(
+            preparation.staging, task.part.index, slices, compress=settings.compress_prepared
+        )
 
 
 def _cut(rows: Iterator[RawRow]) -> Iterator[list[RawRow]]:

@@ -57,7 +57,8 @@ def _may_be_foreign(texts: Sequence[str], may_hold_scripts: Sequence[bool]) -> B
 
     counts = np.zeros(len(texts), np.int64)
     # Blanks outside ASCII join words, so that fewer are known; no word is known that is none.
-    count_known_words(*_join([text[:WORD_CHARS] for text in texts]), _english(), counts)
+    heads = _join([text[:WORD_CHARS] for text in texts])
+    count_known_words(*heads, _english(), ENOUGH_ENGLISH, counts)
     # Few English words are also found in what is short; the exact rule tells.
     result: Bools = counts < ENOUGH_ENGLISH
     pairs = zip(texts, may_hold_scripts, strict=True)

@@ -11,7 +11,9 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from io import BytesIO
+from json.encoder import encode_basestring
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,15 +73,30 @@ class StoredRow(NamedTuple):
     question: bytes
 
 
-def render_fields(values: Mapping[str, Any], provenance: Provenance) -> bytes:
+def render_fields(
+    recurring: tuple[tuple[str, str | None], ...],
+    own: Mapping[str, str | int],
+    provenance: Provenance,
+) -> bytes:
     """A row's short columns as JSON, without making a record: ten thousand a second are written.
 
     Args:
-        values: All fields but the provenance.
+        recurring: Names and values that many rows share.
+        own: All other fields but the provenance.
         provenance: Of the row.
     """
-    text = json.dumps(values, ensure_ascii=False)
-    return f'{text[:-1]}, "provenance": {provenance.model_dump_json()}}}'.encode()
+    parts = [f'"{name}":{_quote(value)}' for name, value in own.items()]
+    head = ",".join(parts)
+    return f'{{{_render(recurring)},{head},"provenance":{provenance.model_dump_json()}}}'.encode()
+
+
+@lru_cache(maxsize=1024)
+def _render(pairs: tuple[tuple[str, str | None], ...]) -> str:
+    return json.dumps(dict(pairs), ensure_ascii=False)[1:-1]
+
+
+def _quote(value: str | int) -> str:
+    return str(value) if isinstance(value, int) else encode_basestring(value)
 
 
 def join_rows(rows: Sequence[StoredRow], *, compress: bool) -> tuple[bytes, list[int]]:

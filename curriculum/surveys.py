@@ -42,11 +42,11 @@ def survey(texts: Sequence[str | bytes | None]) -> list[Survey]:
     from curriculum.text_kernels import survey_texts
 
     pieces = [_encode(text) for text in texts]
-    ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
-    starts = ends - np.array([len(piece) for piece in pieces], np.int64)
+    sizes = np.array([len(piece) for piece in pieces], np.int64)
+    ends = 1 + np.cumsum(sizes)
     found = np.zeros((len(texts), 8), np.int64)
-    data = np.frombuffer(b"".join([*pieces, bytes(64)]), np.uint8)
-    survey_texts(data, np.stack([starts, ends], axis=1), found)
+    data = np.frombuffer(b"".join([b"\n", *pieces, bytes(64)]), np.uint8)
+    survey_texts(data, np.stack([ends - sizes, ends], axis=1), found)
     return [
         Survey(bool(plain), bool(marks), opening, closing, fence, bool(more), (before, until))
         if piece

@@ -25,6 +25,7 @@ from curriculum.selection import Selection
 from curriculum.stored_rows import RECURRING_COLUMNS, ROW_SCHEMA
 from pipeline.errors import ManifestMismatch
 from pipeline.executors import Executor
+from pipeline.garbage import without_collections
 from pipeline.hashing import content_hash
 from pipeline.stages import Batch, Stage, WrittenBatch, staged_path
 from pipeline.store import ROW_GROUP_ROWS, open_parquet
@@ -126,7 +127,10 @@ def write_shard(task: ShardTask) -> None:
     Raises:
         ManifestMismatch: A prepared source holds other rows than its tables say.
     """
-    with open_parquet(task.path, ROW_SCHEMA, RECURRING_COLUMNS) as writer:
+    with (
+        without_collections(),
+        open_parquet(task.path, ROW_SCHEMA, RECURRING_COLUMNS) as writer,
+    ):
         for start in range(0, len(task.ids), ROW_GROUP_ROWS):
             end = min(start + ROW_GROUP_ROWS, len(task.ids))
             table = gather_rows(task.places.slice(start, end))

@@ -27,12 +27,9 @@ def content_hash(value: Any, length: int = VERSION_LENGTH) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, read in 1 MiB pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as handle:
-        while piece := handle.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
+    """SHA-256 of a file's bytes, read piece by piece."""
+    with path.open("rb", buffering=0) as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def derive_seed(root_seed: int, *parts: str) -> int:

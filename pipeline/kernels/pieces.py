@@ -212,21 +212,22 @@ def find_cuts(alphabet: UInt16s, joined: UInt8s, cuts: UInt8s) -> None:
 def _cut_text(data: UInt8s, span: Int64s, vocabulary: Vocabulary, stops: Int32s) -> int:
     """Write where the chunks of a text end; returns how many there are.
 
-    Every place is written and then kept or not: without a branch that guesses chunk by chunk.
+    Every place is written and then kept or not: without a branch that guesses chunk by chunk, and
+    with places that cannot be negative, which would be asked of each.
     """
     alphabet, joined, cuts = vocabulary[0], vocabulary[1], vocabulary[5]
-    num = 0
-    before = int(data[span[0]])
-    for place in range(span[0] + 1, span[1]):
-        byte = int(data[place])
-        cut = int(cuts[before << 8 | byte])
+    start, num = np.uint64(span[0]), np.uint64(0)
+    before = np.uint64(data[start])
+    for place in range(start + np.uint64(1), np.uint64(span[1])):
+        byte = np.uint64(data[place])
+        cut = cuts[(before << np.uint64(8)) | byte]
         if cut == 2:
-            cut = int(_is_cut(data, place, alphabet, joined))
+            cut = np.uint8(_is_cut(data, int(np.int64(place)), alphabet, joined))
         stops[num] = place
-        num += cut
+        num += np.uint64(cut)
         before = byte
     stops[num] = span[1]
-    return num + 1
+    return int(np.int64(num)) + 1
 
 
 @intrinsic
@@ -242,17 +243,17 @@ def _load_eight(typing: Any, data: Any, place: Any) -> Any:
     return types.uint64(data, types.int64), generate
 
 
-_load = cast(Callable[[UInt8s, int], np.uint64], _load_eight)
+_load = cast(Callable[[UInt8s, Any], np.uint64], _load_eight)
 
 
 @compiled
-def _key_of(data: UInt8s, start: int, end: int) -> tuple[np.uint64, np.uint64]:
+def _key_of(data: UInt8s, start: Any, end: Any) -> tuple[np.uint64, np.uint64]:
     """The bytes of a chunk of at most 15 as two numbers; 32 bytes must follow the last chunk."""
-    size = end - start
-    # Shifted out from above: a shift by 64 is none, so the second half is shifted twice.
-    low = _ALL >> np.uint64(8 * max(0, 8 - size))
-    high = (_ALL >> np.uint64(8)) >> np.uint64(8 * min(7, 15 - size))
-    return _load(data, start) & low, _load(data, start + 8) & high
+    eight, size = np.uint64(8), np.uint64(end - start)
+    # A shift by 64 is none: the first half is never shifted out whole, the second never in.
+    low = _ALL >> (eight * (eight - min(size, eight)))
+    high = (np.uint64(1) << (eight * (max(size, eight) - eight))) - np.uint64(1)
+    return _load(data, np.int64(start)) & low, _load(data, np.int64(start) + 8) & high
 
 
 @compiled
@@ -325,22 +326,24 @@ def count_ids(
     stops = np.empty(longest, np.int32)
     work = np.empty((4, MAX_CHUNK + 1), np.int32)
     for text in range(len(spans)):
-        start, total = int(spans[text, 0]), 0
-        num = _cut_text(data, spans[text], vocabulary, stops) if start < spans[text, 1] else 0
-        for chunk in range(num):
-            stop = int(stops[chunk])
-            count = 0
-            if stop - start <= KEY_BYTES:
+        start, total, num = np.uint64(spans[text, 0]), 0, 0
+        if spans[text, 0] < spans[text, 1]:
+            num = _cut_text(data, spans[text], vocabulary, stops)
+        for chunk in range(np.uint64(num)):
+            stop = np.uint64(stops[chunk])
+            here = (int(np.int64(start)), int(np.int64(stop)))
+            if stop - start <= np.uint64(KEY_BYTES):
                 low, high = _key_of(data, start, stop)
                 slot = _hash_key(low, high) & mask
-                if keys[slot, 0] != low or keys[slot, 1] & _KEY_PART != high:
-                    slot = np.uint64(_find_kept(keys, low, high))
+                found = keys[slot, 1]
+                if keys[slot, 0] != low or found & _KEY_PART != high:
+                    found = keys[_find_kept(keys, low, high), 1]
                 # 0 where there is none: that is what a free slot holds.
-                count = int(keys[slot, 1] >> np.uint64(56))
+                count = int(np.int64(found >> np.uint64(56)))
                 if count == 0:
-                    count = _count_short(data, (start, stop), vocabulary, kept, work)
+                    count = _count_short(data, here, vocabulary, kept, work)
             else:
-                count = _count_long(data, (start, stop), vocabulary, kept, work)
+                count = _count_long(data, here, vocabulary, kept, work)
                 if count < 0:
                     total = TOO_LONG
                     break
