@@ -41,6 +41,7 @@ from pipeline.near_duplicates import NUM_BANDS
 from pipeline.records import Rejected
 from pipeline.settings.curriculum import CurriculumSettings
 from pipeline.settings.recipe import Recipe
+from pipeline.word_hashes import WordHashes, hash_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +69,20 @@ class Judge:
 
     def judge(self, rows: Sequence[RawRow]) -> list[Judged]:
         """The outcome of every row, in order."""
+        return self._judge(rows)[0]
+
+    def _judge(self, rows: Sequence[RawRow]) -> tuple[list[Judged], WordHashes]:
+        """The outcome of every row, and the words of the accepted ones' questions."""
         admitted = check_answers(self._admit(rows), self.settings.validation)
         well_formed = [row for row in admitted if isinstance(row, PreparedRow)]
-        searched = self._search_benchmarks(well_formed)
+        words = hash_words([row.question for row in well_formed])
+        searched = self._search_benchmarks(well_formed, words)
         drop_twins = self.settings.decontamination.drop_twins
         refused = [find_refusal(found, drop_twins=drop_twins) for found in searched]
         clean = [row for row, reason in zip(well_formed, refused, strict=True) if not reason]
         findings = iter(zip(searched, refused, strict=True))
-        measured = iter(measure_rows(clean))
-        judged = []
+        outcomes = measure_rows(clean)
+        measured, judged = iter(outcomes), []
         for row in admitted:
             if isinstance(row, Rejected):
                 judged.append(Judged(row))
@@ -86,13 +92,20 @@ class Judge:
             judged.append(Judged(outcome, found))
         name = self.parser.settings.name
         pairs = zip(judged, rows, strict=True)
-        return [Judged(tell_origin(one.outcome, name, raw), one.findings) for one, raw in pairs]
+        told = [Judged(tell_origin(one.outcome, name, raw), one.findings) for one, raw in pairs]
+        places = (place for place, reason in enumerate(refused) if not reason)
+        kept = [
+            place
+            for place, outcome in zip(places, outcomes, strict=True)
+            if isinstance(outcome, Measured)
+        ]
+        return told, words.take(kept)
 
     def prepare(self, rows: Sequence[RawRow]) -> Slice:
         """Judge rows; what is stored of them."""
-        judged = self.judge(rows)
+        judged, words = self._judge(rows)
         accepted = [one.outcome for one in judged if isinstance(one.outcome, Measured)]
-        columns = make_columns(accepted)
+        columns = make_columns(accepted, words)
         pairs = zip(accepted, columns["licence"], strict=True)
         return Slice(
             num_in=len(rows),
@@ -123,7 +136,9 @@ class Judge:
             for one in parsed
         ]
 
-    def _search_benchmarks(self, rows: Sequence[PreparedRow]) -> list[tuple[Finding, ...]]:
+    def _search_benchmarks(
+        self, rows: Sequence[PreparedRow], words: WordHashes
+    ) -> list[tuple[Finding, ...]]:
         if not self.settings.decontamination.enabled:
             return [()] * len(rows)
         limit = self.settings.decontamination.thinking_chars
@@ -131,6 +146,7 @@ class Judge:
             [row.user_text for row in rows],
             [row.question for row in rows],
             [row.thinking[:limit] for row in rows],
+            words,
         )
         pairs = [(one.hit, one.twin) for one in found]
         return [tuple(_finding(match) for match in pair if match is not None) for pair in pairs]
@@ -173,11 +189,11 @@ def make_stored_row(measured: Measured, licence: str) -> StoredRow:
     """The row as it is stored, to be published."""
     candidate, size = measured.row.candidate, measured.size
     recurring = (
-        ("source", candidate.source),
-        ("source_revision", candidate.source_revision),
-        ("licence", licence),
-        ("domain", candidate.domain),
-        ("difficulty", candidate.difficulty),
+        candidate.source,
+        candidate.source_revision,
+        licence,
+        candidate.domain,
+        candidate.difficulty,
     )
     own: dict[str, str | int] = {
         "id": candidate.row_id,
@@ -199,11 +215,16 @@ def normalize_licence(text: str) -> str:
     return "-".join(text.strip().lower().split()) or "unknown"
 
 
-def make_columns(accepted: Sequence[Measured]) -> dict[str, Any]:
-    """The features of accepted rows, as columns of a prepared part's table."""
+def make_columns(accepted: Sequence[Measured], words: WordHashes | None = None) -> dict[str, Any]:
+    """The features of accepted rows, as columns of a prepared part's table.
+
+    Args:
+        accepted: The rows.
+        words: Their questions', if they are hashed already.
+    """
     rows = [one.row for one in accepted]
     candidates = [row.candidate for row in rows]
-    hashes = hash_questions([row.question for row in rows])
+    hashes = hash_questions([row.question for row in rows], words)
     bands, grams = hashes.sketches.bands, hashes.sketches.grams
     return {
         "row_id": [bytes.fromhex(candidate.row_id) for candidate in candidates],

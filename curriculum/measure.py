@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
+import numpy as np
+
 from curriculum.candidates import PreparedRow, refuse
-from pipeline.records import Domain, Message, Rejected
+from pipeline.records import Domain, Rejected
 from pipeline.student import (
     THINK_OPEN,
     assistant_turn,
-    assistant_turn_utf8,
-    render_prompt,
+    assistant_turn_parts,
+    render_question,
     user_turn,
 )
-from pipeline.token_counts import token_counter
+from pipeline.token_counts import PADDING, JoinedTexts, token_counter
 
 STAGE = "measure"
 _PYTHON = re.compile(r"^[ \t]*```(?:python3?|py)\s*$", re.IGNORECASE | re.MULTILINE)
@@ -41,7 +44,7 @@ class Measured(NamedTuple):
     row: PreparedRow
     prompt: bytes
     """The user's turn."""
-    completion: bytes
+    completion: memoryview
     """The assistant's turn."""
     size: Size
 
@@ -49,13 +52,8 @@ class Measured(NamedTuple):
 def measure_rows(rows: Sequence[PreparedRow]) -> list[Measured | Rejected]:
     """Count the tokens of many rows together, which is several times faster than one by one."""
     turns = [user_turn(row.user_text, _domain_asked(row)) for row in rows]
-    completions = [_render_turn(row) for row in rows]
-    # What follows the prompt, which ends with the opening tag: see student.render_completion.
-    opening = len(THINK_OPEN) + 1
-    counts = token_counter().count_examples(
-        [render_prompt([Message(role="user", content=turn)]) for turn in turns],
-        [memoryview(completion)[opening:] for completion in completions],
-    )
+    completions, texts = _join_turns(rows)
+    counts = token_counter().count_examples([render_question(turn) for turn in turns], texts)
     measured: list[Measured | Rejected] = []
     for number, (row, turn, completion) in enumerate(zip(rows, turns, completions, strict=True)):
         if counts.is_ambiguous[number]:
@@ -69,11 +67,24 @@ def measure_rows(rows: Sequence[PreparedRow]) -> list[Measured | Rejected]:
     return measured
 
 
-def _render_turn(row: PreparedRow) -> bytes:
-    """The assistant's turn as UTF-8."""
+def _join_turns(rows: Sequence[PreparedRow]) -> tuple[list[memoryview], JoinedTexts]:
+    """The assistants' turns, and what of them is counted, all in one piece of memory."""
+    parts = [_parts_of_turn(row) for row in rows]
+    ends = np.cumsum([sum(map(len, turn)) for turn in parts], dtype=np.int64)
+    starts = np.concatenate([np.zeros(1, np.int64), ends])[:-1]
+    data = b"".join([*chain.from_iterable(parts), PADDING])
+    whole = memoryview(data)
+    pairs = zip(starts.tolist(), ends.tolist(), strict=True)
+    # What follows the prompt, which ends with the opening tag: see student.render_completion.
+    opening = len(THINK_OPEN) + 1
+    counted = JoinedTexts(data, np.stack([starts + opening, ends], axis=1))
+    return [whole[start:end] for start, end in pairs], counted
+
+
+def _parts_of_turn(row: PreparedRow) -> tuple[bytes, ...]:
     if row.utf8 is None:
-        return assistant_turn(row.thinking, row.answer).encode()
-    return assistant_turn_utf8(*row.utf8)
+        return (assistant_turn(row.thinking, row.answer).encode(),)
+    return assistant_turn_parts(*row.utf8)
 
 
 def _domain_asked(row: PreparedRow) -> Domain:
@@ -81,5 +92,11 @@ def _domain_asked(row: PreparedRow) -> Domain:
 
     Code in another language than Python, or none, is not what "one ```python code block" asks for.
     """
-    is_other_code = row.candidate.code_rule == "lenient" and not _PYTHON.search(row.answer)
+    is_other_code = row.candidate.code_rule == "lenient" and not _holds_python(row.answer)
     return "other" if is_other_code else row.candidate.domain
+
+
+def _holds_python(answer: str) -> bool:
+    """Whether a fence says that Python follows; the lines before the first fence say nothing."""
+    fence = answer.find("```")
+    return fence >= 0 and bool(_PYTHON.search(answer, answer.rfind("\n", 0, fence) + 1))

@@ -139,10 +139,12 @@ def _level(
     if plain and candidate.utf8 is not None:
         utf8 = (_cut_thinking(candidate.utf8, seen), parts[1].encode())
     levelled = normalize_text(question)
+    turn = levelled if user_text == question else normalize_text(user_text)
     return PreparedRow(
         candidate=candidate,
         question=levelled,
-        user_text=levelled if user_text == question else normalize_text(user_text),
+        # One object for equal texts, whose words are then hashed once.
+        user_text=levelled if turn == levelled else turn,
         thinking=parts[0],
         answer=parts[1],
         may_fence_thinking=plain is None or NOWHERE < seen.fence < seen.closing,

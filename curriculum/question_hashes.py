@@ -28,9 +28,9 @@ class QuestionHashes:
     sketches: Sketches
 
 
-def hash_questions(texts: Sequence[str]) -> QuestionHashes:
-    """Hashes of several questions."""
-    words = hash_words(texts)
+def hash_questions(texts: Sequence[str], words: WordHashes | None = None) -> QuestionHashes:
+    """Hashes of several questions; their words, if they are hashed already."""
+    words = hash_words(texts) if words is None else words
     keys = np.array([int(key[:16], 16) for key in question_keys(texts)], dtype=np.uint64)
     return QuestionHashes(keys, _hash_numbers(words), sketch_words(words))
 

@@ -68,35 +68,37 @@ class StoredRow(NamedTuple):
     """The short columns as JSON."""
     prompt: bytes
     """The user's turn."""
-    completion: bytes
+    completion: bytes | memoryview
     """The assistant's turn."""
     question: bytes
 
 
+RECURRING_FIELDS = ("source", "source_revision", "licence", "domain", "difficulty")
+"""Short columns whose values many rows share."""
+
+
 def render_fields(
-    recurring: tuple[tuple[str, str | None], ...],
-    own: Mapping[str, str | int],
-    provenance: Provenance,
+    recurring: tuple[str | None, ...], own: Mapping[str, str | int], provenance: Provenance
 ) -> bytes:
     """A row's short columns as JSON, without making a record: ten thousand a second are written.
 
     Args:
-        recurring: Names and values that many rows share.
+        recurring: Values of :data:`RECURRING_FIELDS`.
         own: All other fields but the provenance.
         provenance: Of the row.
     """
-    parts = [f'"{name}":{_quote(value)}' for name, value in own.items()]
-    head = ",".join(parts)
-    return f'{{{_render(recurring)},{head},"provenance":{provenance.model_dump_json()}}}'.encode()
+    parts = [_render_recurring(*recurring)]
+    for name, value in own.items():
+        text = encode_basestring(value) if isinstance(value, str) else value
+        parts.append(f'"{name}":{text}')
+    parts.append(f'"provenance":{provenance.model_dump_json()}')
+    return f"{{{','.join(parts)}}}".encode()
 
 
 @lru_cache(maxsize=1024)
-def _render(pairs: tuple[tuple[str, str | None], ...]) -> str:
+def _render_recurring(*values: str | None) -> str:
+    pairs = zip(RECURRING_FIELDS, values, strict=True)
     return json.dumps(dict(pairs), ensure_ascii=False)[1:-1]
-
-
-def _quote(value: str | int) -> str:
-    return str(value) if isinstance(value, int) else encode_basestring(value)
 
 
 def join_rows(rows: Sequence[StoredRow], *, compress: bool) -> tuple[bytes, list[int]]:

@@ -77,7 +77,8 @@ def check_language(row: PreparedRow, settings: ValidationSettings) -> tuple[str,
 def check_spam(row: PreparedRow, settings: ValidationSettings) -> tuple[str, str] | None:
     """A question or an answer that is little more than links."""
     for name, text in (("question", row.question), ("answer", row.answer)):
-        if "http" not in text and "www." not in text:
+        # A colon is found several times as fast as a word, and most texts hold neither link.
+        if ("://" not in text or "http" not in text) and "www." not in text:
             continue
         share = sum(len(match.group()) for match in _LINK.finditer(text)) / len(text)
         if share > settings.max_link_share:

@@ -23,7 +23,7 @@ from pipeline.matching import count_words
 from pipeline.problem_features import FORMULA_WORDS, Reading, formula_part, read
 from pipeline.settings.decontamination import DecontaminationSettings
 from pipeline.word_forms import OPERATORS
-from pipeline.word_hashes import hash_texts, hash_words
+from pipeline.word_hashes import WordHashes, hash_texts, hash_words
 
 __all__ = ["STAGE", "BenchmarkIndex", "ItemText", "Match", "RowFinding", "find_in_row"]
 
@@ -154,14 +154,23 @@ class BenchmarkIndex:
         (matches,) = self.find_in_texts([text])
         return [replace(match, part=part) for match in matches]
 
-    def find_in_texts(self, texts: Sequence[str]) -> list[list[Match]]:
-        """All items in each text, contaminations before twins, best first."""
+    def find_in_texts(
+        self, texts: Sequence[str], hashed: tuple[WordHashes, Sequence[int]] | None = None
+    ) -> list[list[Match]]:
+        """All items in each text, contaminations before twins, best first.
+
+        Args:
+            texts: The texts.
+            hashed: Words that were hashed before, and of each text its place there, or -1.
+        """
         keys = hash_texts(texts)
         slots = (keys & np.uint64(_CLEAN_SLOTS - 1)).astype(np.int64)
         # Sources have dozens of rows to a question: what was clean is clean.
         unread = np.flatnonzero(self._clean[slots] != keys).tolist()
         found: list[list[Match]] = [[] for _ in texts]
-        candidates = self._scanner.scan([texts[place] for place in unread])
+        if hashed is not None:
+            hashed = (hashed[0], [hashed[1][place] for place in unread])
+        candidates = self._scanner.scan([texts[place] for place in unread], hashed)
         for place, numbers in zip(unread, candidates, strict=True):
             if numbers:
                 found[place] = self._judge(texts[place], numbers)
@@ -170,7 +179,11 @@ class BenchmarkIndex:
         return found
 
     def find_in_rows(
-        self, user_texts: Sequence[str], questions: Sequence[str], thinkings: Sequence[str]
+        self,
+        user_texts: Sequence[str],
+        questions: Sequence[str],
+        thinkings: Sequence[str],
+        words: WordHashes | None = None,
     ) -> list[RowFinding]:
         """The best contamination and the best twin of each row.
 
@@ -179,9 +192,11 @@ class BenchmarkIndex:
             questions: The problems; searched where the turn does not hold them.
             thinkings: The parts of the reasonings that are searched. Reasoning restates the
                 problem it solves, so twins there are no news.
+            words: The questions', if they are hashed already.
         """
         texts: list[str] = []
         places: list[tuple[int, int]] = []
+        hashed: list[int] = []
         rows = zip(user_texts, questions, thinkings, strict=True)
         for row, (user_text, question, thinking) in enumerate(rows):
             wanted = (user_text, question if question not in user_text else "", thinking)
@@ -189,8 +204,10 @@ class BenchmarkIndex:
                 if text:
                     texts.append(text)
                     places.append((row, part))
+                    hashed.append(row if text is question else -1)
         found = [NOTHING] * len(user_texts)
-        for (row, part), matches in zip(places, self.find_in_texts(texts), strict=True):
+        known = None if words is None else (words, hashed)
+        for (row, part), matches in zip(places, self.find_in_texts(texts, known), strict=True):
             if matches:
                 found[row] = _add_matches(found[row], matches, part)
         return found

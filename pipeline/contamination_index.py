@@ -124,13 +124,36 @@ class Scanner:
             arrays |= {f"{field.name}-{n}": value for n, value in enumerate(values)}
         write_arrays(path, arrays)
 
-    def scan(self, texts: Sequence[str]) -> list[list[int]]:
-        """Numbers of the entries that each text may hold."""
+    def scan(
+        self, texts: Sequence[str], hashed: tuple[WordHashes, Sequence[int]] | None = None
+    ) -> list[list[int]]:
+        """Numbers of the entries that each text may hold.
+
+        Args:
+            texts: The texts.
+            hashed: Words that were hashed before, and of each text its place there, or -1.
+        """
+        found: list[list[int]] = [[] for _ in texts]
+        opened = [open_fractions(text) for text in texts]
+        new = list(range(len(texts)))
+        if hashed is not None:
+            words, places = hashed
+            is_known = [
+                place >= 0 and own == text
+                for place, own, text in zip(places, opened, texts, strict=True)
+            ]
+            known = [number for number in new if is_known[number]]
+            new = [number for number in new if not is_known[number]]
+            self._scan(words.take([places[number] for number in known]), known, found)
+        self._scan(hash_words([opened[number] for number in new]), new, found)
+        return found
+
+    def _scan(self, words: WordHashes, numbers: Sequence[int], found: list[list[int]]) -> None:
+        """Write what the texts of these numbers may hold."""
         from pipeline.kernels import benchmark_items as items
         from pipeline.kernels.problem_words import Words, level, make_front
 
-        found: list[list[int]] = [[] for _ in texts]
-        words, tables = hash_words([open_fractions(text) for text in texts]), self._tables
+        tables = self._tables
         rules = items.Rules(*tables.rules)
         known = Words(*tables.words)
         text = (words.hashes, words.kinds, words.offsets)
@@ -142,8 +165,7 @@ class Scanner:
         index = (items.Tables(*tables.tables), lists)
         places, entries = items.scan((words.hashes, words.offsets), levelled, index, rules, work)
         for place, entry in zip(places.tolist(), entries.tolist(), strict=True):
-            found[place].append(entry)
-        return found
+            found[numbers[place]].append(entry)
 
 
 def _leave_out_common(

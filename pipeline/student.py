@@ -8,7 +8,7 @@ opening ``<think>`` tag belongs to the prompt, because inference prefills it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -61,15 +61,24 @@ def assistant_turn(thinking: str, answer: str) -> str:
     return f"{THINK_OPEN}\n{thinking.strip()}\n{THINK_CLOSE}\n\n{answer.strip()}"
 
 
-def assistant_turn_utf8(thinking: bytes, answer: bytes) -> bytes:
-    """:func:`assistant_turn` of UTF-8 without blanks at its ends."""
-    return b"".join((_TURN_OPEN, thinking, _TURN_CLOSE, answer))
+def assistant_turn_parts(thinking: bytes, answer: bytes) -> tuple[bytes, ...]:
+    """Pieces of :func:`assistant_turn`, given UTF-8 without blanks at its ends."""
+    return _TURN_OPEN, thinking, _TURN_CLOSE, answer
 
 
 def render_prompt(prompt: Sequence[Message]) -> str:
     """The text the model continues, up to and including ``<think>`` and a newline."""
-    turns = "".join(f"<|im_start|>{m.role}\n{m.content}<|im_end|>\n" for m in prompt)
-    return f"{turns}<|im_start|>assistant\n{THINK_OPEN}\n"
+    return _render_turns((message.role, message.content) for message in prompt)
+
+
+def render_question(turn: str) -> str:
+    """:func:`render_prompt` of one user's turn, without making a message of it."""
+    return _render_turns([("user", turn)])
+
+
+def _render_turns(turns: Iterable[tuple[str, str]]) -> str:
+    text = "".join(f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in turns)
+    return f"{text}<|im_start|>assistant\n{THINK_OPEN}\n"
 
 
 def render_completion(completion: Sequence[Message]) -> str:

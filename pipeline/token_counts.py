@@ -36,13 +36,27 @@ _KEPT_LONG_CHUNKS = 1 << 17
 """Slots for chunks of 16 bytes or more, at 32 bytes."""
 _SPACE = "▁"
 """What SentencePiece writes for a blank."""
-_PADDING = bytes(32)
+PADDING = bytes(32)
 """What the kernel may read beyond the last text."""
 _SPECIAL = "[REFERENCE_DOC_"
 """How the user-defined symbols begin, which the tokenizer never splits."""
 _TABLES = ("alphabet", "joined", "pairs", "merged", "ranks", "cuts")
 _CUT = "\n"
 """Part of no piece, so that nothing merges across it."""
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedTexts:
+    """Texts that lie in one piece of memory already."""
+
+    data: bytes
+    """UTF-8, with :data:`PADDING` behind the last text."""
+    spans: Int64s
+    """Where each text begins and ends."""
+
+    def __getitem__(self, row: int) -> bytes:
+        start, end = self.spans[row].tolist()
+        return self.data[start:end]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +98,9 @@ class TokenCounter:
         """Number of ids that each text adds to one that ends with a line break."""
         return self._count(texts, is_start=False)
 
-    def count_examples(self, prompts: Sequence[str], completions: Sequence[Text]) -> ExampleCounts:
+    def count_examples(
+        self, prompts: Sequence[str], completions: Sequence[Text] | JoinedTexts
+    ) -> ExampleCounts:
         """Counts of rendered prompts and completions, each pair encoded as one text.
 
         Args:
@@ -92,7 +108,10 @@ class TokenCounter:
             completions: Rendered completions, or their UTF-8.
         """
         num_prompt = self.count(prompts)
-        num_completion = self.count_after_cut(completions)
+        if isinstance(completions, JoinedTexts):
+            num_completion = self._count_joined(completions, is_start=False)
+        else:
+            num_completion = self.count_after_cut(completions)
         is_ambiguous = np.zeros(len(prompts), bool)
         for row, prompt in enumerate(prompts):
             if not prompt.endswith(_CUT):
@@ -103,23 +122,23 @@ class TokenCounter:
         return ExampleCounts(num_prompt + 1, num_completion + 1, is_ambiguous)
 
     def _count(self, texts: Sequence[Text], *, is_start: bool) -> Int64s:
+        counts = [self._count_joined(group, is_start=is_start) for group in _join_groups(texts)]
+        return np.concatenate([np.empty(0, np.int64), *counts])
+
+    def _count_joined(self, texts: JoinedTexts, *, is_start: bool) -> Int64s:
         from pipeline.kernels.pieces import TOO_LONG, count_ids
 
-        counts = np.empty(len(texts), np.int64)
-        for first, last, data, sizes in _encoded(texts):
-            ends = np.cumsum(np.array(sizes, np.int64) + 1)
-            starts = ends - sizes
-            if is_start:
-                # The blank before a text is the one that the tokenizer puts there.
-                starts -= np.array(sizes, np.int64) > 0
-            spans = np.stack([starts, ends], axis=1)
-            group = counts[first:last]
-            count_ids(np.frombuffer(data, np.uint8), spans, self._vocabulary, self._kept, group)
-            if _SPECIAL.encode() in data:
-                has_special = [_SPECIAL in _decoded(text) for text in texts[first:last]]
-                group[np.array(has_special)] = TOO_LONG
-            for row in np.flatnonzero(group == TOO_LONG).tolist():
-                group[row] = _count_slowly(_decoded(texts[first + row]), is_start=is_start)
+        starts, ends = texts.spans[:, 0], texts.spans[:, 1]
+        # The blank before a text is the one that the tokenizer puts there.
+        spans = np.stack([starts - (ends > starts), ends], axis=1) if is_start else texts.spans
+        counts = np.empty(len(spans), np.int64)
+        data = np.frombuffer(texts.data, np.uint8)
+        count_ids(data, spans, self._vocabulary, self._kept, counts)
+        if _SPECIAL.encode() in texts.data:
+            has_special = [_SPECIAL in _decoded(texts[row]) for row in range(len(counts))]
+            counts[np.array(has_special)] = TOO_LONG
+        for row in np.flatnonzero(counts == TOO_LONG).tolist():
+            counts[row] = _count_slowly(_decoded(texts[row]), is_start=is_start)
         return counts
 
 
@@ -144,21 +163,19 @@ def _decoded(text: Text) -> str:
     return text if isinstance(text, str) else bytes(text).decode()
 
 
-def _encoded(texts: Sequence[Text]) -> Iterator[tuple[int, int, bytes, list[int]]]:
-    """Groups of texts: first, last, their bytes with a blank before each, and their sizes."""
-    first, total = 0, 0
+def _join_groups(texts: Sequence[Text]) -> Iterator[JoinedTexts]:
+    """Groups of texts with a blank before each."""
+    total = 0
     pieces: list[bytes | memoryview] = [b""]
     for row, text in enumerate(texts):
         pieces.append(text.encode() if isinstance(text, str) else text)
         total += len(pieces[-1])
         if total >= _GROUP_BYTES or row + 1 == len(texts):
-            yield (
-                first,
-                row + 1,
-                b" ".join([*pieces, _PADDING]),
-                [len(piece) for piece in pieces[1:]],
-            )
-            first, pieces, total = row + 1, [b""], 0
+            sizes = np.array([len(piece) for piece in pieces[1:]], np.int64)
+            ends = np.cumsum(sizes + 1)
+            spans = np.stack([ends - sizes, ends], axis=1)
+            yield JoinedTexts(b" ".join([*pieces, PADDING]), spans)
+            pieces, total = [b""], 0
 
 
 def _load_vocabulary() -> Vocabulary:

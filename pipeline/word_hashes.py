@@ -60,6 +60,14 @@ class WordHashes:
         """The word hashes of one text."""
         return self.hashes[self.offsets[text] : self.offsets[text + 1]]
 
+    def take(self, texts: Sequence[int]) -> WordHashes:
+        """The words of some texts, in the given order."""
+        chosen = np.array(texts, np.int64)
+        sizes = np.diff(self.offsets)[chosen]
+        offsets = offsets_of(sizes)
+        places = np.arange(offsets[-1]) + np.repeat(self.offsets[chosen] - offsets[:-1], sizes)
+        return WordHashes(self.hashes[places], self.kinds[places], offsets)
+
 
 def hash_words(texts: Sequence[str]) -> WordHashes:
     """Hashes of the words of every text: ``hash_tokens(tokenize(text))``, much faster."""

@@ -41,6 +41,7 @@ def strip_instructions(text: str) -> str:
     """A problem without the sentence that says how to answer, at its beginning or its end."""
     text = text.strip()
     ends = text if len(text) <= 2 * _END_CHARS else f"{text[:_END_CHARS]}\n{text[-_END_CHARS:]}"
-    if not any(word in ends for word in _MAY_INSTRUCT):
-        return text
-    return _TAIL.sub("", _LEAD.sub("", text)).strip()
+    for word in _MAY_INSTRUCT:
+        if word in ends:
+            return _TAIL.sub("", _LEAD.sub("", text)).strip()
+    return text
