@@ -16,6 +16,7 @@ from pipeline.contamination_rules import judge
 from pipeline.item_texts import cut_explanations, cut_statement
 from pipeline.problem_features import read
 from pipeline.settings.decontamination import DecontaminationSettings
+from pipeline.word_hashes import hash_words
 
 TRAIN = (
     "Two trains start at the same time from stations 180 km apart and travel towards each other, "
@@ -157,6 +158,11 @@ def test_a_row_tells_where_the_item_stands(index: BenchmarkIndex) -> None:
         (None, "user turn"),
         (None, "user turn"),
     ]
+    users, questions = [TRAIN, "Hi.", "\\frac12 of it"], [TRAIN, TRAIN, "\\frac12 of it"]
+    users[2] = questions[2]
+    fresh = (index.find_in_rows(users, questions, [""] * 3),)
+    words = hash_words(questions)
+    assert (index.find_in_rows(users, questions, [""] * 3, words),) == fresh
     assert index.find_in_rows([], [], []) == []
     assert index.find_in_rows([""], [""], [""]) == [RowFinding()]
 

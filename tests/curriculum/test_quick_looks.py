@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 from curriculum_rows import prepared_row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curriculum.languages import find_foreign_language
+from curriculum.measure import Measured, measure_rows
 from curriculum.quick_looks import look_at
 from curriculum.validate import check_repetition, read_blocks
 from pipeline.settings.validation import ValidationSettings
+from pipeline.student import CODE_INSTRUCTION
 
 _SETTINGS = ValidationSettings()
 _WORDS = st.sampled_from(
@@ -47,6 +52,24 @@ def test_an_ordinary_row_is_cleared() -> None:
     (look,) = look_at([row], _SETTINGS.min_distinct_ngrams)
     assert not look.may_be_foreign
     assert not look.may_repeat
+
+
+@given(
+    st.lists(
+        st.sampled_from(["```", "```python", "``` py", "```PY", " ", "\t", "\n", "x", "`"]),
+        max_size=14,
+    ).map("".join)
+)
+@settings(max_examples=300, deadline=None)
+def test_python_is_found_wherever_its_fence_stands(answer: str) -> None:
+    row = prepared_row(question="Write it.", thinking="", answer=answer)
+    lenient = replace(row, candidate=replace(row.candidate, code_rule="lenient", domain="code"))
+    (measured,) = measure_rows([lenient])
+    is_python = any(
+        re.fullmatch(r"[ \t]*```(python3?|py)\s*", line, re.I) for line in answer.split("\n")
+    )
+    assert isinstance(measured, Measured)
+    assert (CODE_INSTRUCTION.encode() in measured.prompt) == is_python
 
 
 @given(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from pipeline.student import (
     render_prompt,
     user_turn,
 )
-from pipeline.token_counts import TokenCounter, token_counter
+from pipeline.token_counts import PADDING, JoinedTexts, TokenCounter, token_counter
 
 FRAGMENTS = [
     *(" ", "  ", "\n", "\n\n", "\t", "\r\n", "\x00", "▁", "▁▁", "\ufeff", "\u0301"),
@@ -79,6 +80,18 @@ def test_examples_are_counted_as_they_are_encoded(
     assert counts.num_prompt_tokens.tolist() == [encoded.num_prompt_tokens]
     assert counts.num_completion_tokens.tolist() == [encoded.num_completion_tokens]
     assert not counts.is_ambiguous[0]
+
+
+def test_texts_in_one_piece_of_memory_are_counted_alike() -> None:
+    texts = ["", "plain words.", "x" * 600, "see [REFERENCE_DOC_0] ≤ 字", " a\n"]
+    pieces = [text.encode() for text in texts]
+    ends = 1 + np.cumsum([len(piece) for piece in pieces])
+    starts = ends - [len(piece) for piece in pieces]
+    joined = JoinedTexts(b"".join([b"?", *pieces, PADDING]), np.stack([starts, ends], axis=1))
+    prompts = ["Ask.\n"] * len(texts)
+    one, other = (token_counter().count_examples(prompts, some) for some in (texts, joined))
+    assert one.num_completion_tokens.tolist() == other.num_completion_tokens.tolist()
+    assert one.num_prompt_tokens.tolist() == other.num_prompt_tokens.tolist()
 
 
 def test_a_boundary_that_merges_is_named() -> None:

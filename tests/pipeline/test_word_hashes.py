@@ -107,6 +107,16 @@ def test_many_texts_are_worked_on_in_groups() -> None:
     assert len(hash_words([])) == 0
 
 
+def test_some_texts_are_taken_in_any_order() -> None:
+    texts = ["one two 3", "", "a <= b", "four"]
+    places = [3, 0, 1, 0]
+    taken, expected = hash_words(texts).take(places), hash_words([texts[n] for n in places])
+    assert np.array_equal(taken.hashes, expected.hashes)
+    assert np.array_equal(taken.kinds, expected.kinds)
+    assert np.array_equal(taken.offsets, expected.offsets)
+    assert len(hash_words(texts).take([])) == 0
+
+
 def test_whole_texts() -> None:
     hashes = hash_texts(["a", "b", "a", "", "\ud800"])
     assert hashes[0] == hashes[2] and len(set(hashes.tolist())) == 4
