@@ -60,7 +60,7 @@ def _is_alive(process: psutil.Process) -> bool:
 
 def _name(process: psutil.Process, length: int = 120) -> str:
     with suppress(psutil.Error):
-        return " ".join(process.cmdline())[:length]
+        return " ".join(process.cmdline())[:length].strip()
     return "gone"
 
 
@@ -70,8 +70,13 @@ def kill_worker(scene: Scene) -> str:
 
 
 def kill_ray_worker(scene: Scene) -> str:
-    """SIGKILL to one process in which Ray does our tasks."""
-    return _kill_one(scene, _ray_workers(scene))
+    """SIGKILL to one process in which Ray does our tasks; to one at work, if one is soon."""
+    deadline = time.monotonic() + 5
+    while (found := _ray_workers(scene)) and time.monotonic() < deadline:
+        if busy := [process for process in found if _name(process) != "ray::IDLE"]:
+            return _kill_one(scene, busy)
+        time.sleep(0.02)
+    return _kill_one(scene, found)
 
 
 def kill_raylet(scene: Scene) -> str:
