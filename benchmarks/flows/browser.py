@@ -91,8 +91,10 @@ class Browser:
             "(() => {const said = [...document.querySelectorAll('body *')].filter(e => "
             f"e.textContent.trim() === {json.dumps(text)} && "
             "![...e.children].some(c => c.textContent.trim() === e.textContent.trim()))"
-            ".map(e => e.getBoundingClientRect()).filter(r => r.width && r.height);"
-            f"const r = said.at({nth}); if (!r) return null;"
+            ".filter(e => {const r = e.getBoundingClientRect(); return r.width && r.height});"
+            f"const e = said.at({nth}); if (!e) return null;"
+            # A long form ends below the window.
+            "e.scrollIntoView({block: 'center'}); const r = e.getBoundingClientRect();"
             "return [r.x + r.width / 2, r.y + r.height / 2]})()"
         )
         if not found:

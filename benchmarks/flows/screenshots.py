@@ -72,8 +72,11 @@ class Tour:
         """All task runs of a flow run."""
         return list(self.post("task_runs/filter", {"flow_runs": {"id": {"any_": [run_id]}}}))
 
-    def start_with_form(self, out: Path) -> str:
-        """Fill the form of the deployment's page in and press *Submit*; the run's id."""
+    def start_with_form(self, out: Path, image: str = "") -> str:
+        """Fill the form of the deployment's page in, press *Submit*; the run's id.
+
+        ``image`` names a picture of the form.
+        """
         body = {"deployments": {"name": {"any_": ["local"]}}}
         there = self.post("deployments/filter", body)
         found = next(d for d in there if d["entrypoint"].endswith(":synth_promptcot"))
@@ -84,6 +87,8 @@ class Tour:
         self.browser.resize(1280, 2200)
         self.browser.open(url, until="Submit")
         time.sleep(3)
+        if image:
+            self.browser.picture(self.images / image)
         self.browser.click("Submit", nth=-1)
         new: set[str] = set()
 
@@ -165,7 +170,7 @@ def take_tour(tour: Tour, teacher: subprocess.Popen[bytes]) -> list[str]:
     """Green, killed and retried, reused, failed; what did not come out."""
     wrong: list[str] = []
     green, killed = tour.folder / "green", tour.folder / "killed"
-    first = tour.start_with_form(green)
+    first = tour.start_with_form(green, "prefect-form.png")
     tour.wait_for_state(first, "Completed", "Failed")
     time.sleep(4)
     tour.show(first, "prefect-run.png", until="written:")
@@ -222,7 +227,7 @@ def show_artifacts(tour: Tour, run_id: str) -> None:
     """Pictures of the pages of two artifacts."""
     body = {"artifacts": {"flow_run_id": {"any_": [run_id]}}}
     there = {artifact["key"]: artifact["id"] for artifact in tour.post("artifacts/filter", body)}
-    for key in ("funnel",):
+    for key in ("funnel", "report"):
         tour.browser.resize(1280, 900)
         tour.browser.open(f"{tour.address}/artifacts/artifact/{there[key]}", until=key)
         tour.browser.picture(tour.images / f"prefect-{key}.png", settle_s=4)
