@@ -60,7 +60,7 @@ def describe_report(
 def describe_synthesis(
     stages: Sequence[Mapping[str, Any]], costs: Sequence[StageCost], told: Mapping[str, Any]
 ) -> tuple[str, str]:
-    """What synthesis came to and took: one line, and that line with a table of its stages.
+    """What synthesis came to and took: one line, and a table of its stages.
 
     Args:
         stages: In the order of the data.
@@ -78,32 +78,39 @@ def describe_synthesis(
     worked = [step["seconds"] for step in own.values() if step.get("seconds")]
     line += f"; this run took {duration(sum(worked))}"
     by_stage = {cost.stage: cost for cost in costs}
-    head = "| stage | kept | rate | requests | tokens | tokens a row kept | asked for | money |"
+    heads = ["stage", "kept", "rate", "requests", "tokens", "a row", "asked for"]
     rows = [
         _describe_row(stage, by_stage.get(stage["key"]), own.get(stage["key"], {}))
         for stage in stages
     ]
+    # The page has room for seven columns; an eighth is for those whom it costs something.
+    if total.usd or total.gpu_hours:
+        heads.append("money")
+        for stage, cells in zip(stages, rows, strict=True):
+            cost = by_stage.get(stage["key"])
+            cells.append(_money(cost) if cost is not None and cost.requests else "")
+    table = [heads, ["---"] * len(heads), *rows]
     note = (
-        "Rates are of this run. Requests, tokens, the time that teachers worked and money are all "
-        "that this folder ever asked for; answers are never paid for twice."
+        "Rates are of this run. Requests, tokens (in all, and for a row that was kept), the time "
+        "that teachers worked and money are all that this folder ever asked for; answers are never "
+        "paid for twice."
     )
-    return line, "\n\n".join([f"**{line}**", "\n".join([head, "|" + " --- |" * 8, *rows]), note])
+    return line, "\n\n".join(["\n".join(f"| {' | '.join(row)} |" for row in table), note])
 
 
-def _describe_row(stage: Mapping[str, Any], cost: StageCost | None, step: Mapping[str, Any]) -> str:
+def _describe_row(
+    stage: Mapping[str, Any], cost: StageCost | None, step: Mapping[str, Any]
+) -> list[str]:
     kept = f"{stage['out']:,} of {stage['in']:,}"
     kept += f" ({stage['out'] / stage['in']:.0%})" if stage["in"] else ""
     rate = "reused" if step.get("reused") else ""
     if not rate and step.get("seconds"):
-        rate = f"{stage['in'] / step['seconds']:,.3g} {stage['unit']}/s"
+        rate = f"{stage['in'] / step['seconds']:,.3g}/s"
     cells = [stage["stage"], kept, rate]
     if cost is None or not cost.requests:
-        cells += ["none", "", "", "", ""]
-    else:
-        each = f"{cost.tokens / stage['out']:,.0f}" if stage["out"] else ""
-        cells += [f"{cost.requests:,}", f"{cost.tokens:,}", each, duration(cost.seconds)]
-        cells.append(_money(cost))
-    return "| " + " | ".join(cells) + " |"
+        return [*cells, "none", "", "", ""]
+    each = f"{cost.tokens / stage['out']:,.0f}" if stage["out"] else ""
+    return [*cells, f"{cost.requests:,}", f"{cost.tokens:,}", each, duration(cost.seconds)]
 
 
 def _money(cost: StageCost) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,15 +101,17 @@ def test_a_report_of_synthesis_has_rates_tokens_time_and_money() -> None:
         "3 verified traces from 8 combinations; 1,500 tokens, 0.25 USD, 0.10 GPU-hours; "
         "this run took 1 min 6 s"
     )
-    assert page.startswith(f"**{line}**")
     assert "| Concept combinations | 8 of 8 (100%) | reused | none |" in page
     assert (
-        "| Problems | 6 of 8 (75%) | 2 problems/s | 9 | 1,500 | 250 | 1 min 30 s | "
+        "| Problems | 6 of 8 (75%) | 2/s | 9 | 1,500 | 250 | 1 min 30 s | "
         "0.25 USD, 0.10 GPU-hours |" in page
     )
-    assert "| Verified traces | 3 of 12 (25%) | 0.2 solutions/s | none |" in page
+    assert "| Verified traces | 3 of 12 (25%) | 0.2/s | none |" in page
     head, *rows = [text for text in page.splitlines() if text.startswith("|")]
     assert {text.count("|") for text in rows} == {head.count("|")}
+    assert head.endswith("| asked for | money |")
+    free = replace(asked, usd=0.0, gpu_hours=0.0)
+    assert "money" not in describe_synthesis(STAGES, [free, checked], TOLD)[1].split("\n")[0]
 
 
 @pytest.mark.parametrize("is_written", [False, True])
