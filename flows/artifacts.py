@@ -18,6 +18,7 @@ from pipeline.manifest import Version, load_version
 from pipeline.relaxed_gates import relaxed_gates
 from pipeline.settings.recipe import Recipe
 
+_MARGIN_PT = 6
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
 
@@ -224,11 +225,18 @@ def find_section(text: str, title: str) -> str:
 
 
 def as_data_uri(svg: str) -> str:
-    """An ``<svg>`` element of ``pipeline.plot_style`` as the address of a picture on white."""
-    left, top, width, height = re.search(r'viewBox="([^"]+)"', svg).group(1).split()  # type: ignore[union-attr]
-    size = f'xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-    paper = f'<rect x="{left}" y="{top}" width="{width}" height="{height}" fill="white"/>'
-    whole = svg.replace("<svg ", f"<svg {size}", 1).replace(">", f">{paper}", 1)
+    """An ``<svg>`` element of ``pipeline.plot_style`` as the address of a picture on white.
+
+    Twice its size, which is about the width of an artifact's page, and with a margin.
+    """
+    found = re.search(r'viewBox="([^"]+)"', svg)
+    left, top, width, height = map(float, found.group(1).split())  # type: ignore[union-attr]
+    left, top = left - _MARGIN_PT, top - _MARGIN_PT
+    width, height = width + 2 * _MARGIN_PT, height + 2 * _MARGIN_PT
+    size = f'xmlns="http://www.w3.org/2000/svg" width="{2 * width:g}" height="{2 * height:g}" '
+    head = f'{size}viewBox="{left:g} {top:g} {width:g} {height:g}"'
+    paper = f'<rect x="{left:g}" y="{top:g}" width="{width:g}" height="{height:g}" fill="white"/>'
+    whole = svg.replace(found.group(), head, 1).replace(">", f">{paper}", 1)  # type: ignore[union-attr]
     return "data:image/svg+xml;base64," + base64.b64encode(whole.encode()).decode()
 
 

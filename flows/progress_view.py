@@ -25,7 +25,7 @@ def describe_progress(state: Mapping[str, Any], titles: Sequence[str]) -> tuple[
             line += f"; {describe_stage_at_work(stage)}"
         elif stage["state"] in ("failed", "interrupted"):
             line += f"; {stage['stage']} {stage['state']}"
-    parts = [f"**{line}**"]
+    parts = []
     if state["stages"]:
         rows = [_describe_row(stage) for stage in state["stages"]]
         head = "| stage | state | shards | in | out | rejected | rows/s | time | most often for |"
@@ -40,7 +40,7 @@ def describe_progress(state: Mapping[str, Any], titles: Sequence[str]) -> tuple[
         parts.append(f"{asked}, {total.get('usd', 0):,.2f} USD so far.")
     if ahead := titles[len(steps) :]:
         parts.append(f"Still to come: {', '.join(ahead)}.")
-    return line, "\n\n".join(parts)
+    return line, "\n\n".join(parts) or line
 
 
 def describe_stage_at_work(stage: Mapping[str, Any]) -> str:
@@ -71,7 +71,7 @@ def _describe_training(name: str, training: Mapping[str, Any]) -> str:
 
 def _describe_row(stage: Mapping[str, Any]) -> str:
     cells = [stage["stage"], stage["state"]]
-    cells.append(describe_shards(stage) if stage.get("total") else "")
+    cells.append(describe_shards(stage).removesuffix(" shards") if stage.get("total") else "")
     # A training's steps take no rows in.
     counts = {} if stage.get("unit") == "steps" else stage
     cells += [f"{counts[k]:,}" if k in counts else "" for k in ("rows_in", "rows_out", "rejected")]

@@ -192,7 +192,7 @@ def test_progress_says_where_the_run_is_and_what_is_to_come() -> None:
     begun = [at(0, "step.started", step="problems", title="problems"), *stage_events(4, 60)[:3]]
     line, page = describe_progress(read_state(begun), ["problems", "judged problems"])
     assert line == "0 of 2 steps done; problems: 2 of 4 shards, about 2 min 0 s left"
-    assert "| problems | running | 2 of 4 shards | 20 | 18 | 2 | 0.167 |" in page
+    assert "| problems | running | 2 of 4 | 20 | 18 | 2 | 0.167 |" in page
     assert "Still to come: judged problems." in page
 
 
@@ -252,7 +252,7 @@ def test_a_plot_becomes_an_address_that_a_page_can_show_on_any_background() -> N
     kind, _, data = uri.partition(",")
     assert kind == "data:image/svg+xml;base64"
     text = base64.b64decode(data).decode()
-    assert 'xmlns="http://www.w3.org/2000/svg" width="30" height="20"' in text
+    assert 'xmlns="http://www.w3.org/2000/svg" width="84" height="64" viewBox="-6 -6 42 32"' in text
     assert '<rect x="0" y="0" width="30" height="20" fill="white"/><g/>' in text
 
 
