@@ -253,7 +253,7 @@ def test_a_plot_becomes_an_address_that_a_page_can_show_on_any_background() -> N
     assert kind == "data:image/svg+xml;base64"
     text = base64.b64decode(data).decode()
     assert 'xmlns="http://www.w3.org/2000/svg" width="84" height="64" viewBox="-6 -6 42 32"' in text
-    assert '<rect x="0" y="0" width="30" height="20" fill="white"/><g/>' in text
+    assert '<rect x="-6" y="-6" width="42" height="32" fill="white"/><g/>' in text
 
 
 def test_the_shard_that_could_not_be_done_is_told_with_its_stage(tmp_path: Path) -> None:
