@@ -2,8 +2,8 @@
 
 A stored row holds the row's short columns as JSON and its long texts as they are, so that neither
 writing nor reading ever looks at what the texts hold, and a checksum. It is read back once, soon
-after: compressing it took as long as a third of the tokens (measured), so that is left to those who
-lack the disk.
+after: compressing it took half as long as counting its tokens (measured), so that is left to those
+who lack the disk.
 """
 
 from __future__ import annotations
