@@ -183,6 +183,9 @@ SMALL = ModelSettings(hidden_size=2048, num_hidden_layers=48)
         ),
         (Shape(SMALL, 1_550_000_000, 1, 16_384, "host_master", "all", "triton"), 13.8),
         (Shape(SMALL, 1_550_000_000, 1, 16_384, "host_master", "none", "triton"), 50.0),
+        # With the optimiser, on one card and on each of two.
+        (Shape(SMALL, 1_551_576_064, 1, 16_384, "bf16_autocast", "all", "triton"), 32.8),
+        (Shape(SMALL, 1_551_576_064, 1, 16_384, "bf16_autocast", "all", "triton", 2), 25.5),
     ],
 )
 def test_the_estimate_is_near_what_was_measured(shape: Shape, measured_gib: float) -> None:
