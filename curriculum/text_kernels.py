@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.kernels.compiling import compiled
+from pipeline.kernels.compiling import borrowing, compiled
 
 UInt8s = npt.NDArray[np.uint8]
 UInt64s = npt.NDArray[np.uint64]
@@ -16,13 +16,13 @@ _PRIME = np.uint64(0x100000001B3)
 _SLOTS = 1024
 
 
-@compiled
+@borrowing
 def _is_blank(byte: int) -> bool:
     """What ``str.split`` splits ASCII text at."""
     return byte == 32 or 9 <= byte <= 13 or 28 <= byte <= 31
 
 
-@compiled
+@borrowing
 def has_blank_ends(data: UInt8s) -> bool:
     """Whether a blank or a tab stands before a line's end; without a branch, so many at a time."""
     found = False
@@ -32,13 +32,13 @@ def has_blank_ends(data: UInt8s) -> bool:
     return found
 
 
-@compiled
+@borrowing
 def _slot(value: np.uint64, size: int) -> np.int64:
     """Where a hash is looked for first: FNV mixes its low bits least."""
     return np.int64((value ^ (value >> np.uint64(32))) & np.uint64(size - 1))
 
 
-@compiled
+@borrowing
 def hash_word(text: UInt8s) -> np.uint64:
     """Hash of a word, lower-cased."""
     value = _BASIS
@@ -47,7 +47,7 @@ def hash_word(text: UInt8s) -> np.uint64:
     return value
 
 
-@compiled
+@borrowing
 def fill_words(table: UInt64s, words: UInt64s) -> None:
     """Put hashes into a table that is at least twice as large; 0 is a free slot."""
     for word in words:
@@ -117,7 +117,7 @@ def count_known_words(
         counts[row] = num
 
 
-@compiled
+@borrowing
 def find_foreign(data: UInt8s, spans: Int64s, flags: UInt8s) -> None:
     """Flag every text that may hold a letter of another script than Latin and Greek.
 
@@ -146,7 +146,7 @@ _CLOSING = np.frombuffer(b"</think>", np.uint8)
 _FENCE = np.frombuffer(b"```", np.uint8)
 
 
-@compiled
+@borrowing
 def _begins(data: UInt8s, place: int, end: int, word: UInt8s) -> bool:
     """Whether a word stands at a place."""
     if place + len(word) > end:
@@ -157,7 +157,7 @@ def _begins(data: UInt8s, place: int, end: int, word: UInt8s) -> bool:
     return same
 
 
-@compiled
+@borrowing
 def _is_harmless(data: UInt8s, place: int) -> bool:
     """Whether the character that begins here is no blank, invisible or changed by NFC.
 
@@ -182,7 +182,7 @@ def _is_harmless(data: UInt8s, place: int) -> bool:
     return second == 0x82 or 0x85 <= second <= 0x8B or 0x94 <= second <= 0x97
 
 
-@compiled
+@borrowing
 def _look_at_block(data: UInt8s, place: np.uint64) -> tuple[bool, bool]:
     """Whether a block holds anything that is looked for, and a blank before a line's end.
 
@@ -199,7 +199,7 @@ def _look_at_block(data: UInt8s, place: np.uint64) -> tuple[bool, bool]:
     return found != 0, blank_end != 0
 
 
-@compiled
+@borrowing
 def survey_texts(data: UInt8s, spans: Int64s, found: Int64s) -> None:
     """What texts hold, see :class:`curriculum.surveys.Survey`.
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.kernels.compiling import compiled
+from pipeline.kernels.compiling import borrowing, compiled
 from pipeline.kernels.problem_words import Levelled
 
 UInt8s = npt.NDArray[np.uint8]
@@ -109,7 +109,7 @@ def make_work(lists: Lists, rules: Rules) -> Work:
     )
 
 
-@compiled
+@borrowing
 def fill_filter(bits: UInt64s, keys: UInt64s) -> None:
     """Mark keys in a bit a key."""
     mask = np.uint64(64 * len(bits) - 1)
@@ -118,13 +118,13 @@ def fill_filter(bits: UInt64s, keys: UInt64s) -> None:
         bits[bit >> np.uint64(6)] |= np.uint64(1) << (bit & np.uint64(63))
 
 
-@compiled
+@borrowing
 def _is_marked(bits: UInt64s, key: np.uint64) -> bool:
     bit = key & np.uint64(64 * len(bits) - 1)
     return bool((bits[bit >> np.uint64(6)] >> (bit & np.uint64(63))) & np.uint64(1))
 
 
-@compiled
+@borrowing
 def _look_up(keys: UInt64s, values: Int32s, key: np.uint64) -> int:
     """The value of a hash, or -1; filled by :func:`pipeline.kernels.problem_words.fill`."""
     mask = np.uint64(len(keys) - 1)
@@ -137,7 +137,7 @@ def _look_up(keys: UInt64s, values: Int32s, key: np.uint64) -> int:
     return -1
 
 
-@compiled
+@borrowing
 def _find_short(words: UInt64s, tables: Tables, lists: Lists, work: Work, stamp: int) -> int:
     """List the short items that a text holds word by word; how many."""
     num = 0
@@ -160,7 +160,7 @@ def _find_short(words: UInt64s, tables: Tables, lists: Lists, work: Work, stamp:
     return num
 
 
-@compiled
+@borrowing
 def _count_grams(grams: UInt64s, tables: Tables, lists: Lists, work: Work, stamp: int) -> int:
     """Count how many of each item's distinct n-grams the text has; how many items are touched."""
     num = 0
@@ -181,7 +181,7 @@ def _count_grams(grams: UInt64s, tables: Tables, lists: Lists, work: Work, stamp
     return num
 
 
-@compiled
+@borrowing
 def _find_covered(num_touched: int, rules: Rules, work: Work, stamp: int, num: int) -> int:
     """Add the items of which enough n-grams were seen to those found; how many there are."""
     for index in range(num_touched):
@@ -195,7 +195,7 @@ def _find_covered(num_touched: int, rules: Rules, work: Work, stamp: int, num: i
     return num
 
 
-@compiled
+@borrowing
 def _add_features(
     features: Int32s, lists: Lists, weights: Float32s, work: Work, state: tuple[int, int]
 ) -> tuple[float, int]:
@@ -220,7 +220,7 @@ def _add_features(
     return total, num
 
 
-@compiled
+@borrowing
 def _weigh_shared(item: int, lists: Lists, weights: Float32s, work: Work, stamp: int) -> float:
     """Weight of an item's features that the text has."""
     shared = np.float32(0.0)
@@ -231,7 +231,7 @@ def _weigh_shared(item: int, lists: Lists, weights: Float32s, work: Work, stamp:
     return float(shared)
 
 
-@compiled
+@borrowing
 def _mark(shared: float, marks: Float32s) -> float:
     """Value between pairs of weight and similarity."""
     for index in range(2, len(marks), 2):
@@ -241,7 +241,7 @@ def _mark(shared: float, marks: Float32s) -> float:
     return float(marks[len(marks) - 1])
 
 
-@compiled
+@borrowing
 def _is_reworded(
     shared: float, weight: float, text_weight: float, whole: Float32s, inside: Float32s
 ) -> bool:
@@ -253,7 +253,7 @@ def _is_reworded(
     return shared >= inside[0] and 2 * shared >= _mark(shared, inside) * (weight + shared)
 
 
-@compiled
+@borrowing
 def _lacks_numbers(item: int, lists: Lists, rules: Rules, work: Work, stamp: int) -> bool:
     """Whether an item's numbers of more weight than may be missing are."""
     missing = 0.0
@@ -264,7 +264,7 @@ def _lacks_numbers(item: int, lists: Lists, rules: Rules, work: Work, stamp: int
     return missing > rules.most_missing
 
 
-@compiled
+@borrowing
 def _find_reworded(
     text: tuple[Int32s, Int32s], lists: Lists, rules: Rules, work: Work, state: tuple[int, int]
 ) -> int:

@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from pipeline.kernels.compiling import compiled
+from pipeline.kernels.compiling import borrowing, compiled
 
 UInt8s = npt.NDArray[np.uint8]
 UInt16s = npt.NDArray[np.uint16]
@@ -45,7 +45,7 @@ Kept = tuple[UInt64s, UInt64s, Int64s]
 the thirty-second byte; and how many there are of both."""
 
 
-@compiled
+@borrowing
 def _mix(value: np.uint64) -> np.uint64:
     """The finaliser of splitmix64."""
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -53,7 +53,7 @@ def _mix(value: np.uint64) -> np.uint64:
     return value ^ (value >> np.uint64(31))
 
 
-@compiled
+@borrowing
 def find_pair(pairs: UInt64s, left: int, right: int) -> int:
     """Slot of a pair of symbols, or the free one where it belongs."""
     key = (np.uint64(left) << np.uint64(32)) | np.uint64(right)
@@ -64,7 +64,7 @@ def find_pair(pairs: UInt64s, left: int, right: int) -> int:
     return int(slot)
 
 
-@compiled
+@borrowing
 def fill_pairs(pairs: UInt64s, merged: Int32s, merges: Int32s) -> None:
     """Put rows of (left, right, merged) symbols into the table."""
     for row in range(len(merges)):
@@ -73,7 +73,7 @@ def fill_pairs(pairs: UInt64s, merged: Int32s, merges: Int32s) -> None:
         merged[slot] = merges[row, 2]
 
 
-@compiled
+@borrowing
 def _width(byte: int) -> int:
     """Bytes of the UTF-8 character that begins with this one."""
     if byte < 0x80:
@@ -83,7 +83,7 @@ def _width(byte: int) -> int:
     return 3 if byte < 0xF0 else 4
 
 
-@compiled
+@borrowing
 def _letter(data: UInt8s, place: int, width: int, alphabet: UInt16s) -> int:
     """Place in the alphabet of the character that begins here."""
     if width == 1:
@@ -94,7 +94,7 @@ def _letter(data: UInt8s, place: int, width: int, alphabet: UInt16s) -> int:
     return int(alphabet[code])
 
 
-@compiled
+@borrowing
 def _merge_result(vocabulary: Vocabulary, left: int, right: int) -> tuple[int, int]:
     """The symbol that two make, and its rank."""
     pairs, merged, ranks = vocabulary[2], vocabulary[3], vocabulary[4]
@@ -105,7 +105,7 @@ def _merge_result(vocabulary: Vocabulary, left: int, right: int) -> tuple[int, i
     return int(symbol), int(ranks[symbol])
 
 
-@compiled
+@borrowing
 def _read_symbols(data: UInt8s, start: int, end: int, alphabet: UInt16s, work: Int32s) -> int:
     """Write a chunk's characters as symbols, and their widths; how many, or ``TOO_LONG``."""
     num = 0
@@ -120,7 +120,7 @@ def _read_symbols(data: UInt8s, start: int, end: int, alphabet: UInt16s, work: I
     return num
 
 
-@compiled
+@borrowing
 def _merge_chunk(data: UInt8s, start: int, end: int, vocabulary: Vocabulary, work: Int32s) -> int:
     """Number of ids of one chunk.
 
@@ -163,14 +163,14 @@ def _merge_chunk(data: UInt8s, start: int, end: int, vocabulary: Vocabulary, wor
     return count
 
 
-@compiled
+@borrowing
 def _hash_key(low: np.uint64, high: np.uint64) -> np.uint64:
     """Where a chunk is looked for; the lower bits are used."""
     product = (low * np.uint64(0x9E3779B97F4A7C15)) ^ (high * np.uint64(0xC2B2AE3D27D4EB4F))
     return product ^ (product >> np.uint64(29))
 
 
-@compiled
+@borrowing
 def _find_kept(keys: UInt64s, low: np.uint64, high: np.uint64) -> int:
     """Slot of a chunk, or the free one where it belongs; no chunk is empty."""
     mask = np.uint64(len(keys) - 1)
@@ -182,7 +182,7 @@ def _find_kept(keys: UInt64s, low: np.uint64, high: np.uint64) -> int:
     return int(slot)
 
 
-@compiled
+@borrowing
 def _is_cut(data: UInt8s, place: int, alphabet: UInt16s, joined: UInt8s) -> bool:
     """Whether no piece holds the character that begins here after the one before it."""
     start = place - 1
@@ -193,7 +193,7 @@ def _is_cut(data: UInt8s, place: int, alphabet: UInt16s, joined: UInt8s) -> bool
     return not (joined[before, letter >> 3] >> (letter & 7)) & 1
 
 
-@compiled
+@borrowing
 def find_cuts(alphabet: UInt16s, joined: UInt8s, cuts: UInt8s) -> None:
     """Fill the table of two bytes: 0 no cut between them, 1 a cut, 2 look at the characters."""
     for before in range(256):
@@ -208,7 +208,7 @@ def find_cuts(alphabet: UInt16s, joined: UInt8s, cuts: UInt8s) -> None:
                 cuts[before << 8 | byte] = 1 - is_joined
 
 
-@compiled
+@borrowing
 def _cut_text(data: UInt8s, span: Int64s, vocabulary: Vocabulary, stops: Int32s) -> int:
     """Write where the chunks of a text end; returns how many there are.
 
@@ -246,7 +246,7 @@ def _load_eight(typing: Any, data: Any, place: Any) -> Any:
 _load = cast(Callable[[UInt8s, Any], np.uint64], _load_eight)
 
 
-@compiled
+@borrowing
 def _key_of(data: UInt8s, start: Any, end: Any) -> tuple[np.uint64, np.uint64]:
     """The bytes of a chunk of at most 15 as two numbers; 32 bytes must follow the last chunk."""
     eight, size = np.uint64(8), np.uint64(end - start)
@@ -256,7 +256,7 @@ def _key_of(data: UInt8s, start: Any, end: Any) -> tuple[np.uint64, np.uint64]:
     return _load(data, np.int64(start)) & low, _load(data, np.int64(start) + 8) & high
 
 
-@compiled
+@borrowing
 def _count_long(
     data: UInt8s, span: tuple[int, int], vocabulary: Vocabulary, kept: Kept, work: Int32s
 ) -> int:
@@ -287,7 +287,7 @@ def _count_long(
     return count
 
 
-@compiled
+@borrowing
 def _count_short(
     data: UInt8s, span: tuple[int, int], vocabulary: Vocabulary, kept: Kept, work: Int32s
 ) -> int:

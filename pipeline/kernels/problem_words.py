@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.kernels.compiling import compiled
+from pipeline.kernels.compiling import borrowing, compiled
 
 UInt8s = npt.NDArray[np.uint8]
 Int32s = npt.NDArray[np.int32]
@@ -73,7 +73,7 @@ class Levelled(NamedTuple):
     """Where each text begins, and where the last ends."""
 
 
-@compiled
+@borrowing
 def mix(value: np.uint64) -> np.uint64:
     """The finaliser of splitmix64."""
     value += np.uint64(0x9E3779B97F4A7C15)
@@ -82,7 +82,7 @@ def mix(value: np.uint64) -> np.uint64:
     return value ^ (value >> np.uint64(31))
 
 
-@compiled
+@borrowing
 def fill(table: Table, keys: UInt64s, values: Int32s) -> None:
     """Put hashes into an empty table; the first of equal ones stays."""
     mask = np.uint64(len(table[0]) - 1)
@@ -96,7 +96,7 @@ def fill(table: Table, keys: UInt64s, values: Int32s) -> None:
             table[1][place] = values[index]
 
 
-@compiled
+@borrowing
 def fill_words(
     cells: UInt64s, hashes: UInt64s, forms: UInt64s, features: Int32s, parts: UInt8s
 ) -> None:
@@ -113,7 +113,7 @@ def fill_words(
             cells[place, 2] = feature | (np.uint64(parts[index]) << np.uint64(32))
 
 
-@compiled
+@borrowing
 def _look_up(table: Table, key: np.uint64) -> int:
     """The value of a hash, or -1."""
     mask = np.uint64(len(table[0]) - 1)
@@ -126,7 +126,7 @@ def _look_up(table: Table, key: np.uint64) -> int:
     return -1
 
 
-@compiled
+@borrowing
 def join(forms: UInt64s, start: int, n: int) -> np.uint64:
     """Hash of the n forms from a place: a polynomial of them, so that it can roll, then mixed."""
     value = np.uint64(0)
@@ -135,7 +135,7 @@ def join(forms: UInt64s, start: int, n: int) -> np.uint64:
     return mix(value)
 
 
-@compiled
+@borrowing
 def write_grams(forms: UInt64s, n: int, out: UInt64s) -> None:
     """Hashes of all n-grams of a text: :func:`join` of each place."""
     value, leaving = np.uint64(0), np.uint64(1)
@@ -148,7 +148,7 @@ def write_grams(forms: UInt64s, n: int, out: UInt64s) -> None:
         value -= forms[index] * leaving
 
 
-@compiled
+@borrowing
 def _fetch(word: np.uint64, kind: int, words: Words, front: Front, place: int) -> None:
     """Read what a word means from the table to its place in the front."""
     mask = np.uint64(len(words.cells) - 1)
@@ -166,7 +166,7 @@ def _fetch(word: np.uint64, kind: int, words: Words, front: Front, place: int) -
         front[3][place] = np.uint8(words.cells[cell, 2] >> np.uint64(32))
 
 
-@compiled
+@borrowing
 def _level_text(
     hashes: UInt64s, kinds: UInt8s, words: Words, front: Front, out: tuple[UInt64s, Int32s, Int32s]
 ) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.kernels.compiling import compiled
+from pipeline.kernels.compiling import borrowing
 
 UInt8s = npt.NDArray[np.uint8]
 UInt64s = npt.NDArray[np.uint64]
@@ -39,28 +39,28 @@ _QUAD = (_hash_name("quad"),)
 _TEXTS = tuple(map(_hash_name, ("text", "mathrm", "textrm", "mbox")))
 
 
-@compiled
+@borrowing
 def _is_letter(byte: int) -> bool:
     return 97 <= byte <= 122 or 65 <= byte <= 90
 
 
-@compiled
+@borrowing
 def _is_digit(byte: int) -> bool:
     return 48 <= byte <= 57
 
 
-@compiled
+@borrowing
 def _is_blank(byte: int) -> bool:
     """What splits ASCII text."""
     return byte == 32 or 9 <= byte <= 13 or 28 <= byte <= 31
 
 
-@compiled
+@borrowing
 def _is_word(byte: int) -> bool:
     return _is_letter(byte) or _is_digit(byte) or byte == _LOW_LINE
 
 
-@compiled
+@borrowing
 def _read_name(text: UInt8s, start: int, size: int) -> tuple[np.uint64, int]:
     """Hash of the letters from a place, and where they end."""
     value = _BASIS
@@ -70,7 +70,7 @@ def _read_name(text: UInt8s, start: int, size: int) -> tuple[np.uint64, int]:
     return value, start
 
 
-@compiled
+@borrowing
 def _is_one_of(name: np.uint64, names: tuple[np.uint64, ...]) -> bool:
     found = False
     for known in names:
@@ -78,7 +78,7 @@ def _is_one_of(name: np.uint64, names: tuple[np.uint64, ...]) -> bool:
     return found
 
 
-@compiled
+@borrowing
 def _shorten_fractions(text: UInt8s, size: int) -> int:
     r"""``\dfrac`` and ``\tfrac`` are ``\frac``."""
     out, place = 0, 0
@@ -99,7 +99,7 @@ def _shorten_fractions(text: UInt8s, size: int) -> int:
     return out
 
 
-@compiled
+@borrowing
 def _rewrite_named(text: UInt8s, size: int, names: tuple[np.uint64, ...], how: int) -> int:
     """Rewrite macros of these names: see :data:`_DROP` and the others."""
     out, place = 0, 0
@@ -123,7 +123,7 @@ def _rewrite_named(text: UInt8s, size: int, names: tuple[np.uint64, ...], how: i
     return out
 
 
-@compiled
+@borrowing
 def _drop_brackets(text: UInt8s, size: int) -> int:
     r"""Drop ``\(``, ``\)``, ``\[`` and ``\]``."""
     out, place = 0, 0
@@ -139,7 +139,7 @@ def _drop_brackets(text: UInt8s, size: int) -> int:
     return out
 
 
-@compiled
+@borrowing
 def _drop_spaces(text: UInt8s, size: int) -> int:
     r"""Drop ``\,``, ``\;``, ``\:``, ``\!``, a backslash and a blank, and ``\quad``."""
     out, place = 0, 0
@@ -159,7 +159,7 @@ def _drop_spaces(text: UInt8s, size: int) -> int:
     return out
 
 
-@compiled
+@borrowing
 def _drop_byte(text: UInt8s, size: int, byte: int) -> int:
     out = 0
     for place in range(size):
@@ -168,7 +168,7 @@ def _drop_byte(text: UInt8s, size: int, byte: int) -> int:
     return out
 
 
-@compiled
+@borrowing
 def _open_scripts(text: UInt8s, size: int) -> int:
     """Take one character's braces off after ``_`` and ``^``."""
     out, place = 0, 0
@@ -190,7 +190,7 @@ def _open_scripts(text: UInt8s, size: int) -> int:
     return out
 
 
-@compiled
+@borrowing
 def _open_words(text: UInt8s, size: int) -> int:
     """Take the braces off what is one word."""
     out, place = 0, 0
@@ -211,7 +211,7 @@ def _open_words(text: UInt8s, size: int) -> int:
     return out
 
 
-@compiled
+@borrowing
 def _drop_blanks(text: UInt8s, size: int) -> int:
     """Drop blanks, but a mark stays between two digits; fold case; no dots at the end."""
     out, place, before = 0, 0, 0
@@ -235,7 +235,7 @@ def _drop_blanks(text: UInt8s, size: int) -> int:
     return out
 
 
-@compiled
+@borrowing
 def _first_pass(text: UInt8s, size: int) -> int:
     """Number of the first pass of :func:`_level_macros` that finds something; 6 if none does.
 
@@ -266,7 +266,7 @@ def _first_pass(text: UInt8s, size: int) -> int:
     return first
 
 
-@compiled
+@borrowing
 def _level_macros(text: UInt8s, size: int) -> int:
     first = _first_pass(text, size)
     if first <= 0:
@@ -282,7 +282,7 @@ def _level_macros(text: UInt8s, size: int) -> int:
     return _drop_spaces(text, size) if first <= 5 else size
 
 
-@compiled
+@borrowing
 def level_questions(data: UInt8s, spans: Int64s) -> None:
     """Level the spelling of ASCII texts, in place.
 

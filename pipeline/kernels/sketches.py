@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.kernels.compiling import compiled
+from pipeline.kernels.compiling import borrowing, compiled
 
 UInt32s = npt.NDArray[np.uint32]
 UInt64s = npt.NDArray[np.uint64]
@@ -15,7 +15,7 @@ Float32s = npt.NDArray[np.float32]
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-@compiled
+@borrowing
 def _mix(value: np.uint64) -> np.uint64:
     """The finaliser of splitmix64: every bit of the input reaches every bit of the output."""
     value += _GOLDEN
@@ -24,7 +24,7 @@ def _mix(value: np.uint64) -> np.uint64:
     return value ^ (value >> np.uint64(31))
 
 
-@compiled
+@borrowing
 def fill_factors(factors: UInt64s, first: int) -> None:
     """Odd numbers to multiply hashes by, always the same ones."""
     for index in range(len(factors)):
@@ -80,7 +80,7 @@ def write_bands(grams: UInt32s, offsets: Int64s, factors: UInt32s, bands: UInt32
             bands[text, band] = max(np.uint32(1), np.uint32(key >> np.uint64(32)))
 
 
-@compiled
+@borrowing
 def _jaccard(one: UInt32s, other: UInt32s) -> float:
     """Likeness of two sorted sets."""
     i, j, shared = 0, 0, 0
@@ -92,7 +92,7 @@ def _jaccard(one: UInt32s, other: UInt32s) -> float:
     return shared / (len(one) + len(other) - shared)
 
 
-@compiled
+@borrowing
 def _sort_standing(kept_of: Int64s, candidates: Int64s, standing: Int64s) -> int:
     """Write the rows that stand for candidates, ascending; returns how many."""
     count = 0

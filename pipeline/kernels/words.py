@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.kernels.compiling import compiled
+from pipeline.kernels.compiling import borrowing
 
 UInt8s = npt.NDArray[np.uint8]
 UInt32s = npt.NDArray[np.uint32]
@@ -33,7 +33,7 @@ _OPEN, _CLOSE, _LESS, _GREATER, _EXCLAMATION = 123, 125, 60, 62, 33
 _COLON, _SEMICOLON, _BLANK, _MINUS = 58, 59, 32, 45
 
 
-@compiled
+@borrowing
 def mix(value: np.uint64) -> np.uint64:
     """The finaliser of splitmix64: every bit of the input reaches every bit of the output."""
     value += np.uint64(0x9E3779B97F4A7C15)
@@ -42,7 +42,7 @@ def mix(value: np.uint64) -> np.uint64:
     return value ^ (value >> np.uint64(31))
 
 
-@compiled
+@borrowing
 def hash_chars(chars: UInt32s, start: int, end: int) -> np.uint64:
     """Hash of one word: FNV-1a over its code points, then mixed."""
     value = _BASIS
@@ -51,14 +51,14 @@ def hash_chars(chars: UInt32s, start: int, end: int) -> np.uint64:
     return mix(value)
 
 
-@compiled
+@borrowing
 def hash_each(chars: UInt32s, starts: Int64s, hashes: UInt64s) -> None:
     """Hash of every piece of a text, one piece after another."""
     for index in range(len(hashes)):
         hashes[index] = hash_chars(chars, starts[index], starts[index + 1])
 
 
-@compiled
+@borrowing
 def _end_of_run(chars: UInt32s, start: int, end: int) -> int:
     """Where the letters a to z that begin here end."""
     while start < end and 97 <= chars[start] <= 122:
@@ -66,7 +66,7 @@ def _end_of_run(chars: UInt32s, start: int, end: int) -> int:
     return start
 
 
-@compiled
+@borrowing
 def _meaning(value: np.uint64, names: UInt64s, meanings: UInt8s) -> int:
     """What the macro of this hash stands for."""
     low, high = 0, len(names)
@@ -79,7 +79,7 @@ def _meaning(value: np.uint64, names: UInt64s, meanings: UInt8s) -> int:
     return int(meanings[low]) if low < len(names) and names[low] == value else UNKNOWN
 
 
-@compiled
+@borrowing
 def _is_degree_raised(
     chars: UInt32s, place: int, end: int, classes: UInt8s, macros: tuple[UInt64s, UInt8s]
 ) -> bool:
@@ -108,7 +108,7 @@ def _is_degree_raised(
     return _meaning(hash_chars(chars, place + 1, stop), macros[0], macros[1]) == DEGREES
 
 
-@compiled
+@borrowing
 def _count_digits(chars: UInt32s, start: int, end: int, classes: UInt8s) -> int:
     """Digits that begin here; more than three are all the same."""
     count = 0
@@ -117,7 +117,7 @@ def _count_digits(chars: UInt32s, start: int, end: int, classes: UInt8s) -> int:
     return count
 
 
-@compiled
+@borrowing
 def _separator_length(chars: UInt32s, place: int, end: int, classes: UInt8s) -> int:
     r"""Characters of a thousands separator after a digit: ``,``, ``\\,`` or ``{,}``."""
     char = chars[place]
@@ -131,7 +131,7 @@ def _separator_length(chars: UInt32s, place: int, end: int, classes: UInt8s) -> 
     return 0
 
 
-@compiled
+@borrowing
 def _hash_number(chars: UInt32s, place: int, end: int, classes: UInt8s) -> tuple[np.uint64, int]:
     """Hash of a number without its separators, and where it ends."""
     value, has_point = _BASIS, False
@@ -159,7 +159,7 @@ def _hash_number(chars: UInt32s, place: int, end: int, classes: UInt8s) -> tuple
     return mix(value), place
 
 
-@compiled
+@borrowing
 def _read_macro(
     chars: UInt32s, place: int, end: int, macros: tuple[UInt64s, UInt8s]
 ) -> tuple[int, int]:
@@ -177,7 +177,7 @@ def _read_macro(
     return DROP, place + 1
 
 
-@compiled
+@borrowing
 def _symbol_meaning(char: int) -> int:
     """What a symbol outside ASCII stands for."""
     if char == 0x2264:
@@ -193,7 +193,7 @@ def _symbol_meaning(char: int) -> int:
     return DEGREES
 
 
-@compiled
+@borrowing
 def _hash_operator(chars: UInt32s, place: int, end: int) -> tuple[np.uint64, int]:
     """Hash of an operator of one or two characters, and where it ends."""
     char = chars[place]
@@ -208,7 +208,7 @@ def _hash_operator(chars: UInt32s, place: int, end: int) -> tuple[np.uint64, int
     return hash_chars(chars, place, place + 1), place + 1
 
 
-@compiled
+@borrowing
 def _next_word(
     chars: UInt32s,
     place: int,
@@ -234,7 +234,7 @@ def _next_word(
     return place + 1, -2 - _symbol_meaning(chars[place]), np.uint64(0)
 
 
-@compiled
+@borrowing
 def hash_words(
     texts: tuple[UInt32s, Int64s],
     tables: tuple[UInt8s, UInt64s, UInt8s, UInt64s],
