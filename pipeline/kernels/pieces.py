@@ -33,6 +33,7 @@ TOO_LONG = -1
 _NONE = 2**31 - 1
 _ALL = np.uint64(2**64 - 1)
 _KEY_PART = np.uint64(2**56 - 1)
+_BLOCK = np.uint64(64)
 
 Vocabulary = tuple[UInt16s, UInt8s, UInt64s, Int32s, Int32s, UInt8s]
 """Place of every code point in the alphabet (0 outside); bits of the pairs of the alphabet that
@@ -195,55 +196,70 @@ def _is_cut(data: UInt8s, place: int, alphabet: UInt16s, joined: UInt8s) -> bool
 
 @borrowing
 def find_cuts(alphabet: UInt16s, joined: UInt8s, cuts: UInt8s) -> None:
-    """Fill the table of two bytes: 0 no cut between them, 1 a cut, 2 look at the characters."""
+    """Fill the table of two bytes: 0 no cut between them, 1 a cut, 2 look at the characters.
+
+    Two bytes as memory holds them: the second is the higher one.
+    """
     for before in range(256):
         for byte in range(256):
             if 0x80 <= byte < 0xC0:
-                cuts[before << 8 | byte] = 0
+                cuts[byte << 8 | before] = 0
             elif before >= 0x80 or byte >= 0x80:
-                cuts[before << 8 | byte] = 2
+                cuts[byte << 8 | before] = 2
             else:
                 left, right = int(alphabet[before]), int(alphabet[byte])
                 is_joined = (joined[left, right >> 3] >> (right & 7)) & 1
-                cuts[before << 8 | byte] = 1 - is_joined
+                cuts[byte << 8 | before] = 1 - is_joined
+
+
+def _loader(bits: int) -> Any:
+    """Reads bytes of an array from a place on as one little-endian number."""
+
+    def load(typing: Any, data: Any, place: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            array = context.make_array(signature.args[0])(context, builder, arguments[0])
+            address = builder.gep(array.data, [arguments[1]])
+            wide = builder.bitcast(address, ir.IntType(bits).as_pointer())
+            return builder.load(wide, align=1)
+
+        return types.Integer.from_bitwidth(bits, signed=False)(data, types.int64), generate
+
+    return intrinsic(load)
+
+
+_load = cast(Callable[[UInt8s, Any], np.uint64], _loader(64))
+_load_two = cast(Callable[[UInt8s, Any], np.uint16], _loader(16))
 
 
 @borrowing
 def _cut_text(data: UInt8s, span: Int64s, vocabulary: Vocabulary, stops: Int32s) -> int:
     """Write where the chunks of a text end; returns how many there are.
 
-    Every place is written and then kept or not: without a branch that guesses chunk by chunk, and
-    with places that cannot be negative, which would be asked of each.
+    Every place is written and then kept or not, and whether characters have to be looked at is
+    asked once a block: without a branch that guesses byte by byte, and with places that cannot be
+    negative, which would be asked of each.
     """
     alphabet, joined, cuts = vocabulary[0], vocabulary[1], vocabulary[5]
-    start, num = np.uint64(span[0]), np.uint64(0)
-    before = np.uint64(data[start])
-    for place in range(start + np.uint64(1), np.uint64(span[1])):
-        byte = np.uint64(data[place])
-        cut = cuts[(before << np.uint64(8)) | byte]
-        if cut == 2:
-            cut = np.uint8(_is_cut(data, int(np.int64(place)), alphabet, joined))
-        stops[num] = place
-        num += np.uint64(cut)
-        before = byte
-    stops[num] = span[1]
+    one, num, end = np.uint64(1), np.uint64(0), np.uint64(span[1])
+    block = np.uint64(span[0]) + one
+    while block < end:
+        stop, first, seen = min(block + _BLOCK, end), num, np.uint8(0)
+        for place in range(block, stop):
+            cut = cuts[np.uint64(_load_two(data, np.int64(place - one)))]
+            stops[num] = place
+            num += np.uint64(cut & np.uint8(1))
+            seen |= cut
+        if seen & np.uint8(2):
+            num = first
+            for place in range(block, stop):
+                cut = cuts[np.uint64(_load_two(data, np.int64(place - one)))]
+                if cut == 2:
+                    cut = np.uint8(_is_cut(data, int(np.int64(place)), alphabet, joined))
+                stops[num] = place
+                num += np.uint64(cut)
+        block = stop
+    stops[num] = end
     return int(np.int64(num)) + 1
-
-
-@intrinsic
-def _load_eight(typing: Any, data: Any, place: Any) -> Any:
-    """Eight bytes of an array from a place on, as one little-endian number."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        address = builder.gep(array.data, [arguments[1]])
-        wide = builder.bitcast(address, ir.IntType(64).as_pointer())
-        return builder.load(wide, align=1)
-
-    return types.uint64(data, types.int64), generate
-
-
-_load = cast(Callable[[UInt8s, Any], np.uint64], _load_eight)
 
 
 @borrowing
@@ -278,7 +294,7 @@ def _count_long(
             and keys[slot, 2] == low
             and keys[slot, 3] & _KEY_PART == high
         ):
-            return int(keys[slot, 3] >> np.uint64(56))
+            return int(np.int64(keys[slot, 3] >> np.uint64(56)))
         slot = (slot + np.uint64(1)) & mask
     count = _merge_chunk(data, start, end, vocabulary, work)
     keys[slot, 0], keys[slot, 1], keys[slot, 2] = first, second, low
@@ -335,8 +351,12 @@ def count_ids(
             if stop - start <= np.uint64(KEY_BYTES):
                 low, high = _key_of(data, start, stop)
                 slot = _hash_key(low, high) & mask
-                found = keys[slot, 1]
-                if keys[slot, 0] != low or found & _KEY_PART != high:
+                beside = (slot + np.uint64(1)) & mask
+                is_here = (keys[slot, 0] == low) & (keys[slot, 1] & _KEY_PART == high)
+                is_beside = (keys[beside, 0] == low) & (keys[beside, 1] & _KEY_PART == high)
+                found = keys[slot, 1] if is_here else keys[beside, 1]
+                # A tenth of the chunks lie one slot on, which no branch can guess.
+                if not (is_here | is_beside):
                     found = keys[_find_kept(keys, low, high), 1]
                 # 0 where there is none: that is what a free slot holds.
                 count = int(np.int64(found >> np.uint64(56)))
