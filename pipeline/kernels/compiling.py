@@ -18,13 +18,14 @@ def _load_without_scipy() -> None:
     numba imports SciPy for them where it finds it: a fifth of a second and 16 MB in every process,
     for functions that no kernel calls.
     """
-    if "scipy" in sys.modules:
+    # Importing numba has loaded the package itself, which is small.
+    if "scipy.linalg" in sys.modules:
         return
-    sys.modules["scipy"] = None  # type: ignore[assignment]
+    sys.modules["scipy.linalg"] = None  # type: ignore[assignment]
     try:
         import_module("numba.np.arraymath")
     finally:
-        del sys.modules["scipy"]
+        del sys.modules["scipy.linalg"]
 
 
 _load_without_scipy()
