@@ -117,14 +117,14 @@ def infer_domain(question: str, answer: str = "") -> Domain:
     text = question[:_QUESTION_CHARS]
     if _CONTEST.search(text):
         return "code"
-    code, maths = _score(text, "code"), _score(text, "math")
-    if max(code, maths) < _LEAST:
-        return "other"
-    return "code" if code > maths else "math"
-
-
-def _score(text: str, domain: Domain) -> int:
-    return sum(weight for weight, pattern in _COMPILED[domain] if pattern.search(text))
+    code = sum(weight for weight, pattern in _COMPILED["code"] if pattern.search(text))
+    maths, enough = 0, max(code, _LEAST)
+    for weight, pattern in _COMPILED["math"]:
+        if pattern.search(text):
+            maths += weight
+            if maths >= enough:
+                return "math"
+    return "code" if code >= _LEAST else "other"
 
 
 def read_domain(label: str | None) -> Domain | None:

@@ -76,6 +76,8 @@ def check_language(row: PreparedRow, settings: ValidationSettings) -> tuple[str,
 
 def check_spam(row: PreparedRow, settings: ValidationSettings) -> tuple[str, str] | None:
     """A question or an answer that is little more than links."""
+    if settings.max_link_share >= 1:
+        return None
     for name, text in (("question", row.question), ("answer", row.answer)):
         # A colon is found several times as fast as a word, and most texts hold neither link.
         if ("://" not in text or "http" not in text) and "www." not in text:
@@ -106,7 +108,7 @@ def ends_in_circle(row: PreparedRow) -> int:
     piece = row.thinking[-_PIECE_CHARS:]
     if len(piece) < _PIECE_CHARS:
         return 0
-    times = row.thinking[-_SPAN_CHARS:].count(piece)
+    times = row.thinking.count(piece, max(0, len(row.thinking) - _SPAN_CHARS))
     return times if times >= _MAX_PIECES else 0
 
 

@@ -67,7 +67,10 @@ def question_keys(texts: Sequence[str]) -> list[str]:
     from pipeline.kernels.questions import level_questions
 
     keys = [""] * len(texts)
-    plain = [place for place, text in enumerate(texts) if _is_plain(text)]
+    plain = [place for place, text in enumerate(texts) if text.isascii()]
+    # Both stand in few texts: asked of all together first.
+    if _may_instruct("".join(texts[place] for place in plain)):
+        plain = [place for place in plain if not _may_instruct(texts[place])]
     data = np.frombuffer("".join(texts[place] for place in plain).encode(), np.uint8).copy()
     ends = np.cumsum([len(texts[place]) for place in plain], dtype=np.int64)
     spans = np.stack([np.concatenate([ends[:1] * 0, ends[:-1]]), ends], axis=1)
@@ -81,12 +84,10 @@ def question_keys(texts: Sequence[str]) -> list[str]:
     return keys
 
 
-def _is_plain(text: str) -> bool:
-    """Whether no instruction can stand in a text, and no letter outside ASCII."""
-    if not text.isascii():
-        return False
+def _may_instruct(text: str) -> bool:
+    """Whether an instruction can stand in a text."""
     lower = text.lower()
-    return not any(needed in lower for _, needed in _INSTRUCTIONS)
+    return any(needed in lower for _, needed in _INSTRUCTIONS)
 
 
 def _hash(data: bytes) -> str:

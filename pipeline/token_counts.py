@@ -40,7 +40,7 @@ PADDING = bytes(32)
 """What the kernel may read beyond the last text."""
 _SPECIAL = "[REFERENCE_DOC_"
 """How the user-defined symbols begin, which the tokenizer never splits."""
-_TABLES = ("alphabet", "joined", "pairs", "merged", "ranks", "cuts")
+_TABLES = ("alphabet", "joined", "pairs", "ranks", "cuts")
 _CUT = "\n"
 """Part of no piece, so that nothing merges across it."""
 
@@ -182,8 +182,8 @@ def _load_vocabulary() -> Vocabulary:
     """The tokenizer's pieces as tables."""
     key = content_hash([code_version("pipeline"), TOKENIZER_SHA256])
     kept = kept_arrays("vocabulary", key, _tabulate_model)
-    alphabet, joined, pairs, merged, ranks, cuts = (kept[name] for name in _TABLES)
-    return alphabet, joined, pairs, merged, ranks, cuts
+    alphabet, joined, pairs, ranks, cuts = (kept[name] for name in _TABLES)
+    return alphabet, joined, pairs, ranks, cuts
 
 
 def _tabulate_model() -> dict[str, Any]:
@@ -220,8 +220,8 @@ def _tabulate(pieces: dict[str, float]) -> Vocabulary:
     ranks = np.full(len(symbols) + 1, -1, np.int32)
     ranks[[symbols[piece] for piece in pieces]] = np.unique(-scores, return_inverse=True)[1]
     size = 1 << (2 * len(merges)).bit_length()
-    pairs, merged = np.zeros(size, np.uint64), np.zeros(size, np.int32)
-    fill_pairs(pairs, merged, np.array(merges, np.int32))
+    pairs = np.zeros((size, 2), np.uint64)
+    fill_pairs(pairs, np.array(merges, np.int32), ranks)
     cuts = np.zeros(1 << 16, np.uint8)
     find_cuts(alphabet, joined, cuts)
-    return alphabet, joined, pairs, merged, ranks, cuts
+    return alphabet, joined, pairs, ranks, cuts

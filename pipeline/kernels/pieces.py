@@ -35,11 +35,12 @@ _ALL = np.uint64(2**64 - 1)
 _KEY_PART = np.uint64(2**56 - 1)
 _BLOCK = np.uint64(64)
 
-Vocabulary = tuple[UInt16s, UInt8s, UInt64s, Int32s, Int32s, UInt8s]
+Vocabulary = tuple[UInt16s, UInt8s, UInt64s, Int32s, UInt8s]
 """Place of every code point in the alphabet (0 outside); bits of the pairs of the alphabet that
-occur in pieces; pairs of symbols that merge, by hash; the symbol that each makes; rank of every
-symbol (lower merges first), -1 for one that is no piece; whether two bytes are cut apart, see
-:func:`find_cuts`. The alphabet's characters are the first symbols, in their order."""
+occur in pieces; pairs of symbols that merge, by hash, each beside the symbol that it makes and
+(32 bits) that one's rank, so that a pair is one look into memory; rank of every symbol (lower
+merges first), -1 for one that is no piece; whether two bytes are cut apart, see :func:`find_cuts`.
+The alphabet's characters are the first symbols, in their order."""
 
 Kept = tuple[UInt64s, UInt64s, Int64s]
 """Chunks by hash, each with its count in the sixteenth byte; longer ones, each with its count in
@@ -60,18 +61,19 @@ def find_pair(pairs: UInt64s, left: int, right: int) -> int:
     key = (np.uint64(left) << np.uint64(32)) | np.uint64(right)
     mask = np.uint64(len(pairs) - 1)
     slot = _mix(key) & mask
-    while pairs[slot] != key and pairs[slot] != np.uint64(0):
+    while pairs[slot, 0] != key and pairs[slot, 0] != np.uint64(0):
         slot = (slot + np.uint64(1)) & mask
     return int(slot)
 
 
 @borrowing
-def fill_pairs(pairs: UInt64s, merged: Int32s, merges: Int32s) -> None:
+def fill_pairs(pairs: UInt64s, merges: Int32s, ranks: Int32s) -> None:
     """Put rows of (left, right, merged) symbols into the table."""
     for row in range(len(merges)):
         slot = find_pair(pairs, merges[row, 0], merges[row, 1])
-        pairs[slot] = (np.uint64(merges[row, 0]) << np.uint64(32)) | np.uint64(merges[row, 1])
-        merged[slot] = merges[row, 2]
+        pairs[slot, 0] = (np.uint64(merges[row, 0]) << np.uint64(32)) | np.uint64(merges[row, 1])
+        symbol, rank = np.uint64(merges[row, 2]), np.uint64(ranks[merges[row, 2]])
+        pairs[slot, 1] = (symbol << np.uint64(32)) | rank
 
 
 @borrowing
@@ -98,12 +100,12 @@ def _letter(data: UInt8s, place: int, width: int, alphabet: UInt16s) -> int:
 @borrowing
 def _merge_result(vocabulary: Vocabulary, left: int, right: int) -> tuple[int, int]:
     """The symbol that two make, and its rank."""
-    pairs, merged, ranks = vocabulary[2], vocabulary[3], vocabulary[4]
+    pairs = vocabulary[2]
     slot = find_pair(pairs, left, right)
-    if pairs[slot] == np.uint64(0):
+    if pairs[slot, 0] == np.uint64(0):
         return 0, _NONE
-    symbol = merged[slot]
-    return int(symbol), int(ranks[symbol])
+    found = pairs[slot, 1]
+    return int(np.int64(found >> np.uint64(32))), int(np.int64(found & np.uint64(2**32 - 1)))
 
 
 @borrowing
@@ -160,7 +162,7 @@ def _merge_chunk(data: UInt8s, start: int, end: int, vocabulary: Vocabulary, wor
     count = 0
     for place in range(num):
         # What is no piece is spelled in bytes; only a single character can be.
-        count += 1 if vocabulary[4][work[0, place]] >= 0 else work[3, place]
+        count += 1 if vocabulary[3][work[0, place]] >= 0 else work[3, place]
     return count
 
 
@@ -239,7 +241,7 @@ def _cut_text(data: UInt8s, span: Int64s, vocabulary: Vocabulary, stops: Int32s)
     asked once a block: without a branch that guesses byte by byte, and with places that cannot be
     negative, which would be asked of each.
     """
-    alphabet, joined, cuts = vocabulary[0], vocabulary[1], vocabulary[5]
+    alphabet, joined, cuts = vocabulary[0], vocabulary[1], vocabulary[4]
     one, num, end = np.uint64(1), np.uint64(0), np.uint64(span[1])
     block = np.uint64(span[0]) + one
     while block < end:

@@ -161,11 +161,11 @@ def _drop_spaces(text: UInt8s, size: int) -> int:
 
 @borrowing
 def _drop_byte(text: UInt8s, size: int, byte: int) -> int:
-    out = 0
-    for place in range(size):
+    out = np.uint64(0)
+    for place in range(np.uint64(size)):
         text[out] = text[place]
-        out += text[place] != byte
-    return out
+        out += np.uint64(text[place] != byte)
+    return int(np.int64(out))
 
 
 @borrowing
@@ -213,23 +213,23 @@ def _open_words(text: UInt8s, size: int) -> int:
 
 @borrowing
 def _drop_blanks(text: UInt8s, size: int) -> int:
-    """Drop blanks, but a mark stays between two digits; fold case; no dots at the end."""
-    out, place, before = 0, 0, 0
-    while place < size:
-        byte = int(text[place])
-        if _is_blank(byte):
-            stop = place + 1
-            while stop < size and _is_blank(text[stop]):
-                stop += 1
-            if stop < size and _is_digit(before) and _is_digit(text[stop]):
-                text[out] = 0
-                out += 1
-            place, before = stop, 32
-            continue
-        text[out] = byte + 32 if 65 <= byte <= 90 else byte
-        out += 1
-        before = byte
-        place += 1
+    """Drop blanks, but a mark stays between two digits; fold case; no dots at the end.
+
+    Every byte is written and then kept or not: where words end cannot be guessed. Places cannot be
+    negative, which would be asked of each.
+    """
+    end, last, was_blank = np.uint64(0), np.uint8(0), False
+    for place in range(np.uint64(size)):
+        byte = text[place]
+        blank = (byte == 32) | ((byte >= 9) & (byte <= 13)) | ((byte >= 28) & (byte <= 31))
+        if was_blank & (byte >= 48) & (byte <= 57) & (last >= 48) & (last <= 57):
+            text[end] = 0
+            end += np.uint64(1)
+        text[end] = byte + np.uint8(32 * ((byte >= 65) & (byte <= 90)))
+        end += np.uint64(not blank)
+        last = last if blank else byte
+        was_blank = blank
+    out = int(np.int64(end))
     while out > 0 and (text[out - 1] == _DOT or text[out - 1] == _QUESTION):
         out -= 1
     return out
@@ -294,7 +294,7 @@ def level_questions(data: UInt8s, spans: Int64s) -> None:
         start, end = spans[row, 0], spans[row, 1]
         text, size = data[start:end], int(end - start)
         has_macro, has_tilde, has_dollar, has_brace = False, False, False, False
-        for place in range(size):
+        for place in range(np.uint64(size)):
             byte = text[place]
             has_macro |= byte == _BACKSLASH
             has_tilde |= byte == _TILDE
