@@ -79,10 +79,33 @@ def _is_one_of(name: np.uint64, names: tuple[np.uint64, ...]) -> bool:
 
 
 @borrowing
+def _copy_until(text: UInt8s, span: tuple[int, int, int], byte: int, other: int) -> int:
+    """Move what stands before the next of two bytes to the front; where that byte is.
+
+    Args:
+        text: The text.
+        span: Where to move to, from where, and where the text ends.
+        byte: What to stop at.
+        other: The same.
+    """
+    # Places that cannot be negative: it would be asked of each.
+    out, place, end = np.uint64(span[0]), np.uint64(span[1]), np.uint64(span[2])
+    while place < end and text[place] != byte and text[place] != other:
+        text[out] = text[place]
+        out += np.uint64(1)
+        place += np.uint64(1)
+    return int(np.int64(place))
+
+
+@borrowing
 def _shorten_fractions(text: UInt8s, size: int) -> int:
     r"""``\dfrac`` and ``\tfrac`` are ``\frac``."""
     out, place = 0, 0
     while place < size:
+        stop = _copy_until(text, (out, place, size), _BACKSLASH, _BACKSLASH)
+        out, place = out + stop - place, stop
+        if place == size:
+            break
         text[out] = text[place]
         if (
             text[place] == _BACKSLASH
@@ -104,6 +127,10 @@ def _rewrite_named(text: UInt8s, size: int, names: tuple[np.uint64, ...], how: i
     """Rewrite macros of these names: see :data:`_DROP` and the others."""
     out, place = 0, 0
     while place < size:
+        stop = _copy_until(text, (out, place, size), _BACKSLASH, _BACKSLASH)
+        out, place = out + stop - place, stop
+        if place == size:
+            break
         if text[place] == _BACKSLASH:
             name, stop = _read_name(text, place + 1, size)
             found = _is_one_of(name, names)
@@ -128,6 +155,10 @@ def _drop_brackets(text: UInt8s, size: int) -> int:
     r"""Drop ``\(``, ``\)``, ``\[`` and ``\]``."""
     out, place = 0, 0
     while place < size:
+        stop = _copy_until(text, (out, place, size), _BACKSLASH, _BACKSLASH)
+        out, place = out + stop - place, stop
+        if place == size:
+            break
         if text[place] == _BACKSLASH and place + 1 < size:
             after = text[place + 1]
             if after == 40 or after == 41 or after == 91 or after == 93:
@@ -144,6 +175,10 @@ def _drop_spaces(text: UInt8s, size: int) -> int:
     r"""Drop ``\,``, ``\;``, ``\:``, ``\!``, a backslash and a blank, and ``\quad``."""
     out, place = 0, 0
     while place < size:
+        stop = _copy_until(text, (out, place, size), _BACKSLASH, _BACKSLASH)
+        out, place = out + stop - place, stop
+        if place == size:
+            break
         if text[place] == _BACKSLASH and place + 1 < size:
             after = text[place + 1]
             if after == 44 or after == 59 or after == 58 or after == 33 or after == _SPACE:
@@ -173,6 +208,10 @@ def _open_scripts(text: UInt8s, size: int) -> int:
     """Take one character's braces off after ``_`` and ``^``."""
     out, place = 0, 0
     while place < size:
+        stop = _copy_until(text, (out, place, size), _CARET, _LOW_LINE)
+        out, place = out + stop - place, stop
+        if place == size:
+            break
         text[out] = text[place]
         if (
             (text[place] == _CARET or text[place] == _LOW_LINE)
@@ -195,6 +234,10 @@ def _open_words(text: UInt8s, size: int) -> int:
     """Take the braces off what is one word."""
     out, place = 0, 0
     while place < size:
+        stop = _copy_until(text, (out, place, size), _OPEN, _OPEN)
+        out, place = out + stop - place, stop
+        if place == size:
+            break
         if text[place] == _OPEN:
             stop = place + 1
             while stop < size and _is_word(text[stop]):
@@ -242,8 +285,11 @@ def _first_pass(text: UInt8s, size: int) -> int:
     Passes before it would leave the text as it is; those behind it may find what it makes.
     """
     first = 6
-    for place in range(size):
-        if text[place] != _BACKSLASH or place + 1 >= size:
+    for here in range(np.uint64(size)):
+        if text[here] != _BACKSLASH:
+            continue
+        place = int(np.int64(here))
+        if place + 1 >= size:
             continue
         after = text[place + 1]
         if not _is_letter(after):
