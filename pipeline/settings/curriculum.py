@@ -37,8 +37,9 @@ class CurriculumSettings(Settings):
     """Processes, or Ray workers, that work at once (``[execution]`` says which); 1 with
     ``execution.executor = "local"`` works in the command."""
     compress_prepared: bool = execution_only(False)
-    """Compress what sources are prepared to: two thirds of the bytes of generated text and about
-    half of real text, for a tenth of a build's processor time."""
+    """Compress what sources are prepared to. Measured: 0.7 of the bytes of generated text; of real
+    rows 0.4 (thoughts of 13 kB, graph puzzles) to 0.7 (solutions of 1 kB), and no gain under 300
+    bytes. It takes 30 µs a row of 15 kB, a twelfth of a build's processor time."""
     dedupe_memory_mb: int = execution_only(256, ge=16)
     """What the search for near-duplicates may hold of its keys at once."""
     min_rows: int = Field(1, ge=0)
