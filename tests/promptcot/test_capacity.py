@@ -73,7 +73,7 @@ def test_the_figures_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
     assert count_answers(load_recipe("paper")) == answers
     assert parts["evaluation"]["usd"] == pytest.approx(answers * 12_000 / 4_545 / 3600 * 3)
     rows, cores = 1_878_460 + 256_000, 64
-    assert parts["curriculum"]["hours"] * 3600 == pytest.approx(rows * (516e-6 / cores + 14e-6))
+    assert parts["curriculum"]["hours"] * 3600 == pytest.approx(rows * (391e-6 / cores + 14e-6))
     assert eight["hours"] == pytest.approx(sum(part["hours"] for part in eight["parts"]))
     assert one["hours"] > 6 * eight["hours"]
     # One GPU scales perfectly, so nothing is assumed of scaling.
