@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from evaluation.report_data import PHASES, RunFacts
 from pipeline.manifest import Version
 from pipeline.settings.overrides import list_overrides
-from pipeline.settings.recipe import RECIPES, Recipe
+from pipeline.settings.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,7 @@ def list_commands(recipe: Recipe) -> list[str]:
 
 
 def _recipe_name(recipe: Recipe) -> str:
-    bundled = recipe.path.resolve().parent == RECIPES.resolve()
-    return recipe.path.stem if bundled else recipe.path.name
+    return recipe.path.stem if recipe.is_bundled else recipe.path.name
 
 
 def find_overrides(recipe: Recipe) -> list[str]:

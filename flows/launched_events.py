@@ -7,6 +7,7 @@ the steps only.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,8 @@ class LaunchedEvents:
     def __init__(self, out: Path, stages: Collection[str]) -> None:
         self._stages = frozenset(stages)
         self._reader = EventReader(out)
-        for _ in self._reader.read_new():
-            """Former runs."""
+        # What former runs told is read over, not kept.
+        deque(self._reader.read_new(), maxlen=0)
 
     def read_new(self, own: str | None) -> list[dict[str, Any]]:
         """New events about the stages by other processes.

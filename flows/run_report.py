@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from flows.next_command import spell_report
 from flows.status_view import duration
 from pipeline.settings.overrides import list_overrides
-from pipeline.settings.recipe import RECIPES, Recipe
+from pipeline.settings.recipe import Recipe
 from promptcot.stage_names import SEED_STAGES, STAGES
 
 if TYPE_CHECKING:
@@ -135,8 +135,8 @@ def _describe_pages(recipe: Recipe, out: Path, *, with_synthesis: bool) -> str:
     ]
     if wanted:
         parts.append("\nTo write a page of it:\n")
-        is_bundled = recipe.path.parent == RECIPES
-        name, changes = recipe.path.stem if is_bundled else str(recipe.path), list_overrides(recipe)
+        name = recipe.path.stem if recipe.is_bundled else str(recipe.path)
+        changes = list_overrides(recipe)
         commands = [spell_report(package, name, str(out), changes) for package in wanted]
         parts += [f"    {command}" for command in commands]
     return "\n".join(parts).strip()

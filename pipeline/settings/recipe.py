@@ -98,6 +98,11 @@ class Recipe:
         """The recipe's name, also of its default output folder."""
         return self.settings.name
 
+    @property
+    def is_bundled(self) -> bool:
+        """Whether commands take it by its file's name without the suffix."""
+        return self.path.resolve().parent == RECIPES.resolve()
+
     def file(self, relative: str) -> Path:
         """A path written in the recipe: absolute, or relative to the recipe's folder."""
         return (self.path.parent / relative).resolve()
