@@ -34,8 +34,9 @@ from pipeline.settings.recipe import Recipe
 from pipeline.stage_events import Work
 from pipeline.store import exclusive_lock, explain_disk_errors, write_json
 
-SLICE_ROWS = 128
-"""Rows in memory together: enough for batch functions, and 4 MB at 30 kB a row."""
+SLICE_ROWS = 256
+"""Rows in memory together: 8 MB at 30 kB a row. Half as many cost a twelfth more time, because each
+step of the work begins with its tables out of the processor's cache (measured)."""
 REMEDY = "lower curriculum.num_workers or curriculum.batch_rows"
 """Against lost workers."""
 MAX_LISTED_FINDINGS = 500

@@ -34,6 +34,7 @@ _NONE = 2**31 - 1
 _ALL = np.uint64(2**64 - 1)
 _KEY_PART = np.uint64(2**56 - 1)
 _BLOCK = np.uint64(64)
+_CHUNKS_AT_ONCE = 64
 
 Vocabulary = tuple[UInt16s, UInt8s, UInt64s, Int32s, UInt8s]
 """Place of every code point in the alphabet (0 outside); bits of the pairs of the alphabet that
@@ -233,6 +234,29 @@ _load = cast(Callable[[UInt8s, Any], np.uint64], _loader(64))
 _load_two = cast(Callable[[UInt8s, Any], np.uint16], _loader(16))
 
 
+def _make_prefetch() -> Any:
+    """Asks for a row of a table early, so that it is near when it is read."""
+
+    def prefetch(typing: Any, table: Any, row: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            array = context.make_array(signature.args[0])(context, builder, arguments[0])
+            stride = builder.extract_value(array.strides, 0)
+            base = builder.bitcast(array.data, ir.IntType(8).as_pointer())
+            address = builder.gep(base, [builder.mul(stride, arguments[1])])
+            pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+            kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
+            function = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
+            builder.call(function, [address, number(0), number(3), number(1)])
+            return context.get_dummy_value()
+
+        return types.void(table, types.uint64), generate
+
+    return intrinsic(prefetch)
+
+
+_prefetch = cast(Callable[[UInt64s, Any], None], _make_prefetch())
+
+
 @borrowing
 def _cut_text(data: UInt8s, span: Int64s, vocabulary: Vocabulary, stops: Int32s) -> int:
     """Write where the chunks of a text end; returns how many there are.
@@ -343,32 +367,46 @@ def count_ids(
         longest = max(longest, spans[text, 1] - spans[text, 0])
     stops = np.empty(longest, np.int32)
     work = np.empty((4, MAX_CHUNK + 1), np.int32)
+    looks = np.empty((_CHUNKS_AT_ONCE, 3), np.uint64)
     for text in range(len(spans)):
         start, total, num = np.uint64(spans[text, 0]), 0, 0
         if spans[text, 0] < spans[text, 1]:
             num = _cut_text(data, spans[text], vocabulary, stops)
-        for chunk in range(np.uint64(num)):
-            stop = np.uint64(stops[chunk])
-            here = (int(np.int64(start)), int(np.int64(stop)))
-            if stop - start <= np.uint64(KEY_BYTES):
-                low, high = _key_of(data, start, stop)
+        for first in range(np.uint64(0), np.uint64(num), np.uint64(_CHUNKS_AT_ONCE)):
+            size = min(np.uint64(_CHUNKS_AT_ONCE), np.uint64(num) - first)
+            begin = start
+            for place in range(size):
+                stop = np.uint64(stops[first + place])
+                low, high = _key_of(data, begin, min(stop, begin + np.uint64(KEY_BYTES)))
+                looks[place, 0], looks[place, 1] = low, high
                 slot = _hash_key(low, high) & mask
-                beside = (slot + np.uint64(1)) & mask
-                is_here = (keys[slot, 0] == low) & (keys[slot, 1] & _KEY_PART == high)
-                is_beside = (keys[beside, 0] == low) & (keys[beside, 1] & _KEY_PART == high)
-                found = keys[slot, 1] if is_here else keys[beside, 1]
-                # A tenth of the chunks lie one slot on, which no branch can guess.
-                if not (is_here | is_beside):
-                    found = keys[_find_kept(keys, low, high), 1]
-                # 0 where there is none: that is what a free slot holds.
-                count = int(np.int64(found >> np.uint64(56)))
-                if count == 0:
-                    count = _count_short(data, here, vocabulary, kept, work)
-            else:
-                count = _count_long(data, here, vocabulary, kept, work)
-                if count < 0:
-                    total = TOO_LONG
-                    break
-            total += count
-            start = stop
+                looks[place, 2] = slot
+                _prefetch(keys, slot)
+                begin = stop
+            for place in range(size):
+                stop = np.uint64(stops[first + place])
+                here = (int(np.int64(start)), int(np.int64(stop)))
+                if stop - start <= np.uint64(KEY_BYTES):
+                    low, high = looks[place, 0], looks[place, 1]
+                    slot = looks[place, 2]
+                    beside = (slot + np.uint64(1)) & mask
+                    is_here = (keys[slot, 0] == low) & (keys[slot, 1] & _KEY_PART == high)
+                    is_beside = (keys[beside, 0] == low) & (keys[beside, 1] & _KEY_PART == high)
+                    found = keys[slot, 1] if is_here else keys[beside, 1]
+                    # A tenth of the chunks lie one slot on, which no branch can guess.
+                    if not (is_here | is_beside):
+                        found = keys[_find_kept(keys, low, high), 1]
+                    # 0 where there is none: that is what a free slot holds.
+                    count = int(np.int64(found >> np.uint64(56)))
+                    if count == 0:
+                        count = _count_short(data, here, vocabulary, kept, work)
+                else:
+                    count = _count_long(data, here, vocabulary, kept, work)
+                    if count < 0:
+                        break
+                total += count
+                start = stop
+            if total < 0 or count < 0:
+                total = TOO_LONG
+                break
         totals[text] = total
