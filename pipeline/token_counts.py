@@ -131,12 +131,12 @@ class TokenCounter:
         starts, ends = texts.spans[:, 0], texts.spans[:, 1]
         # The blank before a text is the one that the tokenizer puts there.
         spans = np.stack([starts - (ends > starts), ends], axis=1) if is_start else texts.spans
-        counts = np.empty(len(spans), np.int64)
+        counts, may_hold_symbols = np.empty(len(spans), np.int64), np.zeros(len(spans), np.uint8)
         data = np.frombuffer(texts.data, np.uint8)
-        count_ids(data, spans, self._vocabulary, self._kept, counts)
-        if _SPECIAL.encode() in texts.data:
-            has_special = [_SPECIAL in _decoded(texts[row]) for row in range(len(counts))]
-            counts[np.array(has_special)] = TOO_LONG
+        count_ids(data, spans, self._vocabulary, self._kept, (counts, may_hold_symbols))
+        for row in np.flatnonzero(may_hold_symbols).tolist():
+            if _SPECIAL in _decoded(texts[row]):
+                counts[row] = TOO_LONG
         for row in np.flatnonzero(counts == TOO_LONG).tolist():
             counts[row] = _count_slowly(_decoded(texts[row]), is_start=is_start)
         return counts
@@ -223,5 +223,5 @@ def _tabulate(pieces: dict[str, float]) -> Vocabulary:
     pairs = np.zeros((size, 2), np.uint64)
     fill_pairs(pairs, np.array(merges, np.int32), ranks)
     cuts = np.zeros(1 << 16, np.uint8)
-    find_cuts(alphabet, joined, cuts)
+    find_cuts(alphabet, joined, int.from_bytes(_SPECIAL[:2].encode(), "little"), cuts)
     return alphabet, joined, pairs, ranks, cuts

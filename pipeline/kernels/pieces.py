@@ -6,16 +6,13 @@ crosses there, so the chunks between are independent and their counts can be kep
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic
 
 from pipeline.kernels.compiling import borrowing, compiled
+from pipeline.kernels.memory import load_eight, load_two, prefetch
 
 UInt8s = npt.NDArray[np.uint8]
 UInt16s = npt.NDArray[np.uint16]
@@ -34,7 +31,8 @@ _NONE = 2**31 - 1
 _ALL = np.uint64(2**64 - 1)
 _KEY_PART = np.uint64(2**56 - 1)
 _BLOCK = np.uint64(64)
-_CHUNKS_AT_ONCE = 64
+_BEGINS_SYMBOL = np.uint8(4)
+_CHUNKS_AT_ONCE = 256
 
 Vocabulary = tuple[UInt16s, UInt8s, UInt64s, Int32s, UInt8s]
 """Place of every code point in the alphabet (0 outside); bits of the pairs of the alphabet that
@@ -198,10 +196,11 @@ def _is_cut(data: UInt8s, place: int, alphabet: UInt16s, joined: UInt8s) -> bool
 
 
 @borrowing
-def find_cuts(alphabet: UInt16s, joined: UInt8s, cuts: UInt8s) -> None:
+def find_cuts(alphabet: UInt16s, joined: UInt8s, symbol: int, cuts: UInt8s) -> None:
     """Fill the table of two bytes: 0 no cut between them, 1 a cut, 2 look at the characters.
 
-    Two bytes as memory holds them: the second is the higher one.
+    Two bytes as memory holds them: the second is the higher one. ``symbol`` are the two that begin
+    what the tokenizer never splits, which have :data:`_BEGINS_SYMBOL` besides.
     """
     for before in range(256):
         for byte in range(256):
@@ -213,53 +212,14 @@ def find_cuts(alphabet: UInt16s, joined: UInt8s, cuts: UInt8s) -> None:
                 left, right = int(alphabet[before]), int(alphabet[byte])
                 is_joined = (joined[left, right >> 3] >> (right & 7)) & 1
                 cuts[byte << 8 | before] = 1 - is_joined
-
-
-def _loader(bits: int) -> Any:
-    """Reads bytes of an array from a place on as one little-endian number."""
-
-    def load(typing: Any, data: Any, place: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            array = context.make_array(signature.args[0])(context, builder, arguments[0])
-            address = builder.gep(array.data, [arguments[1]])
-            wide = builder.bitcast(address, ir.IntType(bits).as_pointer())
-            return builder.load(wide, align=1)
-
-        return types.Integer.from_bitwidth(bits, signed=False)(data, types.int64), generate
-
-    return intrinsic(load)
-
-
-_load = cast(Callable[[UInt8s, Any], np.uint64], _loader(64))
-_load_two = cast(Callable[[UInt8s, Any], np.uint16], _loader(16))
-
-
-def _make_prefetch() -> Any:
-    """Asks for a row of a table early, so that it is near when it is read."""
-
-    def prefetch(typing: Any, table: Any, row: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            array = context.make_array(signature.args[0])(context, builder, arguments[0])
-            stride = builder.extract_value(array.strides, 0)
-            base = builder.bitcast(array.data, ir.IntType(8).as_pointer())
-            address = builder.gep(base, [builder.mul(stride, arguments[1])])
-            pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-            kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
-            function = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
-            builder.call(function, [address, number(0), number(3), number(1)])
-            return context.get_dummy_value()
-
-        return types.void(table, types.uint64), generate
-
-    return intrinsic(prefetch)
-
-
-_prefetch = cast(Callable[[UInt64s, Any], None], _make_prefetch())
+    cuts[symbol] |= _BEGINS_SYMBOL
 
 
 @borrowing
-def _cut_text(data: UInt8s, span: Int64s, vocabulary: Vocabulary, stops: Int32s) -> int:
-    """Write where the chunks of a text end; returns how many there are.
+def _cut_text(
+    data: UInt8s, span: Int64s, vocabulary: Vocabulary, stops: Int32s
+) -> tuple[int, np.uint8]:
+    """Write where the chunks of a text end; how many there are, and what its cuts were.
 
     Every place is written and then kept or not, and whether characters have to be looked at is
     asked once a block: without a branch that guesses byte by byte, and with places that cannot be
@@ -267,25 +227,26 @@ def _cut_text(data: UInt8s, span: Int64s, vocabulary: Vocabulary, stops: Int32s)
     """
     alphabet, joined, cuts = vocabulary[0], vocabulary[1], vocabulary[4]
     one, num, end = np.uint64(1), np.uint64(0), np.uint64(span[1])
-    block = np.uint64(span[0]) + one
+    block, all_seen = np.uint64(span[0]) + one, np.uint8(0)
     while block < end:
         stop, first, seen = min(block + _BLOCK, end), num, np.uint8(0)
         for place in range(block, stop):
-            cut = cuts[np.uint64(_load_two(data, np.int64(place - one)))]
+            cut = cuts[np.uint64(load_two(data, np.int64(place - one)))]
             stops[num] = place
             num += np.uint64(cut & np.uint8(1))
             seen |= cut
         if seen & np.uint8(2):
             num = first
             for place in range(block, stop):
-                cut = cuts[np.uint64(_load_two(data, np.int64(place - one)))]
+                cut = cuts[np.uint64(load_two(data, np.int64(place - one)))]
                 if cut == 2:
                     cut = np.uint8(_is_cut(data, int(np.int64(place)), alphabet, joined))
                 stops[num] = place
-                num += np.uint64(cut)
+                num += np.uint64(cut & np.uint8(1))
         block = stop
+        all_seen |= seen
     stops[num] = end
-    return int(np.int64(num)) + 1
+    return int(np.int64(num)) + 1, all_seen
 
 
 @borrowing
@@ -295,7 +256,7 @@ def _key_of(data: UInt8s, start: Any, end: Any) -> tuple[np.uint64, np.uint64]:
     # A shift by 64 is none: the first half is never shifted out whole, the second never in.
     low = _ALL >> (eight * (eight - min(size, eight)))
     high = (np.uint64(1) << (eight * (max(size, eight) - eight))) - np.uint64(1)
-    return _load(data, np.int64(start)) & low, _load(data, np.int64(start) + 8) & high
+    return load_eight(data, np.int64(start)) & low, load_eight(data, np.int64(start) + 8) & high
 
 
 @borrowing
@@ -309,7 +270,7 @@ def _count_long(
     keys, used = kept[1], kept[2]
     if used[1] * 2 > len(keys):
         keys[:], used[1] = np.uint64(0), 0
-    first, second = _load(data, start), _load(data, start + 8)
+    first, second = load_eight(data, start), load_eight(data, start + 8)
     low, high = _key_of(data, start + 16, end)
     mask = np.uint64(len(keys) - 1)
     slot = (_hash_key(first, second) + _hash_key(low, high)) & mask
@@ -347,9 +308,29 @@ def _count_short(
     return count
 
 
+@borrowing
+def _list_looks(
+    data: UInt8s, start: np.uint64, stops: Int32s, keys: UInt64s, looks: UInt64s
+) -> None:
+    """Write both halves and the slot of each of the next chunks, if it is a short one."""
+    mask, longest = np.uint64(len(keys) - 1), np.uint64(KEY_BYTES)
+    for place in range(np.uint64(len(stops))):
+        stop = np.uint64(stops[place])
+        low, high = _key_of(data, start, min(stop, start + longest))
+        slot = _hash_key(low, high) & mask
+        looks[place, 0], looks[place, 1], looks[place, 2] = low, high, slot
+        # The table does not stay near while other work is done on a slice of rows.
+        prefetch(keys, slot)
+        start = stop
+
+
 @compiled
 def count_ids(
-    data: UInt8s, spans: Int64s, vocabulary: Vocabulary, kept: Kept, totals: Int64s
+    data: UInt8s,
+    spans: Int64s,
+    vocabulary: Vocabulary,
+    kept: Kept,
+    found: tuple[Int64s, UInt8s],
 ) -> None:
     """Number of ids of every text, or :data:`TOO_LONG` where a chunk is.
 
@@ -358,9 +339,10 @@ def count_ids(
         spans: Where each text begins and ends.
         vocabulary: What is merged.
         kept: Counts of chunks met before; more are added.
-        totals: Written, one of each text.
+        found: Written for each text: its number, and whether it may hold a symbol that the
+            tokenizer never splits, whose text has another number.
     """
-    keys = kept[0]
+    keys, (totals, may_hold_symbols) = kept[0], found
     mask = np.uint64(len(keys) - 1)
     longest = 1
     for text in range(len(spans)):
@@ -369,35 +351,27 @@ def count_ids(
     work = np.empty((4, MAX_CHUNK + 1), np.int32)
     looks = np.empty((_CHUNKS_AT_ONCE, 3), np.uint64)
     for text in range(len(spans)):
-        start, total, num = np.uint64(spans[text, 0]), 0, 0
+        start, total, count, num = np.uint64(spans[text, 0]), 0, 0, 0
         if spans[text, 0] < spans[text, 1]:
-            num = _cut_text(data, spans[text], vocabulary, stops)
+            num, seen = _cut_text(data, spans[text], vocabulary, stops)
+            may_hold_symbols[text] = seen & _BEGINS_SYMBOL
         for first in range(np.uint64(0), np.uint64(num), np.uint64(_CHUNKS_AT_ONCE)):
             size = min(np.uint64(_CHUNKS_AT_ONCE), np.uint64(num) - first)
-            begin = start
-            for place in range(size):
-                stop = np.uint64(stops[first + place])
-                low, high = _key_of(data, begin, min(stop, begin + np.uint64(KEY_BYTES)))
-                looks[place, 0], looks[place, 1] = low, high
-                slot = _hash_key(low, high) & mask
-                looks[place, 2] = slot
-                _prefetch(keys, slot)
-                begin = stop
+            _list_looks(data, start, stops[first : first + size], keys, looks)
             for place in range(size):
                 stop = np.uint64(stops[first + place])
                 here = (int(np.int64(start)), int(np.int64(stop)))
                 if stop - start <= np.uint64(KEY_BYTES):
-                    low, high = looks[place, 0], looks[place, 1]
-                    slot = looks[place, 2]
+                    low, high, slot = looks[place, 0], looks[place, 1], looks[place, 2]
                     beside = (slot + np.uint64(1)) & mask
                     is_here = (keys[slot, 0] == low) & (keys[slot, 1] & _KEY_PART == high)
                     is_beside = (keys[beside, 0] == low) & (keys[beside, 1] & _KEY_PART == high)
-                    found = keys[slot, 1] if is_here else keys[beside, 1]
+                    value = keys[slot, 1] if is_here else keys[beside, 1]
                     # A tenth of the chunks lie one slot on, which no branch can guess.
                     if not (is_here | is_beside):
-                        found = keys[_find_kept(keys, low, high), 1]
+                        value = keys[_find_kept(keys, low, high), 1]
                     # 0 where there is none: that is what a free slot holds.
-                    count = int(np.int64(found >> np.uint64(56)))
+                    count = int(np.int64(value >> np.uint64(56)))
                     if count == 0:
                         count = _count_short(data, here, vocabulary, kept, work)
                 else:
@@ -406,7 +380,7 @@ def count_ids(
                         break
                 total += count
                 start = stop
-            if total < 0 or count < 0:
+            if count < 0:
                 total = TOO_LONG
                 break
         totals[text] = total
