@@ -43,7 +43,8 @@ def borrowing(function: Function) -> Function:
 def compiled(function: Function) -> Function:
     """Compile at the first call; later processes read the machine code from the cache.
 
-    A kernel calls only kernels of its own module: the cache looks at no other file's changes.
+    A kernel calls only kernels of its own module: the cache looks at no other file's changes
+    (:mod:`pipeline.kernels.memory` holds the few steps that all share).
     """
     return _compile(function, counts_holders=True)
 

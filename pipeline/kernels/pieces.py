@@ -32,7 +32,9 @@ _ALL = np.uint64(2**64 - 1)
 _KEY_PART = np.uint64(2**56 - 1)
 _BLOCK = np.uint64(64)
 _BEGINS_SYMBOL = np.uint8(4)
+"""Beside a cut: a symbol that the tokenizer never splits may begin with the two bytes."""
 _CHUNKS_AT_ONCE = 256
+"""Chunks whose slots are fetched together; what they are looked up by takes 6 kB."""
 
 Vocabulary = tuple[UInt16s, UInt8s, UInt64s, Int32s, UInt8s]
 """Place of every code point in the alphabet (0 outside); bits of the pairs of the alphabet that
