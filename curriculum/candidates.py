@@ -8,6 +8,7 @@ from typing import Literal, TypeVar
 import xxhash
 
 from curriculum.sources.parts import RawRow
+from curriculum.texts import Text, Trace
 from pipeline.records import Domain, Provenance, Rejected
 
 Outcome = TypeVar("Outcome")
@@ -28,8 +29,9 @@ class Candidate:
     """What identifies the problem; deduplicated on."""
     user_text: str | None
     """What the user's turn says; trained on. Equal to the question in most sources."""
-    response: str | None
-    """The assistant's whole turn with its think tags."""
+    response: Text | None
+    """The assistant's whole turn with its think tags, as UTF-8 where there is one, see
+    :func:`curriculum.texts.to_utf8`."""
     licence: str
     domain: Domain
     difficulty: str | None
@@ -45,9 +47,6 @@ class Candidate:
     """The final answer that the source knows to be right."""
     tests: str | None = None
     """Tests of the program, as JSON text: ``[{"input": …, "output": …}]``."""
-    utf8: bytes | None = None
-    """The response as UTF-8, where it was made for the row's id: making it again takes as long as
-    any rule."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,30 +56,24 @@ class PreparedRow:
     candidate: Candidate
     question: str
     user_text: str
-    thinking: str
-    answer: str
+    trace: Trace
     may_fence_thinking: bool = True
     """Whether a code fence may be in the reasoning: nobody looked, or it is."""
     may_hold_scripts: bool = True
     """Whether another script than Latin and Greek may be in the reasoning, likewise."""
-    utf8: tuple[bytes, bytes] | None = None
-    """Reasoning and answer as UTF-8, where they were cut from the response's."""
+
+    @property
+    def thinking(self) -> str:
+        """The reasoning."""
+        return self.trace.thinking
+
+    @property
+    def answer(self) -> str:
+        """What follows it."""
+        return self.trace.answer
 
 
-def to_utf8(text: str | None) -> bytes | None:
-    """A text as UTF-8; nothing for no text, and for half a surrogate pair, which has none."""
-    try:
-        return None if text is None else text.encode()
-    except UnicodeEncodeError:
-        return None
-
-
-def parts_as_utf8(row: PreparedRow) -> tuple[bytes, bytes]:
-    """Reasoning and answer of a row as UTF-8."""
-    return row.utf8 or (row.thinking.encode(), row.answer.encode())
-
-
-def make_row_id(*parts: str | bytes | None) -> str:
+def make_row_id(*parts: Text | None) -> str:
     """A row's key: 128 bits of its parts, 32 hex digits; a text and its UTF-8 are the same part.
 
     A missing part differs from an empty one, and parts cannot run into each other. XXH3 instead of
@@ -91,7 +84,7 @@ def make_row_id(*parts: str | bytes | None) -> str:
         if part is None:
             digest.update(b"\0\0\0\0\0\0\0\1\0")
             continue
-        data = part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass")
+        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
         digest.update((len(data) + 1).to_bytes(8, "big") + b"\1")
         digest.update(data)
     return digest.hexdigest()

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from xxhash import xxh3_128
 
 from curriculum.features import Features, Mask, Rows
+from curriculum.texts import Utf8
 from pipeline.near_duplicates import NearRows
 
 STAGE = "dedupe"
@@ -24,7 +25,7 @@ REASONS = ("duplicate_trace", "duplicate_question", "near_duplicate_question")
 TRACE, QUESTION, NEAR = range(len(REASONS))
 
 
-def trace_key(thinking: bytes, answer: bytes) -> int:
+def trace_key(thinking: Utf8, answer: Utf8) -> int:
     """64 bits of a trace's content as UTF-8: the same trace twice is one trace."""
     digest = xxh3_128(thinking)
     digest.update(b"\x1f")

@@ -81,16 +81,16 @@ def find_rank(label: str | None, *, of_code: bool = False) -> float | None:
     return None
 
 
-def estimate_rank(question: str, thinking: str) -> float:
+def estimate_rank(question_chars: int, thinking_chars: int) -> float:
     """Difficulty by lengths, where nothing is stated."""
-    share = _THINKING_SHARE
-    score = share * _place(thinking, *_THINKING) + (1 - share) * _place(question, *_QUESTION)
+    share, asked = _THINKING_SHARE, _place(question_chars, *_QUESTION)
+    score = share * _place(thinking_chars, *_THINKING) + (1 - share) * asked
     # Rounded, because the last bits of logarithms differ between machines.
     return round(100.0 / (1 + math.exp(-1.6 * score)), 6)
 
 
-def _place(text: str, mean: float, spread: float) -> float:
-    return (math.log(max(1, len(text))) - mean) / spread
+def _place(chars: int, mean: float, spread: float) -> float:
+    return (math.log(max(1, chars)) - mean) / spread
 
 
 def rank_row(row: PreparedRow) -> float:
@@ -99,4 +99,6 @@ def rank_row(row: PreparedRow) -> float:
     if candidate.difficulty_rank is not None:
         return candidate.difficulty_rank
     known = find_rank(candidate.difficulty, of_code=candidate.domain == "code")
-    return estimate_rank(row.question, row.thinking) if known is None else known
+    if known is not None:
+        return known
+    return estimate_rank(len(row.question), row.trace.num_thinking_chars)

@@ -16,7 +16,6 @@ import pyarrow as pa
 from curriculum.candidates import (
     Candidate,
     PreparedRow,
-    parts_as_utf8,
     refuse,
     tell_origin,
 )
@@ -120,7 +119,7 @@ class Judge:
         levelled = self._level(rows)
         validation = self.settings.validation
         formed = [row for row in levelled if isinstance(row, PreparedRow)]
-        looks = iter(look_at(formed, validation.min_distinct_ngrams))
+        looks = iter(look_at(formed, validation))
         return [
             row if isinstance(row, Rejected) else validate_row(row, validation, next(looks)) or row
             for row in levelled
@@ -129,7 +128,7 @@ class Judge:
     def _level(self, rows: Sequence[RawRow]) -> list[PreparedRow | Rejected]:
         parsed = [self.parser.parse(raw) for raw in rows]
         understood = [one for one in parsed if isinstance(one, Candidate)]
-        surveys = iter(survey([one.utf8 or one.response for one in understood]))
+        surveys = iter(survey([one.response for one in understood]))
         max_chars = self.settings.validation.max_chars
         return [
             normalize_row(one, max_chars, next(surveys)) if isinstance(one, Candidate) else one
@@ -145,7 +144,7 @@ class Judge:
         found = self.benchmarks.find_in_rows(
             [row.user_text for row in rows],
             [row.question for row in rows],
-            [row.thinking[:limit] for row in rows],
+            [row.trace.head(limit) for row in rows],
             words,
         )
         pairs = [(one.hit, one.twin) for one in found]
@@ -233,10 +232,12 @@ def make_columns(accepted: Sequence[Measured], words: WordHashes | None = None) 
         "question": hashes.keys,
         "numbers": hashes.numbers,
         "answer": hash_answers([row.answer for row in rows]),
-        "trace": [trace_key(*parts_as_utf8(row)) for row in rows],
+        "trace": [trace_key(row.trace.thinking_utf8, row.trace.answer_utf8) for row in rows],
         "num_prompt_tokens": [one.size.num_prompt_tokens for one in accepted],
         "num_completion_tokens": [one.size.num_completion_tokens for one in accepted],
-        "num_chars": [len(r.user_text) + len(r.thinking) + len(r.answer) for r in rows],
+        "num_chars": [
+            len(row.user_text) + row.trace.num_thinking_chars + len(row.answer) for row in rows
+        ],
         "is_verified": [candidate.is_verified for candidate in candidates],
         "domain": [candidate.domain for candidate in candidates],
         "licence": [normalize_licence(candidate.licence) for candidate in candidates],

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import chain
 from typing import NamedTuple
 
-import numpy as np
-
 from curriculum.candidates import PreparedRow, refuse
+from curriculum.texts import Trace
 from pipeline.records import Domain, Rejected
 from pipeline.student import (
     THINK_OPEN,
@@ -18,7 +16,7 @@ from pipeline.student import (
     render_question,
     user_turn,
 )
-from pipeline.token_counts import PADDING, JoinedTexts, token_counter
+from pipeline.token_counts import TextSpan, token_counter
 
 STAGE = "measure"
 _PYTHON = re.compile(r"^[ \t]*```(?:python3?|py)\s*$", re.IGNORECASE | re.MULTILINE)
@@ -52,10 +50,11 @@ class Measured(NamedTuple):
 def measure_rows(rows: Sequence[PreparedRow]) -> list[Measured | Rejected]:
     """Count the tokens of many rows together, which is several times faster than one by one."""
     turns = [user_turn(row.user_text, _domain_asked(row)) for row in rows]
-    completions, texts = _join_turns(rows)
-    counts = token_counter().count_examples([render_question(turn) for turn in turns], texts)
+    pairs = [_assistant_turn(row.trace) for row in rows]
+    prompts = [render_question(turn) for turn in turns]
+    counts = token_counter().count_examples(prompts, [counted for _, counted in pairs])
     measured: list[Measured | Rejected] = []
-    for number, (row, turn, completion) in enumerate(zip(rows, turns, completions, strict=True)):
+    for number, (row, turn, (completion, _)) in enumerate(zip(rows, turns, pairs, strict=True)):
         if counts.is_ambiguous[number]:
             detail = "the prompt's tokens change when the completion follows"
             measured.append(refuse(row.candidate.row_id, STAGE, "ambiguous_token_boundary", detail))
@@ -67,24 +66,22 @@ def measure_rows(rows: Sequence[PreparedRow]) -> list[Measured | Rejected]:
     return measured
 
 
-def _join_turns(rows: Sequence[PreparedRow]) -> tuple[list[memoryview], JoinedTexts]:
-    """The assistants' turns, and what of them is counted, all in one piece of memory."""
-    parts = [_parts_of_turn(row) for row in rows]
-    ends = np.cumsum([sum(map(len, turn)) for turn in parts], dtype=np.int64)
-    starts = np.concatenate([np.zeros(1, np.int64), ends])[:-1]
-    data = b"".join([*chain.from_iterable(parts), PADDING])
-    whole = memoryview(data)
-    pairs = zip(starts.tolist(), ends.tolist(), strict=True)
-    # What follows the prompt, which ends with the opening tag: see student.render_completion.
-    opening = len(THINK_OPEN) + 1
-    counted = JoinedTexts(data, np.stack([starts + opening, ends], axis=1))
-    return [whole[start:end] for start, end in pairs], counted
+def _assistant_turn(trace: Trace) -> tuple[memoryview, memoryview | TextSpan]:
+    """The assistant's turn, and what of it is counted.
 
-
-def _parts_of_turn(row: PreparedRow) -> tuple[bytes, ...]:
-    if row.utf8 is None:
-        return (assistant_turn(row.thinking, row.answer).encode(),)
-    return assistant_turn_parts(*row.utf8)
+    That is what follows the prompt, which ends with the opening tag, see
+    :func:`pipeline.student.render_completion`.
+    """
+    split, opening = trace.split, len(THINK_OPEN) + 1
+    if split is not None and split.is_turn:
+        start, end = split.thinking_start - opening, split.answer_end
+        span = TextSpan(split.data, split.thinking_start, end)
+        return memoryview(split.data)[start:end], span
+    if split is None:
+        turn = memoryview(assistant_turn(trace.thinking, trace.answer).encode())
+    else:
+        turn = memoryview(b"".join(assistant_turn_parts(trace.thinking_utf8, trace.answer_utf8)))
+    return turn, turn[opening:]
 
 
 def _domain_asked(row: PreparedRow) -> Domain:

@@ -15,6 +15,7 @@ import numpy as np
 from curriculum.candidates import Candidate, PreparedRow, refuse
 from curriculum.surveys import NOWHERE, UNKNOWN, Survey
 from curriculum.text_kernels import has_blank_ends
+from curriculum.texts import Trace, to_text
 from pipeline.records import Rejected
 from pipeline.student import THINK_CLOSE, THINK_OPEN
 
@@ -47,8 +48,6 @@ _CHAT_MARKS = (
     "<｜Assistant｜>",
     "<｜end▁of▁sentence｜>",
 )
-_ASCII_BLANKS = bytes([*range(9, 14), *range(28, 33)])
-"""What ``str.strip`` strips; a plain text holds no others."""
 _NO_QUESTION = frozenset({"", "-", "n/a", "none", "null"})
 
 
@@ -95,12 +94,13 @@ def normalize_row(
         seen: What the response holds, as far as anybody looked.
     """
     question, user_text = candidate.question or "", candidate.user_text or ""
-    response = candidate.response or ""
+    # A text that was split is neither empty nor looked at again.
+    response = None if seen.split else to_text(candidate.response) or ""
     if _is_missing(question) or _is_missing(user_text):
         return refuse(candidate.row_id, STAGE, "no_question")
-    if not response or response.isspace():
+    if response is not None and (not response or response.isspace()):
         return refuse(candidate.row_id, STAGE, "no_response")
-    num_chars = len(user_text) + len(response)
+    num_chars = len(user_text) + (seen.num_chars if response is None else len(response))
     if num_chars > max_chars:
         return refuse(
             candidate.row_id, STAGE, "runaway_length", f"{num_chars} characters, limit {max_chars}"
@@ -128,16 +128,17 @@ def _is_missing(text: str) -> bool:
 
 
 def _level(
-    candidate: Candidate, question: str, user_text: str, wrote: tuple[str, Survey]
+    candidate: Candidate, question: str, user_text: str, wrote: tuple[str | None, Survey]
 ) -> PreparedRow | Rejected:
     response, seen = wrote
-    plain = _split_plain(response, seen)
-    parts = plain or split_response(normalize_text(response))
-    if isinstance(parts, str):
-        return refuse(candidate.row_id, STAGE, parts, response[:80])
-    utf8 = None
-    if plain and candidate.utf8 is not None:
-        utf8 = (_cut_thinking(candidate.utf8, seen), parts[1].encode())
+    if seen.split is not None:
+        trace = Trace.of_split(seen.split)
+    else:
+        text = response or ""
+        parts = split_response(normalize_text(text))
+        if isinstance(parts, str):
+            return refuse(candidate.row_id, STAGE, parts, text[:80])
+        trace = Trace.of_texts(*parts)
     levelled = normalize_text(question)
     turn = levelled if user_text == question else normalize_text(user_text)
     return PreparedRow(
@@ -145,46 +146,11 @@ def _level(
         question=levelled,
         # One object for equal texts, whose words are then hashed once.
         user_text=levelled if turn == levelled else turn,
-        thinking=parts[0],
-        answer=parts[1],
-        may_fence_thinking=plain is None or NOWHERE < seen.fence < seen.closing,
+        trace=trace,
+        may_fence_thinking=seen.split is None or NOWHERE < seen.fence < seen.closing,
         # What a plain text may hold outside ASCII is known, and no such letter is among it.
-        may_hold_scripts=plain is None,
-        utf8=utf8,
+        may_hold_scripts=seen.split is None,
     )
-
-
-def _split_plain(response: str, seen: Survey) -> tuple[str, str] | None:
-    """:func:`split_response` of a plain response with its tags in order, or nothing."""
-    if not seen.is_plain or seen.has_more_tags or not seen.opening < seen.closing:
-        return None
-    begin = 0
-    if seen.opening != NOWHERE:
-        if response[: seen.opening].strip():
-            return None
-        begin = seen.opening + len(THINK_OPEN)
-    answer = _unwrap_answer(response[seen.closing + len(THINK_CLOSE) :].strip())
-    return None if answer is None else (_strip_part(response, begin, seen.closing), answer)
-
-
-def _strip_part(text: str, start: int, end: int) -> str:
-    """``text[start:end].strip()``, copied once: a reasoning is fifteen thousand characters."""
-    while start < end and text[start].isspace():
-        start += 1
-    while start < end and text[end - 1].isspace():
-        end -= 1
-    return text[start:end]
-
-
-def _cut_thinking(utf8: bytes, seen: Survey) -> bytes:
-    """The reasoning that :func:`_split_plain` found, from the response's UTF-8."""
-    before, until = seen.bytes_before
-    begin = 0 if seen.opening == NOWHERE else before + len(THINK_OPEN)
-    while begin < until and utf8[begin] in _ASCII_BLANKS:
-        begin += 1
-    while begin < until and utf8[until - 1] in _ASCII_BLANKS:
-        until -= 1
-    return utf8[begin:until]
 
 
 def find_chat_mark(text: str) -> str | None:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from curriculum.candidates import PreparedRow
 from curriculum.languages import ENGLISH, ENOUGH_ENGLISH, WORD_CHARS, sample_of
+from pipeline.settings.validation import ValidationSettings
 
 UInt64s = npt.NDArray[np.uint64]
 Int64s = npt.NDArray[np.int64]
@@ -37,32 +38,36 @@ SUSPECT = Look()
 """A row that nobody looked at yet."""
 
 
-def look_at(rows: Sequence[PreparedRow], enough_distinct: float) -> list[Look]:
-    """What each row may be refused for.
+def look_at(rows: Sequence[PreparedRow], settings: ValidationSettings) -> list[Look]:
+    """What each row may be refused for; nothing by a rule that is switched off.
 
     Args:
         rows: Well-formed rows.
-        enough_distinct: Share of distinct n-grams that a text's end must have.
+        settings: Limits.
     """
-    questions, thinkings = [row.question for row in rows], [row.thinking for row in rows]
-    foreign = _may_be_foreign(questions, [True] * len(rows))
-    foreign |= _may_be_foreign(thinkings, [row.may_hold_scripts for row in rows])
-    repeats = _may_repeat([text[-TAIL_CHARS:] for text in thinkings], enough_distinct)
-    repeats |= _may_repeat([row.answer[-TAIL_CHARS:] for row in rows], enough_distinct)
+    foreign = repeats = np.zeros(len(rows), bool)
+    if settings.looks_for_languages:
+        questions = [row.question for row in rows]
+        foreign = _may_be_foreign([q[:WORD_CHARS] for q in questions], questions)
+        thinkings = [row.thinking if row.may_hold_scripts else "" for row in rows]
+        foreign |= _may_be_foreign([row.trace.head(WORD_CHARS) for row in rows], thinkings)
+    if settings.looks_for_loops:
+        enough = settings.min_distinct_ngrams
+        repeats = _may_repeat([row.trace.tail(TAIL_CHARS) for row in rows], enough)
+        repeats |= _may_repeat([row.answer[-TAIL_CHARS:] for row in rows], enough)
     return [Look(*pair) for pair in zip(foreign.tolist(), repeats.tolist(), strict=True)]
 
 
-def _may_be_foreign(texts: Sequence[str], may_hold_scripts: Sequence[bool]) -> Bools:
+def _may_be_foreign(heads: Sequence[str], texts: Sequence[str]) -> Bools:
+    """By the words of the beginnings, and by the letters of the texts."""
     from curriculum.text_kernels import count_known_words, find_foreign
 
-    counts = np.zeros(len(texts), np.int64)
+    counts = np.zeros(len(heads), np.int64)
     # Blanks outside ASCII join words, so that fewer are known; no word is known that is none.
-    heads = _join([text[:WORD_CHARS] for text in texts])
-    count_known_words(*heads, _english(), ENOUGH_ENGLISH, counts)
+    count_known_words(*_join(heads), _english(), ENOUGH_ENGLISH, counts)
     # Few English words are also found in what is short; the exact rule tells.
     result: Bools = counts < ENOUGH_ENGLISH
-    pairs = zip(texts, may_hold_scripts, strict=True)
-    places = [place for place, (text, may) in enumerate(pairs) if may and not text.isascii()]
+    places = [place for place, text in enumerate(texts) if not text.isascii()]
     if places:
         flags = np.zeros(len(places), np.uint8)
         find_foreign(*_join([sample_of(texts[place]) for place in places]), flags)
@@ -73,8 +78,6 @@ def _may_be_foreign(texts: Sequence[str], may_hold_scripts: Sequence[bool]) -> B
 def _may_repeat(tails: Sequence[str], enough: float) -> Bools:
     from curriculum.text_kernels import count_tail_words
 
-    if enough <= 0:
-        return np.zeros(len(tails), bool)
     counts = np.zeros((len(tails), 2), np.int64)
     count_tail_words(*_join([t if t.isascii() else "" for t in tails]), TAIL_WORDS, counts)
     words, distinct = counts[:, 0], counts[:, 1]

@@ -11,11 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from curriculum.texts import Split, Text
+
 NOWHERE = -1
 
 
 class Survey(NamedTuple):
-    """What one text holds; places are in characters of the text as it came."""
+    """What one text holds; places are in bytes of its UTF-8."""
 
     is_plain: bool = False
     """Whether normalising can only strip both ends; an unsure case is not plain."""
@@ -29,37 +31,45 @@ class Survey(NamedTuple):
     """Of the first code fence of a plain text."""
     has_more_tags: bool = False
     """Whether a second opening or closing tag is in a plain text."""
-    bytes_before: tuple[int, int] = (0, 0)
-    """Where opening and closing are in bytes of the text's UTF-8."""
+    num_chars: int = 0
+    """Its length."""
+    split: Split | None = None
+    """Reasoning and answer of a plain text whose tags leave no question open."""
 
 
 UNKNOWN = Survey()
 """Of a text that nobody looked at."""
+_BEHIND = bytes(64)
+"""What the kernels may read behind the last text."""
+_NUM_FOUND = 14
 
 
-def survey(texts: Sequence[str | bytes | None]) -> list[Survey]:
+def survey(texts: Sequence[Text | None]) -> list[Survey]:
     """What each text, or its UTF-8, holds; :data:`UNKNOWN` for none, and for one that has none."""
     from curriculum.text_kernels import survey_texts
 
     pieces = [_encode(text) for text in texts]
     sizes = np.array([len(piece) for piece in pieces], np.int64)
     ends = 1 + np.cumsum(sizes)
-    found = np.zeros((len(texts), 8), np.int64)
-    data = np.frombuffer(b"".join([b"\n", *pieces, bytes(64)]), np.uint8)
-    survey_texts(data, np.stack([ends - sizes, ends], axis=1), found)
-    return [
-        Survey(bool(plain), bool(marks), opening, closing, fence, bool(more), (before, until))
-        if piece
-        else UNKNOWN
-        for piece, (plain, marks, opening, closing, fence, more, before, until) in zip(
-            pieces, found.tolist(), strict=True
-        )
-    ]
+    found = np.zeros((len(texts), _NUM_FOUND), np.int64)
+    data = b"".join([b"\n", *pieces, _BEHIND])
+    survey_texts(np.frombuffer(data, np.uint8), np.stack([ends - sizes, ends], axis=1), found)
+    pairs = zip(pieces, found.tolist(), strict=True)
+    return [_read(data, numbers) if piece else UNKNOWN for piece, numbers in pairs]
 
 
-def _encode(text: str | bytes | None) -> bytes:
+def _read(data: bytes, found: list[int]) -> Survey:
+    plain, marks, opening, closing, fence, more, num_chars, is_split = found[:8]
+    split = None
+    if is_split:
+        begin, end, answer, last, thinking_chars, is_turn = found[8:]
+        split = Split(data, begin, end, answer, last, thinking_chars, bool(is_turn))
+    return Survey(bool(plain), bool(marks), opening, closing, fence, bool(more), num_chars, split)
+
+
+def _encode(text: Text | None) -> bytes | memoryview:
     try:
-        return text if isinstance(text, bytes) else (text or "").encode()
+        return text if isinstance(text, bytes | memoryview) else (text or "").encode()
     except UnicodeEncodeError:
         # Half a surrogate pair: normalising refuses it by name.
         return b""

@@ -200,23 +200,67 @@ def _look_at_block(data: UInt8s, place: np.uint64) -> tuple[bool, bool]:
 
 
 @borrowing
+def _split(
+    data: UInt8s, spans: Int64s, row: int, tags: tuple[int, int, int], found: Int64s
+) -> None:
+    """Where reasoning and answer of a plain text with its tags in order begin and end.
+
+    Args:
+        data: All texts.
+        spans: Where each begins and ends.
+        row: This one.
+        tags: Places of the opening and of the closing tag, and how many bytes between begin no
+            character.
+        found: Written from place 7 on: whether it could be split (not if a text stands before the
+            tag, or if a tag may stand around the answer), the places of both in ``data``, the
+            reasoning's characters, and whether all between is as the student writes it.
+    """
+    opening, closing, tails = tags
+    start, last = spans[row, 0], spans[row, 1]
+    if opening >= 0:
+        for place in range(start, opening):
+            if not _is_blank(data[place]):
+                return
+        start = opening + len(_OPENING)
+    begin, end = start, closing
+    while begin < end and _is_blank(data[begin]):
+        begin += 1
+    while begin < end and _is_blank(data[end - 1]):
+        end -= 1
+    after = closing + len(_CLOSING)
+    answer = after
+    while answer < last and _is_blank(data[answer]):
+        answer += 1
+    while answer < last and _is_blank(data[last - 1]):
+        last -= 1
+    if answer < last and data[answer] == 60:
+        return
+    is_turn = opening >= 0 and begin == start + 1 and end == closing - 1 and answer == after + 2
+    if is_turn:
+        is_turn = data[start] == 10 and data[end] == 10
+        is_turn &= data[after] == 10 and data[after + 1] == 10
+    found[row, 7], found[row, 8], found[row, 9] = 1, begin, end
+    found[row, 10], found[row, 11] = answer, last
+    found[row, 12], found[row, 13] = end - begin - tails, is_turn
+
+
+@borrowing
 def survey_texts(data: UInt8s, spans: Int64s, found: Int64s) -> None:
     """What texts hold, see :class:`curriculum.surveys.Survey`.
 
     Args:
         data: All texts as UTF-8, a byte before them and a block's length behind.
         spans: Where each begins and ends.
-        found: Written: whether it is plain, whether it may hold marks, the places of the first
-            opening and closing tag and of the first fence (-1: none), whether there are more tags,
-            and in bytes the places of the two tags.
+        found: Written, a row each: whether it is plain, whether it may hold marks, the places of
+            the first opening and closing tag and of the first fence (-1: none), whether there are
+            more tags, its characters, and what :func:`_split` writes.
     """
     for row in range(len(spans)):
         start, end = spans[row, 0], spans[row, 1]
         plain, marks, more = True, False, False
         opening, closing, fence = -1, -1, -1
-        before, until = 0, 0
-        # Bytes that begin no character: a place in bytes less these is one in characters.
-        tails = 0
+        # Bytes that begin no character: all others are as many as the characters.
+        tails, tails_before, tails_until = 0, 0, 0
         block = start
         while block < end:
             stop = min(block + _BLOCK, end)
@@ -228,17 +272,17 @@ def survey_texts(data: UInt8s, spans: Int64s, found: Int64s) -> None:
                     if byte == 60:
                         if _begins(data, place, end, _OPENING):
                             more |= opening >= 0
-                            before = place - start if opening < 0 else before
-                            opening = place - start - tails if opening < 0 else opening
+                            tails_before = tails if opening < 0 else tails_before
+                            opening = place if opening < 0 else opening
                         elif _begins(data, place, end, _CLOSING):
                             more |= closing >= 0
-                            until = place - start if closing < 0 else until
-                            closing = place - start - tails if closing < 0 else closing
+                            tails_until = tails if closing < 0 else tails_until
+                            closing = place if closing < 0 else closing
                         elif place + 1 < end:
                             marks |= data[place + 1] == 124 or data[place + 1] == 0xEF
                     elif byte == 96:
                         if fence < 0 and _begins(data, place, end, _FENCE):
-                            fence = place - start - tails
+                            fence = place
                     elif byte == 13 or byte == 0:
                         plain = False
                     elif byte >= 0xC0:
@@ -247,5 +291,11 @@ def survey_texts(data: UInt8s, spans: Int64s, found: Int64s) -> None:
                         tails += 1
             block = stop
         found[row, 0], found[row, 1], found[row, 5] = plain, marks, more
-        found[row, 2], found[row, 3], found[row, 4] = opening, closing, fence
-        found[row, 6], found[row, 7] = before, until
+        found[row, 2] = opening - start if opening >= 0 else -1
+        found[row, 3] = closing - start if closing >= 0 else -1
+        found[row, 4] = fence - start if fence >= 0 else -1
+        found[row, 6] = end - start - tails
+        found[row, 7] = 0
+        if plain and not more and opening < closing:
+            tails = tails_until - (tails_before if opening >= 0 else 0)
+            _split(data, spans, row, (opening, closing, tails), found)

@@ -46,7 +46,11 @@ def validate_row(
     for check in _CHECKS:
         if check is check_language and not look.may_be_foreign:
             continue
-        if check is check_repetition and not look.may_repeat and not ends_in_circle(row):
+        if (
+            check is check_repetition
+            and not look.may_repeat
+            and not (settings.looks_for_loops and ends_in_circle(row))
+        ):
             continue
         found = check(row, settings)
         if found is not None:
@@ -60,13 +64,15 @@ def check_lengths(row: PreparedRow, settings: ValidationSettings) -> tuple[str, 
         return "question_too_short", repr(row.question)
     if not row.answer:
         return "empty_answer", "nothing follows </think>"
-    if len(row.thinking) < settings.min_thinking_chars:
-        return "thinking_too_short", f"{len(row.thinking)} characters"
+    if row.trace.num_thinking_chars < settings.min_thinking_chars:
+        return "thinking_too_short", f"{row.trace.num_thinking_chars} characters"
     return None
 
 
 def check_language(row: PreparedRow, settings: ValidationSettings) -> tuple[str, str] | None:
-    """Question, reasoning or answer in another language than English."""
+    """Question or reasoning in another language than English."""
+    if not settings.looks_for_languages:
+        return None
     for name, text in (("question", row.question), ("thinking", row.thinking)):
         found = find_foreign_language(text, settings.max_foreign_share)
         if found is not None:
@@ -90,6 +96,8 @@ def check_spam(row: PreparedRow, settings: ValidationSettings) -> tuple[str, str
 
 def check_repetition(row: PreparedRow, settings: ValidationSettings) -> tuple[str, str] | None:
     """A text that ends in a loop: few distinct word 4-grams at its end, or its end many times."""
+    if not settings.looks_for_loops:
+        return None
     for name, text in (("thinking", row.thinking), ("answer", row.answer)):
         words = text[-TAIL_CHARS:].split()[-TAIL_WORDS:]
         if len(words) >= LEAST_WORDS:
@@ -105,10 +113,10 @@ def check_repetition(row: PreparedRow, settings: ValidationSettings) -> tuple[st
 
 def ends_in_circle(row: PreparedRow) -> int:
     """How often a reasoning's end stands near its end, or 0 if not too often."""
-    piece = row.thinking[-_PIECE_CHARS:]
-    if len(piece) < _PIECE_CHARS:
+    end = row.trace.tail(_SPAN_CHARS)
+    if len(end) < _PIECE_CHARS:
         return 0
-    times = row.thinking.count(piece, max(0, len(row.thinking) - _SPAN_CHARS))
+    times = end.count(end[-_PIECE_CHARS:])
     return times if times >= _MAX_PIECES else 0
 
 

@@ -61,7 +61,9 @@ def assistant_turn(thinking: str, answer: str) -> str:
     return f"{THINK_OPEN}\n{thinking.strip()}\n{THINK_CLOSE}\n\n{answer.strip()}"
 
 
-def assistant_turn_parts(thinking: bytes, answer: bytes) -> tuple[bytes, ...]:
+def assistant_turn_parts(
+    thinking: bytes | memoryview, answer: bytes | memoryview
+) -> tuple[bytes | memoryview, ...]:
     """Pieces of :func:`assistant_turn`, given UTF-8 without blanks at its ends."""
     return _TURN_OPEN, thinking, _TURN_CLOSE, answer
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -46,8 +46,8 @@ _CUT = "\n"
 
 
 @dataclass(frozen=True, slots=True)
-class JoinedTexts:
-    """Texts that lie in one piece of memory already."""
+class _JoinedTexts:
+    """Texts that lie in one piece of memory."""
 
     data: bytes
     """UTF-8, with :data:`PADDING` behind the last text."""
@@ -57,6 +57,15 @@ class JoinedTexts:
     def __getitem__(self, row: int) -> bytes:
         start, end = self.spans[row].tolist()
         return self.data[start:end]
+
+
+class TextSpan(NamedTuple):
+    """A text that stands in a larger piece of memory, whose bytes are not copied to be counted."""
+
+    data: bytes
+    """UTF-8, with :data:`PADDING` or other bytes as many behind the text."""
+    start: int
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,19 +108,15 @@ class TokenCounter:
         return self._count(texts, is_start=False)
 
     def count_examples(
-        self, prompts: Sequence[str], completions: Sequence[Text] | JoinedTexts
+        self, prompts: Sequence[str], completions: Sequence[Text | TextSpan]
     ) -> ExampleCounts:
         """Counts of rendered prompts and completions, each pair encoded as one text.
 
         Args:
             prompts: Rendered prompts.
-            completions: Rendered completions, or their UTF-8.
+            completions: Rendered completions, or their UTF-8, or where it stands.
         """
-        num_prompt = self.count(prompts)
-        if isinstance(completions, JoinedTexts):
-            num_completion = self._count_joined(completions, is_start=False)
-        else:
-            num_completion = self.count_after_cut(completions)
+        num_prompt, num_completion = self.count(prompts), self._count_all(completions)
         is_ambiguous = np.zeros(len(prompts), bool)
         for row, prompt in enumerate(prompts):
             if not prompt.endswith(_CUT):
@@ -121,11 +126,28 @@ class TokenCounter:
         # <s> and </s>.
         return ExampleCounts(num_prompt + 1, num_completion + 1, is_ambiguous)
 
+    def _count_all(self, texts: Sequence[Text | TextSpan]) -> Int64s:
+        """As :meth:`count_after_cut`; spans of one piece of memory are counted together."""
+        apart: list[tuple[int, Text]] = []
+        standing: dict[int, list[tuple[int, TextSpan]]] = {}
+        for row, text in enumerate(texts):
+            if isinstance(text, TextSpan):
+                standing.setdefault(id(text.data), []).append((row, text))
+            else:
+                apart.append((row, text))
+        counts = np.empty(len(texts), np.int64)
+        counts[[row for row, _ in apart]] = self.count_after_cut([text for _, text in apart])
+        for group in standing.values():
+            spans = np.array([(span.start, span.end) for _, span in group], np.int64)
+            joined = _JoinedTexts(group[0][1].data, spans)
+            counts[[row for row, _ in group]] = self._count_joined(joined, is_start=False)
+        return counts
+
     def _count(self, texts: Sequence[Text], *, is_start: bool) -> Int64s:
         counts = [self._count_joined(group, is_start=is_start) for group in _join_groups(texts)]
         return np.concatenate([np.empty(0, np.int64), *counts])
 
-    def _count_joined(self, texts: JoinedTexts, *, is_start: bool) -> Int64s:
+    def _count_joined(self, texts: _JoinedTexts, *, is_start: bool) -> Int64s:
         from pipeline.kernels.pieces import TOO_LONG, count_ids
 
         starts, ends = texts.spans[:, 0], texts.spans[:, 1]
@@ -159,11 +181,13 @@ def _count_jointly(prompt: str, completion: str) -> tuple[int, int] | None:
     return (len(own), len(joint) - len(own)) if joint[: len(own)] == own else None
 
 
-def _decoded(text: Text) -> str:
+def _decoded(text: Text | TextSpan) -> str:
+    if isinstance(text, TextSpan):
+        return text.data[text.start : text.end].decode()
     return text if isinstance(text, str) else bytes(text).decode()
 
 
-def _join_groups(texts: Sequence[Text]) -> Iterator[JoinedTexts]:
+def _join_groups(texts: Sequence[Text]) -> Iterator[_JoinedTexts]:
     """Groups of texts with a blank before each."""
     total = 0
     pieces: list[bytes | memoryview] = [b""]
@@ -174,7 +198,7 @@ def _join_groups(texts: Sequence[Text]) -> Iterator[JoinedTexts]:
             sizes = np.array([len(piece) for piece in pieces[1:]], np.int64)
             ends = np.cumsum(sizes + 1)
             spans = np.stack([ends - sizes, ends], axis=1)
-            yield JoinedTexts(b" ".join([*pieces, PADDING]), spans)
+            yield _JoinedTexts(b" ".join([*pieces, PADDING]), spans)
             pieces, total = [b""], 0
 
 

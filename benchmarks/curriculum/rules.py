@@ -187,7 +187,7 @@ def measure_difficulty(folder: Path) -> dict[str, float]:
     report = {}
     for name, label in LABELS:
         rows = read_rows(folder / name)
-        estimates = [estimate_rank(row["problem"], row["solution"]) for row in rows]
+        estimates = [estimate_rank(len(row["problem"]), len(row["solution"])) for row in rows]
         report[f"{name} {label}"] = round(
             float(np.corrcoef(rank(estimates), rank([float(row[label]) for row in rows]))[0, 1]), 3
         )

@@ -14,7 +14,7 @@ from typing import IO, Any
 import pyarrow as pa
 from pydantic_core import from_json
 
-from curriculum.sources.parts import Columns, Kind, SourcePart
+from curriculum.sources.parts import DOCUMENTED, Columns, Kind, SourcePart
 from pipeline.errors import SourceError
 from pipeline.store import atomic_path
 
@@ -24,7 +24,14 @@ CHUNK = ".jsonl.zst"
 STREAMED_ROWS = 128
 """Lines read together where a file is only streamed: 4 MB at 30 kB a row."""
 
-_PYTHON_TYPES: dict[Kind, type] = {"text": str, "integer": int, "turns": list, "any": object}
+_PYTHON_TYPES: dict[Kind, type] = {
+    "text": str,
+    "long_text": str,
+    "integer": int,
+    "turns": list,
+    "exchange": list,
+    "any": object,
+}
 
 
 def split_lines(path: Path, batch_rows: int) -> Iterator[SourcePart]:
@@ -203,7 +210,8 @@ def _typed(row: Mapping[str, Any], columns: Columns, place: str) -> dict[str, An
         is_odd = not isinstance(value, expected) or (isinstance(value, bool) and kind != "any")
         if value is not None and is_odd:
             raise SourceError(
-                f"{place}, field {name!r}: expected {kind}, got {type(value).__name__}",
+                f"{place}, field {name!r}: expected {DOCUMENTED.get(kind, kind)}, "
+                f"got {type(value).__name__}",
                 hint="cast this column to the documented type",
             )
     return values

@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from curriculum.candidates import Candidate, make_row_id, refuse, to_utf8
+from curriculum.candidates import Candidate, make_row_id, refuse
 from curriculum.domains import infer_domain, read_domain
 from curriculum.sources.parts import Columns, RawRow
 from curriculum.sources.places import parse_place
 from curriculum.sources.templates import strip_chat_template, strip_instructions
 from curriculum.sources.turns import Exchange, read_turns
+from curriculum.texts import Text, after_thinking, to_text, to_utf8
 from pipeline.records import Domain, Provenance, Rejected
 from pipeline.settings.sources import ColumnMapping, SourceKind, SourceSettings
 from pipeline.student import THINK_CLOSE, THINK_OPEN, assistant_turn
@@ -81,9 +82,8 @@ def parse_row(raw: RawRow, source: SourceSettings) -> Candidate | Rejected:
     """Understand one row by the source's mapping."""
     mapping, row = mapping_of(source), raw.values
     exchange = read_exchange(row, mapping)
-    user, response = exchange.user, exchange.response
-    utf8 = to_utf8(response)
-    row_id = make_row_id(source.kind, user, utf8 or response)
+    user, response = exchange.user, to_utf8(exchange.response)
+    row_id = make_row_id(source.kind, user, response)
     for place, wanted in mapping.keep.items():
         if (found := parse_place(place).text(row)) != str(wanted):
             return refuse(row_id, "parse", "not_kept", f"{place} is {found!r}, not {wanted!r}")
@@ -120,7 +120,6 @@ def parse_row(raw: RawRow, source: SourceSettings) -> Candidate | Rejected:
         code_rule=(source.code_rule or "lenient") if domain == "code" else "none",
         gold=_text(row, mapping.gold),
         tests=_read_tests(parse_place(mapping.tests).find(row)) if mapping.tests else None,
-        utf8=utf8,
     )
 
 
@@ -128,7 +127,7 @@ def read_exchange(row: dict[str, Any], mapping: ColumnMapping) -> Exchange:
     """The user's and the assistant's turn, the latter in a known dialect of think tags."""
     if mapping.turns:
         exchange = read_turns(parse_place(mapping.turns).find(row))
-        response = exchange.response
+        response = to_text(exchange.response)
     else:
         exchange = Exchange(_text(row, mapping.user or mapping.question), None)
         response = _text(row, mapping.response)
@@ -145,7 +144,7 @@ def read_exchange(row: dict[str, Any], mapping: ColumnMapping) -> Exchange:
 
 
 def choose_domain(
-    source: SourceSettings, label: str | None, question: str | None, response: str | None
+    source: SourceSettings, label: str | None, question: str | None, response: Text | None
 ) -> Domain:
     """The domain of a row: the recipe's word, else the source's, else what the texts show."""
     if source.domain is not None:
@@ -154,8 +153,7 @@ def choose_domain(
     known = mapped or read_domain(label)
     if known is not None:
         return known
-    answer = (response or "").rpartition(THINK_CLOSE)[2]
-    return infer_domain(question or "", answer)
+    return infer_domain(question or "", after_thinking(response))
 
 
 def read_rank(label: str | None, span: tuple[float, float] | None) -> float | None:

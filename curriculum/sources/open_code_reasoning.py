@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from curriculum.candidates import Candidate, make_row_id, refuse, to_utf8
+from curriculum.candidates import Candidate, make_row_id, refuse
 from curriculum.sources.parts import Columns, RawRow
 from curriculum.sources.questions import QuestionTables, overlap
+from curriculum.texts import Text, to_text, to_utf8
 from pipeline.records import Provenance, Rejected
 from pipeline.settings.sources import SourceSettings
 
@@ -28,11 +29,12 @@ REQUIRED = (
     "solution",
 )
 _TAKEN = ("id", "input", "output", "license", "dataset", "split", "difficulty", "index")
-COLUMNS: Columns = dict.fromkeys(_TAKEN, "text")
+COLUMNS: Columns = {**dict.fromkeys(_TAKEN, "text"), "output": "long_text"}
 REQUIRED_2 = ("question", "r1_generation", "dataset", "split", "index", "id", "question_id")
-COLUMNS_2: Columns = dict.fromkeys(
-    (*REQUIRED_2, "license", "difficulty", "judgement", "pass_rate"), "text"
-)
+COLUMNS_2: Columns = {
+    **dict.fromkeys((*REQUIRED_2, "license", "difficulty", "judgement", "pass_rate"), "text"),
+    "r1_generation": "long_text",
+}
 MISSING_QUESTION = "-"
 _LANGUAGES = {"cpp": "cpp", "python": "python"}
 
@@ -66,16 +68,16 @@ def parse_row_2(
 class _Parts:
     """What the two datasets name differently."""
 
-    __slots__ = ("question", "response", "row_id", "source_id", "utf8")
+    __slots__ = ("question", "response", "row_id", "source_id")
 
-    def __init__(self, source_id: str | None, question: str | None, response: str | None) -> None:
-        self.source_id, self.question, self.response = source_id, question, response
-        self.utf8 = to_utf8(response)
+    def __init__(self, source_id: str | None, question: str | None, response: Text | None) -> None:
+        self.source_id, self.question = source_id, question
+        self.response = to_utf8(response)
         self.row_id = ""
 
     def name(self, *parts: str | None) -> None:
         """Make the row's key of these and the response."""
-        self.row_id = make_row_id(*parts, self.utf8 or self.response)
+        self.row_id = make_row_id(*parts, self.response)
 
 
 def _parse(
@@ -83,7 +85,7 @@ def _parse(
 ) -> Candidate | Rejected:
     row, question = raw.values, parts.question
     if question is not None and question.strip() == MISSING_QUESTION:
-        trace = parts.response or ""
+        trace = to_text(parts.response) or ""
         question, why = questions.find(
             row["dataset"] or "",
             row["split"] or "",
@@ -118,7 +120,6 @@ def _parse(
         is_verified=_passed_all(row.get("pass_rate")),
         code_rule=source.code_rule or "strict",
         language=_LANGUAGES.get(source.split or "", "python"),
-        utf8=parts.utf8,
     )
 
 

@@ -7,17 +7,18 @@ uses the turn. ``id`` is no key: nothing says that it is unique.
 
 from __future__ import annotations
 
-from curriculum.candidates import Candidate, make_row_id, refuse, to_utf8
+from curriculum.candidates import Candidate, make_row_id, refuse
 from curriculum.domains import infer_domain
 from curriculum.sources.parts import Columns, RawRow
 from curriculum.sources.templates import strip_instructions
 from curriculum.sources.turns import read_turns
+from curriculum.texts import after_thinking, to_utf8
 from pipeline.records import Domain, Provenance, Rejected
 from pipeline.settings.sources import SourceSettings
 
 REQUIRED = ("conversations", "question", "source", "id")
 COLUMNS: Columns = {
-    "conversations": "turns",
+    "conversations": "exchange",
     "question": "text",
     "source": "text",
     "id": "integer",
@@ -46,14 +47,14 @@ def parse_row(raw: RawRow, source: SourceSettings) -> Candidate | Rejected:
     """Understand one row; anything but one user and one assistant turn is refused by name."""
     row = raw.values
     exchange = read_turns(row["conversations"])
-    user, response = exchange.user, exchange.response
-    utf8 = to_utf8(response)
-    row_id = make_row_id("default", row["question"], user, utf8 or response)
+    user, response = exchange.user, to_utf8(exchange.response)
+    row_id = make_row_id("default", row["question"], user, response)
     if exchange.problem:
         return refuse(row_id, "parse", exchange.problem, exchange.detail)
-    answer = (response or "").rpartition("</think>")[2]
     question = row["question"]
-    domain = source.domain or find_domain(row["source"], question or user or "", answer)
+    domain = source.domain or find_domain(
+        row["source"], question or user or "", after_thinking(response)
+    )
     return Candidate(
         row_id=row_id,
         source=source.name,
@@ -69,5 +70,4 @@ def parse_row(raw: RawRow, source: SourceSettings) -> Candidate | Rejected:
             source_dataset=row["source"], source_file=raw.file, source_position=raw.position
         ),
         code_rule=(source.code_rule or "lenient") if domain == "code" else "none",
-        utf8=utf8,
     )

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from curriculum.candidates import Candidate, make_row_id, refuse, to_utf8
+from curriculum.candidates import Candidate, make_row_id, refuse
 from curriculum.sources.parts import Columns, RawRow
 from curriculum.sources.templates import strip_instructions
+from curriculum.texts import to_utf8
 from pipeline.records import Provenance, Rejected
 from pipeline.settings.sources import SourceSettings
 
@@ -38,10 +39,9 @@ def parse_row(raw: RawRow, source: SourceSettings) -> Candidate | Rejected:
         row_id = make_row_id(source.kind, row["problem"], row["uuid"])
         count = len(row["generations"] or [])
         return refuse(row_id, "parse", "no_correct_generation", f"none of {count} traces")
-    response = row["generations"][place]
-    utf8 = to_utf8(response)
+    response = to_utf8(row["generations"][place])
     return Candidate(
-        row_id=make_row_id(source.kind, row["problem"], utf8 or response),
+        row_id=make_row_id(source.kind, row["problem"], response),
         source=source.name,
         source_revision=raw.revision,
         source_id=row["uuid"] or "",
@@ -60,7 +60,6 @@ def parse_row(raw: RawRow, source: SourceSettings) -> Candidate | Rejected:
         ),
         is_verified=True,
         gold=row["answer"],
-        utf8=utf8,
     )
 
 

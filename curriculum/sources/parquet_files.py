@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curriculum.sources.parts import Columns, Kind, SourcePart
+from curriculum.sources.parquet_texts import read_exchanges, read_texts
+from curriculum.sources.parts import DOCUMENTED, Columns, Kind, SourcePart
 from pipeline.errors import SourceError
 
 STREAMED_ROWS = 1000
@@ -69,7 +70,7 @@ def read(part: SourcePart, columns: Columns | None, origin: Path) -> Iterator[di
             cut = batch.slice(skip, left)
             skip = max(0, skip - batch.num_rows)
             left -= cut.num_rows
-            for row in cut.to_pylist():
+            for row in _read_batch(cut, columns or {}):
                 yield {**row, **absent} if absent else row
             if not left:
                 return
@@ -77,6 +78,27 @@ def read(part: SourcePart, columns: Columns | None, origin: Path) -> Iterator[di
         f"{origin} changed while it was read: {left} rows are missing",
         hint="run the same command again",
     )
+
+
+def _read_batch(batch: pa.RecordBatch, columns: Columns) -> list[dict[str, Any]]:
+    """A batch's rows, long texts as views of their UTF-8.
+
+    Raises:
+        ArrowInvalid: A text is no UTF-8.
+    """
+    # Views are not decoded here, nor most of them anywhere.
+    batch.validate(full=True)
+    long: dict[str, list[Any]] = {}
+    for name in batch.schema.names:
+        if columns.get(name) == "long_text":
+            long[name] = read_texts(batch[name])
+        elif columns.get(name) == "exchange":
+            long[name] = read_exchanges(batch[name])
+    rows: list[dict[str, Any]] = batch.drop_columns(list(long)).to_pylist()
+    for name, values in long.items():
+        for row, value in zip(rows, values, strict=True):
+            row[name] = value
+    return rows
 
 
 def _overlapping(file: pq.ParquetFile, first: int, num_rows: int) -> tuple[list[int], int]:
@@ -123,7 +145,8 @@ def check_columns(
     for name, kind in (columns or {}).items():
         if name in schema.names and not _fits(schema.field(name).type, kind):
             raise SourceError(
-                f"{path}: column {name!r}: expected {kind}, got {schema.field(name).type}",
+                f"{path}: column {name!r}: expected {DOCUMENTED.get(kind, kind)}, "
+                f"got {schema.field(name).type}",
                 hint="cast this column to the documented type",
             )
 
@@ -147,7 +170,7 @@ def _fits(found: pa.DataType, kind: Kind) -> bool:
         found = found.value_type
     if kind == "any" or pa.types.is_null(found):
         return True
-    if kind == "text":
+    if kind in ("text", "long_text"):
         return bool(
             pa.types.is_string(found)
             or pa.types.is_large_string(found)

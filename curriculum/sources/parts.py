@@ -8,9 +8,13 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-Kind = Literal["text", "integer", "turns", "any"]
+Kind = Literal["text", "long_text", "integer", "turns", "exchange", "any"]
+"""What a column's values are. ``long_text`` and the texts of an ``exchange`` are handed over as
+views of their UTF-8 where a file holds them so; a ``str`` is as good."""
 Columns = Mapping[str, Kind]
 """Column name to what its values are; every value may be null."""
+DOCUMENTED: Mapping[Kind, str] = {"long_text": "text", "exchange": "turns"}
+"""What messages call a kind, where that is not its name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from curriculum.candidates import Candidate, make_row_id, to_utf8
+from curriculum.candidates import Candidate, make_row_id
 from curriculum.sources.parts import RawRow
+from curriculum.texts import to_utf8
 from pipeline.errors import SourceError
 from pipeline.manifest import LATEST, Version, resolve_version
 from pipeline.records import Provenance, VerifiedTrace
@@ -47,10 +48,9 @@ def parse_row(raw: RawRow, source: SourceSettings) -> Candidate:
     """
     trace = VerifiedTrace.model_validate(raw.values)
     solution, problem = trace.solution, trace.solution.problem
-    response = assistant_turn(solution.thinking, solution.answer)
-    utf8 = to_utf8(response)
+    response = to_utf8(assistant_turn(solution.thinking, solution.answer))
     return Candidate(
-        row_id=make_row_id("synthesized", problem.statement, utf8 or response),
+        row_id=make_row_id("synthesized", problem.statement, response),
         source=source.name,
         source_revision=raw.revision,
         source_id=solution.id,
@@ -73,5 +73,4 @@ def parse_row(raw: RawRow, source: SourceSettings) -> Candidate:
         ),
         is_verified=trace.method != "unverified",
         code_rule="strict" if problem.domain == "code" else "none",
-        utf8=utf8,
     )

@@ -15,11 +15,13 @@ class ValidationSettings(Settings):
     """Question plus answer; longer rows are run-aways and are never tokenised."""
     min_thinking_chars: int = Field(20, ge=0)
     max_foreign_share: float = Field(0.3, ge=0, le=1)
-    """Share of letters outside Latin and Greek above which a text is in another language."""
+    """Share of letters outside Latin and Greek above which a text is in another language; at 1
+    nobody looks for languages, nor for the words of those in Latin letters."""
     max_link_share: float = Field(0.5, ge=0, le=1)
     """Share of a question's or an answer's characters above which links make it spam."""
     min_distinct_ngrams: float = Field(0.3, ge=0, le=1)
-    """Distinct share of the word 4-grams at a text's end; a loop has fewer."""
+    """Distinct share of the word 4-grams at a text's end; a loop has fewer. At 0 nobody looks for
+    loops, nor for a reasoning whose end stands near its end again and again."""
     check_syntax: bool = True
     """Refuse Python programs that do not parse, where the source promises programs."""
     check_gold: bool = True
@@ -29,3 +31,13 @@ class ValidationSettings(Settings):
     OpenCodeReasoning report that filtering by execution hurt."""
     test_timeout_s: float = Field(6.0, gt=0)
     """Processor seconds of one program on one test."""
+
+    @property
+    def looks_for_languages(self) -> bool:
+        """Whether the rule against other languages is on."""
+        return self.max_foreign_share < 1
+
+    @property
+    def looks_for_loops(self) -> bool:
+        """Whether the rule against repetition is on."""
+        return self.min_distinct_ngrams > 0

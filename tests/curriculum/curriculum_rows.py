@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from curriculum.candidates import Candidate, PreparedRow
 from curriculum.sources.open_code_reasoning import REQUIRED
+from curriculum.texts import Trace
 from pipeline.manifest import Version
 from pipeline.records import Provenance
 from pipeline.settings import Recipe, load_recipe
@@ -61,8 +62,7 @@ def prepared_row(*, question: str, thinking: str, answer: str) -> PreparedRow:
         candidate=candidate,
         question=question,
         user_text=question,
-        thinking=thinking,
-        answer=answer,
+        trace=Trace.of_texts(thinking, answer),
     )
 
 

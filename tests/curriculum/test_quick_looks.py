@@ -32,7 +32,7 @@ _LOOPS = st.tuples(st.lists(_WORDS, min_size=1, max_size=5), st.integers(1, 90))
 @settings(max_examples=150, deadline=None)
 def test_what_is_cleared_breaks_no_rule(texts: list[tuple[str, str, str]]) -> None:
     rows = [prepared_row(question=q, thinking=t, answer=a) for q, t, a in texts]
-    for row, look in zip(rows, look_at(rows, _SETTINGS.min_distinct_ngrams), strict=True):
+    for row, look in zip(rows, look_at(rows, _SETTINGS), strict=True):
         if not look.may_be_foreign:
             for text in (row.question, row.thinking):
                 assert find_foreign_language(text, _SETTINGS.max_foreign_share) is None
@@ -49,7 +49,7 @@ def test_an_ordinary_row_is_cleared() -> None:
         thinking=thinking,
         answer="It is four.",
     )
-    (look,) = look_at([row], _SETTINGS.min_distinct_ngrams)
+    (look,) = look_at([row], _SETTINGS)
     assert not look.may_be_foreign
     assert not look.may_repeat
 

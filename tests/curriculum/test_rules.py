@@ -180,7 +180,7 @@ def test_labels_of_difficulty(label: str | None, of_code: bool, rank: float | No
 
 
 def test_longer_reasoning_is_estimated_harder() -> None:
-    ranks = [estimate_rank("q" * 300, "t" * size) for size in (500, 5_000, 50_000)]
+    ranks = [estimate_rank(300, size) for size in (500, 5_000, 50_000)]
     assert ranks == sorted(ranks)
     assert 0 < ranks[0] < 20 < ranks[1] < 50 < ranks[2] < 100
 

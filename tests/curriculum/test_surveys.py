@@ -8,13 +8,16 @@ from curriculum_rows import prepared_row
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from curriculum.candidates import PreparedRow, parts_as_utf8, to_utf8
+from curriculum.candidates import PreparedRow
 from curriculum.languages import find_foreign_language
 from curriculum.normalize import find_chat_mark, normalize_row, normalize_text
 from curriculum.surveys import UNKNOWN, survey
+from curriculum.texts import Trace, to_utf8
 from pipeline.records import Rejected
+from pipeline.student import assistant_turn
 
 _PIECES = (
+    *("<think>\n", "\n</think>\n\n"),
     *(
         "<think>",
         "</think>",
@@ -68,9 +71,10 @@ def test_places_are_those_of_looking_for_each(some: list[str]) -> None:
         if not seen.is_plain:
             continue
         assert normalize_text(text) == text.strip()
-        assert seen.opening == text.find("<think>")
-        assert seen.closing == text.find("</think>")
-        assert seen.fence == text.find("```")
+        assert seen.opening == text.encode().find(b"<think>")
+        assert seen.closing == text.encode().find(b"</think>")
+        assert seen.fence == text.encode().find(b"```")
+        assert seen.num_chars == len(text)
         assert seen.has_more_tags == (text.count("<think>") > 1 or text.count("</think>") > 1)
 
 
@@ -92,21 +96,36 @@ def test_no_character_is_called_plain_that_normalising_changes() -> None:
 @example("<think>a</think>b <\u200b|im_end|>")
 def test_a_row_is_levelled_the_same_whether_it_was_surveyed(response: str) -> None:
     base = prepared_row(question="What is one and one?", thinking="", answer="").candidate
-    candidate = replace(base, response=response, utf8=to_utf8(response))
+    candidate = replace(base, response=to_utf8(response))
     (seen,) = survey([response])
     with_it, without = (normalize_row(candidate, 10_000, one) for one in (seen, UNKNOWN))
     if isinstance(with_it, PreparedRow) and isinstance(without, PreparedRow):
         assert with_it.may_fence_thinking >= ("```" in with_it.thinking)
         assert with_it.may_hold_scripts or not _holds_scripts(with_it.thinking)
-        assert parts_as_utf8(with_it) == (with_it.thinking.encode(), with_it.answer.encode())
+        _check_trace(with_it.trace, without.trace)
         without = replace(
             without,
             may_fence_thinking=with_it.may_fence_thinking,
             may_hold_scripts=with_it.may_hold_scripts,
-            utf8=with_it.utf8,
         )
     assert with_it == without
     assert isinstance(with_it, PreparedRow | Rejected)
+
+
+def _check_trace(found: Trace, wanted: Trace) -> None:
+    """What stands in shared memory is what cutting strings gives."""
+    for chars in (1, 3, 50):
+        assert found.head(chars) == wanted.thinking[:chars]
+        assert found.tail(chars) == wanted.thinking[-chars:]
+    assert found.thinking_utf8 == wanted.thinking.encode()
+    assert found.answer_utf8 == wanted.answer.encode()
+    assert found.num_thinking_chars == len(wanted.thinking)
+    if found.split is not None and found.split.is_turn:
+        start, end = found.split.thinking_start - len("<think>\n"), found.split.answer_end
+        assert found.split.data[start:end].decode() == assistant_turn(
+            wanted.thinking, wanted.answer
+        )
+    assert found == wanted
 
 
 def _holds_scripts(text: str) -> bool:

@@ -16,7 +16,7 @@ from pipeline.student import (
     render_prompt,
     user_turn,
 )
-from pipeline.token_counts import PADDING, JoinedTexts, TokenCounter, token_counter
+from pipeline.token_counts import PADDING, TextSpan, TokenCounter, token_counter
 
 FRAGMENTS = [
     *(" ", "  ", "\n", "\n\n", "\t", "\r\n", "\x00", "▁", "▁▁", "\ufeff", "\u0301"),
@@ -87,9 +87,11 @@ def test_texts_in_one_piece_of_memory_are_counted_alike() -> None:
     pieces = [text.encode() for text in texts]
     ends = 1 + np.cumsum([len(piece) for piece in pieces])
     starts = ends - [len(piece) for piece in pieces]
-    joined = JoinedTexts(b"".join([b"?", *pieces, PADDING]), np.stack([starts, ends], axis=1))
+    data = b"".join([b"?", *pieces, PADDING])
+    spans = [TextSpan(data, *pair) for pair in zip(starts.tolist(), ends.tolist(), strict=True)]
+    mixed = [texts[0], spans[1], texts[2], *spans[3:]]
     prompts = ["Ask.\n"] * len(texts)
-    one, other = (token_counter().count_examples(prompts, some) for some in (texts, joined))
+    one, other = (token_counter().count_examples(prompts, some) for some in (texts, mixed))
     assert one.num_completion_tokens.tolist() == other.num_completion_tokens.tolist()
     assert one.num_prompt_tokens.tolist() == other.num_prompt_tokens.tolist()
 
