@@ -11,7 +11,6 @@ import atexit
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -137,4 +136,4 @@ def _judge_answer(row: PreparedRow, pair: tuple[str, str], verdict: bool | None)
 
 
 def _verified(row: PreparedRow) -> PreparedRow:
-    return replace(row, candidate=replace(row.candidate, is_verified=True))
+    return row._replace(candidate=row.candidate._replace(is_verified=True))

@@ -186,26 +186,12 @@ def open_judge(recipe: Recipe, parser: Parser, benchmarks: BenchmarkIndex | None
 
 def make_stored_row(measured: Measured, licence: str) -> StoredRow:
     """The row as it is stored, to be published."""
-    candidate, size = measured.row.candidate, measured.size
-    recurring = (
-        candidate.source,
-        candidate.source_revision,
-        licence,
-        candidate.domain,
-        candidate.difficulty,
-    )
-    own: dict[str, str | int] = {
-        "id": candidate.row_id,
-        "source_id": candidate.source_id,
-        "num_prompt_tokens": size.num_prompt_tokens,
-        "num_completion_tokens": size.num_completion_tokens,
-        "num_tokens": size.num_tokens,
-    }
+    row = measured.row
     return StoredRow(
-        fields=render_fields(recurring, own, candidate.provenance),
+        fields=render_fields(row.candidate, licence, measured.size),
         prompt=measured.prompt,
         completion=measured.completion,
-        question=measured.row.question.encode(),
+        question=row.question.encode(),
     )
 
 
@@ -223,10 +209,13 @@ def make_columns(accepted: Sequence[Measured], words: WordHashes | None = None) 
     """
     rows = [one.row for one in accepted]
     candidates = [row.candidate for row in rows]
+    ids = [candidate.row_id for candidate in candidates]
     hashes = hash_questions([row.question for row in rows], words)
     bands, grams = hashes.sketches.bands, hashes.sketches.grams
     return {
-        "row_id": [bytes.fromhex(candidate.row_id) for candidate in candidates],
+        "row_id": pa.FixedSizeBinaryArray.from_buffers(
+            pa.binary(16), len(rows), [None, pa.py_buffer(bytes.fromhex("".join(ids)))]
+        ),
         "source_file": [candidate.provenance.source_file for candidate in candidates],
         "source_position": [candidate.provenance.source_position for candidate in candidates],
         "question": hashes.keys,

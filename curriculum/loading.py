@@ -17,11 +17,11 @@ import numpy.typing as npt
 from curriculum.features import Features, Rows, join_features
 from curriculum.prepared import (
     FEATURES,
-    Places,
     PreparedSource,
     decode_features,
     rows_path,
 )
+from curriculum.row_files import Places
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from curriculum.preparation import Preparation
-from curriculum.prepared import Places, PreparedSource, gather_rows, rows_path
+from curriculum.prepared import PreparedSource, rows_path
+from curriculum.row_files import Places, RowReader
 from pipeline.benchmarks import benchmark_inputs, load_benchmark_items
 from pipeline.errors import ConfigError
 from pipeline.hashing import file_sha256
@@ -169,9 +170,10 @@ def _read_questions(prepared: PreparedSource, part: int) -> Iterator[tuple[str, 
         offset=table["offset"].to_numpy(),
         size=table["size"].to_numpy(),
     )
-    for start in range(0, len(places), _SLICE_ROWS):
-        rows = gather_rows(places.slice(start, min(start + _SLICE_ROWS, len(places))))
-        yield from zip(rows["id"].to_pylist(), rows["question"].to_pylist(), strict=True)
+    with RowReader(places.paths) as reader:
+        for start in range(0, len(places), _SLICE_ROWS):
+            rows = reader.gather(places.slice(start, min(start + _SLICE_ROWS, len(places))))
+            yield from zip(rows["id"].to_pylist(), rows["question"].to_pylist(), strict=True)
 
 
 def _not_cleared(version: Version) -> list[JudgedPair]:

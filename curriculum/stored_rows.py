@@ -1,16 +1,17 @@
 """An accepted row as it is stored between preparation and publication.
 
-A stored row holds the row's short columns as JSON and its long texts as they are, so that neither
-writing nor reading ever looks at what the texts hold, and a checksum. It is read back once, soon
-after: compressing it took half as long as counting its tokens (measured), so that is left to those
-who lack the disk.
+A stored row holds its long texts as they are, so that neither writing nor reading ever looks at
+what they hold, its short columns as JSON, the sizes of both and a checksum. The completion comes
+first: it is read to where it will be written from, and the rest, which is short, is overwritten
+there by the next row. A row is read back once, soon after: compressing it took half as long as
+counting its tokens (measured), so that is left to those who lack the disk.
 """
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from io import BytesIO
 from json.encoder import encode_basestring
@@ -20,22 +21,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json
 import zstandard
-from xxhash import xxh3_64_digest
+from xxhash import xxh3_64, xxh3_64_digest
 
+from curriculum.candidates import Candidate, Origin
+from curriculum.measure import Size
+from curriculum.texts import Utf8
 from pipeline.errors import StoreError
-from pipeline.records import Provenance, TrainingRow, arrow_schema
+from pipeline.records import TrainingRow, arrow_schema
 from pipeline.word_hashes import offsets_of
 
 ROW_SCHEMA = arrow_schema(TrainingRow)
 _SIZES = struct.Struct("<4I")
-"""Bytes of the short columns, the prompt, the completion and the question."""
+"""Bytes of the completion, the short columns, the prompt and the question."""
 _CHECKSUM_BYTES = 8
-_NO_CHECKSUM = bytes(_CHECKSUM_BYTES)
 _LEVEL = -3
 """Compression of rows that are read back once: a third of the time of level 1, half as much larger
 (measured); the published files are compressed well."""
 _FRAME = b"\x28\xb5\x2f\xfd"
-"""How a zstd frame begins; no row's short columns are so long that their size does."""
+"""How a zstd frame begins, and no text: its second byte begins no character."""
 _MOST_BYTES = 2**31 - 1
 """Of one column of a row group: what 32-bit offsets reach."""
 
@@ -69,31 +72,35 @@ class StoredRow(NamedTuple):
     """The short columns as JSON."""
     prompt: bytes
     """The user's turn."""
-    completion: bytes | memoryview
+    completion: Utf8
     """The assistant's turn."""
     question: bytes
 
 
+_NO_SYNTHESIS = '"concepts":[],"verdicts":[]'
+"""Lists of a row that nobody synthesized, which are empty and not null."""
 RECURRING_FIELDS = ("source", "source_revision", "licence", "domain", "difficulty")
 """Short columns whose values many rows share."""
 
 
-def render_fields(
-    recurring: tuple[str | None, ...], own: Mapping[str, str | int], provenance: Provenance
-) -> bytes:
+def render_fields(candidate: Candidate, licence: str, size: Size) -> bytes:
     """A row's short columns as JSON, without making a record: ten thousand a second are written.
 
     Args:
-        recurring: Values of :data:`RECURRING_FIELDS`.
-        own: All other fields but the provenance.
-        provenance: Of the row.
+        candidate: The row.
+        licence: As it is published.
+        size: Tokens of the row.
     """
-    parts = [_render_recurring(*recurring)]
-    for name, value in own.items():
-        text = encode_basestring(value) if isinstance(value, str) else value
-        parts.append(f'"{name}":{text}')
-    parts.append(f'"provenance":{provenance.model_dump_json()}')
-    return f"{{{','.join(parts)}}}".encode()
+    row, shared = candidate, _render_recurring(
+        candidate.source, candidate.source_revision, licence, candidate.domain, candidate.difficulty
+    )  # fmt: skip
+    text = (
+        f'{{{shared},"id":"{row.row_id}","source_id":{encode_basestring(row.source_id)},'
+        f'"num_prompt_tokens":{size.num_prompt_tokens},'
+        f'"num_completion_tokens":{size.num_completion_tokens},"num_tokens":{size.num_tokens},'
+        f'"provenance":{{{_render_origin(row.provenance)}}}}}'
+    )
+    return text.encode()
 
 
 @lru_cache(maxsize=1024)
@@ -102,76 +109,90 @@ def _render_recurring(*values: str | None) -> str:
     return json.dumps(dict(pairs), ensure_ascii=False)[1:-1]
 
 
-def join_rows(rows: Sequence[StoredRow], *, compress: bool) -> tuple[bytearray, list[int]]:
-    """Rows as they are stored, one after another, and the size of each.
-
-    Args:
-        rows: The rows.
-        compress: Whether each becomes a zstd frame.
-    """
-    parts = [_parts(row) for row in rows]
-    lengths = [sum(map(len, part)) for part in parts]
-    # Joined once: a row's checksum is written where its place was left.
-    data = bytearray().join([piece for part in parts for piece in (*part, _NO_CHECKSUM)])
-    whole, end = memoryview(data), 0
-    for length in lengths:
-        start, end = end, end + length
-        checksum = xxh3_64_digest(whole[start:end])
-        start, end = end, end + _CHECKSUM_BYTES
-        whole[start:end] = checksum
-    sizes = [length + _CHECKSUM_BYTES for length in lengths]
-    return _compress(whole, sizes) if compress else (data, sizes)
+def _render_origin(origin: Origin) -> str:
+    """Members of a :class:`pipeline.records.Provenance`; those that are left out are null."""
+    teacher, row, dataset, split, file, position, synthesis = origin
+    text = _render_place(teacher, dataset, split, file)
+    if row is not None:
+        text = f'{text},"source_row":{encode_basestring(row)}'
+    if position is not None:
+        text = f'{text},"source_position":{position}'
+    others = json.dumps(synthesis, ensure_ascii=False)[1:-1] if synthesis else _NO_SYNTHESIS
+    return f"{text},{others}"
 
 
-def _parts(row: StoredRow) -> tuple[bytes | memoryview, ...]:
-    sizes = _SIZES.pack(len(row.fields), len(row.prompt), len(row.completion), len(row.question))
+@lru_cache(maxsize=1024)
+def _render_place(*values: str | None) -> str:
+    pairs = zip(("teacher", "source_dataset", "source_split", "source_file"), values, strict=True)
+    return json.dumps(dict(pairs), ensure_ascii=False)[1:-1]
+
+
+def pack_row(row: StoredRow) -> tuple[Utf8, bytes]:
+    """A row as it is stored, in two pieces: the completion, which is not copied, and the rest."""
     # Most turns begin with the question.
     question = b"" if row.prompt.startswith(row.question) else row.question
-    return sizes, row.fields, row.prompt, row.completion, question
+    sizes = _SIZES.pack(len(row.completion), len(row.fields), len(row.prompt), len(row.question))
+    rest = b"".join((row.fields, row.prompt, question, sizes))
+    digest = xxh3_64(row.completion)
+    digest.update(rest)
+    return row.completion, rest + digest.digest()
 
 
-def _compress(rows: memoryview, sizes: Sequence[int]) -> tuple[bytearray, list[int]]:
-    """Each row as a frame, its checksum as it is."""
-    compressor = zstandard.ZstdCompressor(level=_LEVEL)
-    pieces: list[bytes | memoryview] = []
-    found, end = [], 0
-    for size in sizes:
-        start, end = end, end + size
-        frame = compressor.compress(rows[start : end - _CHECKSUM_BYTES])
-        pieces += [frame, rows[end - _CHECKSUM_BYTES : end]]
-        found.append(len(frame) + _CHECKSUM_BYTES)
-    return bytearray().join(pieces), found
+def compress_row(pieces: tuple[Utf8, bytes]) -> tuple[bytes, bytes]:
+    """A packed row with all but its checksum in a zstd frame."""
+    completion, rest = pieces
+    data = b"".join((completion, rest[:-_CHECKSUM_BYTES]))
+    frame = zstandard.ZstdCompressor(level=_LEVEL).compress(data)
+    return frame, rest[-_CHECKSUM_BYTES:]
 
 
-def open_row(stored: bytes) -> tuple[memoryview, memoryview, memoryview, memoryview]:
-    """A row's short columns, prompt, completion and question.
+class OpenedRow(NamedTuple):
+    """A stored row's columns, as UTF-8."""
+
+    fields: memoryview
+    prompt: memoryview
+    question: memoryview
+    completion: memoryview
+    """Where the stored row stands, unless it was compressed."""
+
+
+def open_row(stored: memoryview) -> OpenedRow:
+    """The columns of a stored row; all but the completion outlive what they were read from.
 
     Raises:
         ValueError: The row is damaged.
     """
-    data = memoryview(stored)[:-_CHECKSUM_BYTES]
+    data = stored[:-_CHECKSUM_BYTES]
     if data[: len(_FRAME)] == _FRAME:
         try:
             data = memoryview(zstandard.ZstdDecompressor().decompress(data))
         except zstandard.ZstdError as exc:
             raise ValueError(str(exc)) from exc
-    if xxh3_64_digest(data) != stored[-_CHECKSUM_BYTES:]:
+    is_whole = len(data) >= _SIZES.size and xxh3_64_digest(data) == stored[-_CHECKSUM_BYTES:]
+    if not is_whole:
         raise ValueError("a row is not what its checksum says")
-    fields, prompt, completion, question = _SIZES.unpack_from(data)
-    start = _SIZES.size + fields
-    middle, end = start + prompt, start + prompt + completion
-    asked = data[end:] if len(data) > end else data[start : start + question]
-    return data[_SIZES.size : start], data[start:middle], data[middle:end], asked
+    completion, fields, prompt, question = _SIZES.unpack_from(data, len(data) - _SIZES.size)
+    rest = memoryview(bytes(data[completion : -_SIZES.size]))
+    end = fields + prompt
+    asked = rest[end:] if len(rest) > end else rest[fields : fields + question]
+    return OpenedRow(rest[:fields], rest[fields:end], asked, data[:completion])
 
 
-def make_table(rows: Sequence[Sequence[memoryview]]) -> pa.Table:
-    """Opened rows as the columns of published ones."""
-    fields, prompts, completions, questions = zip(*rows, strict=True)
+def make_table(rows: Sequence[OpenedRow], completions: pa.StringArray) -> pa.Table:
+    """Opened rows as the columns of published ones.
+
+    Args:
+        rows: The rows.
+        completions: Their completions, gathered.
+
+    Raises:
+        StoreError: They are longer than one column can hold.
+    """
     columns = {
-        **_parse_fields(fields),
-        "prompt": _make_turns("prompt", "user", prompts),
+        **_parse_fields([row.fields for row in rows]),
+        "prompt": _make_turns("prompt", "user", _join_texts([row.prompt for row in rows])),
         "completion": _make_turns("completion", "assistant", completions),
-        "question": _make_texts(questions),
+        "question": _join_texts([row.question for row in rows]),
     }
     return pa.table([columns[name] for name in ROW_SCHEMA.names], schema=ROW_SCHEMA)
 
@@ -189,29 +210,35 @@ def _parse_fields(lines: Sequence[memoryview]) -> dict[str, pa.Array]:
     return {name: table[name].combine_chunks() for name in table.column_names}
 
 
-def _make_texts(texts: Sequence[memoryview]) -> pa.Array:
-    """A column of texts, whose bytes are copied once and not looked at: they were texts before.
+def _join_texts(texts: Sequence[memoryview]) -> pa.StringArray:
+    return make_texts([len(text) for text in texts], b"".join(texts))
+
+
+def make_texts(sizes: Sequence[int], data: Any) -> pa.StringArray:
+    """A column of texts that nobody looks at again: they were texts before.
+
+    Args:
+        sizes: Bytes of each.
+        data: Their UTF-8, one after another, and anything behind.
 
     Raises:
         StoreError: They are longer than one column can hold.
     """
-    offsets = offsets_of([len(text) for text in texts])
+    offsets = offsets_of(sizes)
     if offsets[-1] > _MOST_BYTES:
         raise StoreError(
-            f"{len(texts)} rows hold {offsets[-1]:,} bytes of text, more than one row group can",
+            f"{len(sizes)} rows hold {offsets[-1]:,} bytes of text, more than one row group can",
             hint="lower curriculum.validation.max_chars",
         )
-    buffers = [pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(b"".join(texts))]
-    return pa.StringArray.from_buffers(len(texts), *buffers)
+    buffers = [pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(data)]
+    return pa.StringArray.from_buffers(len(sizes), *buffers)
 
 
-def _make_turns(column: str, role: str, contents: Sequence[memoryview]) -> pa.Array:
+def _make_turns(column: str, role: str, contents: pa.StringArray) -> pa.Array:
     """Conversations of one turn each."""
     kind: Any = ROW_SCHEMA.field(column).type
     turn = kind.value_type
     roles = pa.array([role] * len(contents), pa.string())
-    turns = pa.StructArray.from_arrays(
-        [roles, _make_texts(contents)], fields=[turn.field(n) for n in range(2)]
-    )
-    offsets = pa.array(range(len(contents) + 1), pa.int32())
+    turns = pa.StructArray.from_arrays([roles, contents], fields=[turn.field(n) for n in range(2)])
+    offsets = pa.array(np.arange(len(contents) + 1, dtype=np.int32))
     return pa.ListArray.from_arrays(offsets, turns, type=kind)

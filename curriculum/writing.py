@@ -19,8 +19,8 @@ import pyarrow as pa
 
 from curriculum.features import Rows
 from curriculum.mixing import make_copy_id
-from curriculum.prepared import Places, gather_rows
 from curriculum.refusals import RefusalWriter
+from curriculum.row_files import Places, RowReader
 from curriculum.selection import Selection
 from curriculum.stored_rows import RECURRING_COLUMNS, ROW_SCHEMA
 from pipeline.errors import ManifestMismatch
@@ -130,10 +130,11 @@ def write_shard(task: ShardTask) -> None:
     with (
         without_collections(),
         open_parquet(task.path, ROW_SCHEMA, RECURRING_COLUMNS) as writer,
+        RowReader(task.places.paths) as reader,
     ):
         for start in range(0, len(task.ids), ROW_GROUP_ROWS):
             end = min(start + ROW_GROUP_ROWS, len(task.ids))
-            table = gather_rows(task.places.slice(start, end))
+            table = reader.gather(task.places.slice(start, end))
             ids = task.ids[start:end]
             if table["id"].to_pylist() != ids:
                 folder = task.places.paths[0].parent.parent

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
-from curriculum.candidates import Candidate, make_row_id, refuse
+from curriculum.candidates import Candidate, Origin, make_row_id, refuse
 from curriculum.domains import infer_domain, read_domain
 from curriculum.sources.parts import Columns, RawRow
 from curriculum.sources.places import parse_place
 from curriculum.sources.templates import strip_chat_template, strip_instructions
 from curriculum.sources.turns import Exchange, read_turns
 from curriculum.texts import Text, after_thinking, to_text, to_utf8
-from pipeline.records import Domain, Provenance, Rejected
+from pipeline.records import Domain, Rejected
 from pipeline.settings.sources import ColumnMapping, SourceKind, SourceSettings
 from pipeline.student import THINK_CLOSE, THINK_OPEN, assistant_turn
 
@@ -109,7 +108,7 @@ def parse_row(raw: RawRow, source: SourceSettings) -> Candidate | Rejected:
         domain=domain,
         difficulty=_text(row, mapping.difficulty) or None,
         difficulty_rank=read_rank(_text(row, mapping.difficulty), mapping.difficulty_range),
-        provenance=Provenance(
+        provenance=Origin(
             teacher=_text(row, mapping.teacher) or source.teacher or TEACHERS.get(source.kind),
             source_dataset=_text(row, mapping.dataset),
             source_split=_text(row, mapping.split),
@@ -140,7 +139,7 @@ def read_exchange(row: dict[str, Any], mapping: ColumnMapping) -> Exchange:
         response = response.replace(opening, THINK_OPEN).replace(closing, THINK_CLOSE)
     for tag in mapping.answer_tags or ():
         response = None if response is None else response.replace(tag, "")
-    return replace(exchange, response=response)
+    return exchange._replace(response=response)
 
 
 def choose_domain(

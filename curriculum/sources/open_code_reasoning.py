@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from curriculum.candidates import Candidate, make_row_id, refuse
+from curriculum.candidates import Candidate, Origin, make_row_id, refuse
 from curriculum.sources.parts import Columns, RawRow
 from curriculum.sources.questions import QuestionTables, overlap
 from curriculum.texts import Text, to_text, to_utf8
-from pipeline.records import Provenance, Rejected
+from pipeline.records import Rejected
 from pipeline.settings.sources import SourceSettings
 
 REQUIRED = (
@@ -109,7 +109,7 @@ def _parse(
         licence=row["license"] or source.licence,
         domain="code",
         difficulty=row["difficulty"] or None,
-        provenance=Provenance(
+        provenance=Origin(
             teacher=source.teacher or "DeepSeek-R1",
             source_row=row.get("index"),
             source_dataset=row["dataset"],

@@ -7,13 +7,13 @@ uses the turn. ``id`` is no key: nothing says that it is unique.
 
 from __future__ import annotations
 
-from curriculum.candidates import Candidate, make_row_id, refuse
+from curriculum.candidates import Candidate, Origin, make_row_id, refuse
 from curriculum.domains import infer_domain
 from curriculum.sources.parts import Columns, RawRow
 from curriculum.sources.templates import strip_instructions
 from curriculum.sources.turns import read_turns
 from curriculum.texts import after_thinking, to_utf8
-from pipeline.records import Domain, Provenance, Rejected
+from pipeline.records import Domain, Rejected
 from pipeline.settings.sources import SourceSettings
 
 REQUIRED = ("conversations", "question", "source", "id")
@@ -66,7 +66,7 @@ def parse_row(raw: RawRow, source: SourceSettings) -> Candidate | Rejected:
         licence=source.licence,
         domain=domain,
         difficulty=None,
-        provenance=Provenance(
+        provenance=Origin(
             source_dataset=row["source"], source_file=raw.file, source_position=raw.position
         ),
         code_rule=(source.code_rule or "lenient") if domain == "code" else "none",

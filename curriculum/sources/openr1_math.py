@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from curriculum.candidates import Candidate, make_row_id, refuse
+from curriculum.candidates import Candidate, Origin, make_row_id, refuse
 from curriculum.sources.parts import Columns, RawRow
 from curriculum.sources.templates import strip_instructions
 from curriculum.texts import to_utf8
-from pipeline.records import Provenance, Rejected
+from pipeline.records import Rejected
 from pipeline.settings.sources import SourceSettings
 
 REQUIRED = ("problem", "answer", "generations", "is_reasoning_complete")
@@ -51,7 +51,7 @@ def parse_row(raw: RawRow, source: SourceSettings) -> Candidate | Rejected:
         licence=source.licence,
         domain="math",
         difficulty=None,
-        provenance=Provenance(
+        provenance=Origin(
             teacher="DeepSeek-R1",
             source_row=str(place),
             source_dataset=row["source"],

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from curriculum.candidates import Candidate, make_row_id
+from curriculum.candidates import Candidate, Origin, make_row_id
 from curriculum.sources.parts import RawRow
 from curriculum.texts import to_utf8
 from pipeline.errors import SourceError
 from pipeline.manifest import LATEST, Version, resolve_version
-from pipeline.records import Provenance, VerifiedTrace
+from pipeline.records import VerifiedTrace
 from pipeline.settings.recipe import Recipe
 from pipeline.settings.sources import SourceSettings
 from pipeline.student import assistant_turn
@@ -60,16 +60,18 @@ def parse_row(raw: RawRow, source: SourceSettings) -> Candidate:
         licence=source.licence,
         domain=problem.domain,
         difficulty=problem.level,
-        provenance=Provenance(
+        provenance=Origin(
             teacher=solution.teacher,
-            prompt_hash=solution.prompt_hash,
-            seed=solution.seed,
-            concepts=problem.concepts,
-            level=problem.level,
-            verdicts=[f"{vote.judge}: {vote.verdict}" for vote in solution.judgements],
-            agreement=trace.agreement,
             source_file=raw.file,
             source_position=raw.position,
+            synthesis={
+                "prompt_hash": solution.prompt_hash,
+                "seed": solution.seed,
+                "concepts": problem.concepts,
+                "level": problem.level,
+                "verdicts": [f"{vote.judge}: {vote.verdict}" for vote in solution.judgements],
+                "agreement": trace.agreement,
+            },
         ),
         is_verified=trace.method != "unverified",
         code_rule="strict" if problem.domain == "code" else "none",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from curriculum.texts import Text, to_text
 
@@ -11,8 +10,7 @@ _USER = frozenset({"user", "human"})
 _ASSISTANT = frozenset({"assistant", "gpt", "model"})
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(NamedTuple):
     """What the two turns say, the response as it came, or the name of why they are none."""
 
     user: str | None

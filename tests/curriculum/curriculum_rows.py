@@ -10,11 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curriculum.candidates import Candidate, PreparedRow
+from curriculum.candidates import Candidate, Origin, PreparedRow
 from curriculum.sources.open_code_reasoning import REQUIRED
 from curriculum.texts import Trace
 from pipeline.manifest import Version
-from pipeline.records import Provenance
 from pipeline.settings import Recipe, load_recipe
 
 OCR = pa.schema([pa.field(name, pa.string()) for name in (*REQUIRED, "index")])
@@ -56,7 +55,7 @@ def prepared_row(*, question: str, thinking: str, answer: str) -> PreparedRow:
         licence="mit",
         domain="other",
         difficulty=None,
-        provenance=Provenance(),
+        provenance=Origin(),
     )
     return PreparedRow(
         candidate=candidate,

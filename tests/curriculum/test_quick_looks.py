@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 from curriculum_rows import prepared_row
 from hypothesis import given, settings
@@ -63,7 +62,8 @@ def test_an_ordinary_row_is_cleared() -> None:
 @settings(max_examples=300, deadline=None)
 def test_python_is_found_wherever_its_fence_stands(answer: str) -> None:
     row = prepared_row(question="Write it.", thinking="", answer=answer)
-    lenient = replace(row, candidate=replace(row.candidate, code_rule="lenient", domain="code"))
+    code = row.candidate._replace(code_rule="lenient", domain="code")
+    lenient = row._replace(candidate=code)
     (measured,) = measure_rows([lenient])
     is_python = any(
         re.fullmatch(r"[ \t]*```(python3?|py)\s*", line, re.I) for line in answer.split("\n")

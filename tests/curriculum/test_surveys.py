@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from curriculum_rows import prepared_row
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -96,15 +94,14 @@ def test_no_character_is_called_plain_that_normalising_changes() -> None:
 @example("<think>a</think>b <\u200b|im_end|>")
 def test_a_row_is_levelled_the_same_whether_it_was_surveyed(response: str) -> None:
     base = prepared_row(question="What is one and one?", thinking="", answer="").candidate
-    candidate = replace(base, response=to_utf8(response))
+    candidate = base._replace(response=to_utf8(response))
     (seen,) = survey([response])
     with_it, without = (normalize_row(candidate, 10_000, one) for one in (seen, UNKNOWN))
     if isinstance(with_it, PreparedRow) and isinstance(without, PreparedRow):
         assert with_it.may_fence_thinking >= ("```" in with_it.thinking)
         assert with_it.may_hold_scripts or not _holds_scripts(with_it.thinking)
         _check_trace(with_it.trace, without.trace)
-        without = replace(
-            without,
+        without = without._replace(
             may_fence_thinking=with_it.may_fence_thinking,
             may_hold_scripts=with_it.may_hold_scripts,
         )
