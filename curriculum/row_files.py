@@ -93,9 +93,10 @@ class RowReader:
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
         self._open: OrderedDict[int, int] = OrderedDict()
-        self._most_open = max(
-            1, min(_MOST_OPEN, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
-        )
+        allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        is_limited = allowed != resource.RLIM_INFINITY
+        self._most_open = max(1, min(_MOST_OPEN, allowed // 4)) if is_limited else _MOST_OPEN
+        self._column = _Column()
 
     def __enter__(self) -> RowReader:
         return self
@@ -112,6 +113,8 @@ class RowReader:
     def gather(self, places: Places) -> pa.Table:
         """Rows in the order of their places, as the columns of published ones.
 
+        The completions stand in memory that the next call writes over.
+
         Args:
             places: Within this reader's files.
 
@@ -120,7 +123,8 @@ class RowReader:
             StoreError: The rows are longer than one column can hold.
         """
         sizes = places.size.tolist()
-        column, rows = _Column(sum(sizes)), list[OpenedRow]()
+        column, rows = self._column, list[OpenedRow]()
+        column.begin(sum(sizes))
         triples = zip(places.file.tolist(), places.offset.tolist(), sizes, strict=True)
         for file, offset, size in triples:
             room = column.room(size)
@@ -154,11 +158,16 @@ _NOTHING = memoryview(b"")
 class _Column:
     """Texts one after another in one piece of memory, into which files are read."""
 
-    def __init__(self, capacity: int) -> None:
-        # Not zeroed: it is written over.
-        self._data: Any = np.empty(capacity, np.uint8)
+    def __init__(self) -> None:
+        self._data: Any = np.empty(0, np.uint8)
         self._sizes: list[int] = []
         self._end = 0
+
+    def begin(self, expected: int) -> None:
+        """Drop all texts; the next are likely to take so many bytes."""
+        self._sizes, self._end = [], 0
+        if expected > len(self._data):
+            self._data = np.empty(expected + expected // 8, np.uint8)
 
     def room(self, size: int) -> memoryview:
         """Where the next text may be written, with what is read behind it."""
