@@ -26,9 +26,9 @@ from curriculum.stored_rows import RECURRING_COLUMNS, ROW_SCHEMA
 from pipeline.errors import ManifestMismatch
 from pipeline.executors import Executor
 from pipeline.garbage import without_collections
-from pipeline.hashing import content_hash
+from pipeline.hashing import content_hash, file_sha256
 from pipeline.stages import Batch, Stage, WrittenBatch, staged_path
-from pipeline.store import ROW_GROUP_ROWS, open_parquet
+from pipeline.store import ROW_GROUP_ROWS, forget_pages, open_parquet
 
 PARTS_PER_FILE = 64
 """Prepared parts whose refused rows share a file."""
@@ -105,10 +105,10 @@ class PhaseWriter:
             ids=corpus.features.hex_ids(rows),
             copies=choice.copies[work.start : work.end],
         )
-        self._executor.run(write_shard, task, f"shard {work.index} of {self._stage.name}")
-        return self._describe(rows)
+        sha256 = self._executor.run(write_shard, task, f"shard {work.index} of {self._stage.name}")
+        return self._describe(rows, sha256)
 
-    def _describe(self, rows: Rows) -> WrittenBatch:
+    def _describe(self, rows: Rows, sha256: str) -> WrittenBatch:
         features = self._selection.corpus.features
         prompt = int(features.num_prompt_tokens[rows].sum(dtype=np.int64))
         completion = int(features.num_completion_tokens[rows].sum(dtype=np.int64))
@@ -118,11 +118,12 @@ class PhaseWriter:
             num_out=len(rows),
             tokens={"prompt": prompt, "completion": completion, "total": prompt + completion},
             licences=licences,
+            sha256=sha256,
         )
 
 
-def write_shard(task: ShardTask) -> None:
-    """Gather a shard's rows and write them; what a worker does.
+def write_shard(task: ShardTask) -> str:
+    """Gather a shard's rows and write them; what a worker does. The SHA-256 of the file.
 
     Raises:
         ManifestMismatch: A prepared source holds other rows than its tables say.
@@ -143,6 +144,10 @@ def write_shard(task: ShardTask) -> None:
                     hint=f"delete {folder} and build again",
                 )
             writer.write_table(_with_copy_ids(table, ids, task.copies[start:end].tolist()))
+    digest = file_sha256(task.path)
+    # The prepared rows, of which the next shards are gathered, need the memory.
+    forget_pages(task.path)
+    return digest
 
 
 def _with_copy_ids(table: pa.Table, ids: Sequence[str], copies: Sequence[int]) -> pa.Table:

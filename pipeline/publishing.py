@@ -55,7 +55,7 @@ def assemble_manifest(
         for name, reasons in receipt["rejected"].items():
             rejected.setdefault(name, Counter()).update(reasons)
         if receipt["num_out"]:
-            shards.append(_shard(staging, stem, receipt["num_out"]))
+            shards.append(_shard(staging, stem, receipt))
     manifest = Manifest(
         version=stage.version,
         inputs=list(stage.inputs),
@@ -73,12 +73,13 @@ def assemble_manifest(
     return manifest
 
 
-def _shard(staging: Path, stem: str, num_rows: int) -> ShardRef:
+def _shard(staging: Path, stem: str, receipt: Mapping[str, Any]) -> ShardRef:
     path = staging / "data" / f"part-{stem}.parquet"
     return ShardRef(
         path=path.relative_to(staging).as_posix(),
-        sha256=file_sha256(path),
-        rows=num_rows,
+        # Receipts of an interrupted run may be older than hashes in them.
+        sha256=receipt.get("sha256") or file_sha256(path),
+        rows=receipt["num_out"],
         bytes=path.stat().st_size,
     )
 

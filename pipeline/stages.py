@@ -122,6 +122,8 @@ class WrittenBatch:
     tokens: Mapping[str, int] = field(default_factory=dict)
     licences: Mapping[str, int] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
+    sha256: str | None = None
+    """Of the shard, where whoever wrote it hashed it."""
 
 
 Process = Callable[[Batch], BatchResult | WrittenBatch]
@@ -351,6 +353,7 @@ def _write_batch(
         "tokens": dict(result.tokens),
         "licences": dict(result.licences),
         "counts": dict(result.counts),
+        "sha256": result.sha256 if isinstance(result, WrittenBatch) else None,
     }
     write_json(receipt_path(staging, stem), receipt)
     return receipt

@@ -86,6 +86,20 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+def forget_pages(path: Path) -> None:
+    """Let a file that is on disk leave the page cache, where the system can be told so.
+
+    For what is written once and read much later: it would push out what is read meanwhile.
+    """
+    if not hasattr(os, "posix_fadvise"):
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically, with newlines as given."""
     with atomic_path(path) as temporary:
