@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from curriculum.candidates import PreparedRow, refuse
-from curriculum.texts import Trace
+from curriculum.texts import Text, Trace, Utf8
 from pipeline.records import Domain, Rejected
 from pipeline.student import (
-    THINK_OPEN,
+    TURN_CLOSE,
+    TURN_OPEN,
     assistant_turn,
-    assistant_turn_parts,
     render_question,
     user_turn,
 )
@@ -42,8 +42,8 @@ class Measured(NamedTuple):
     row: PreparedRow
     prompt: bytes
     """The user's turn."""
-    completion: memoryview
-    """The assistant's turn."""
+    completion: tuple[Utf8, ...]
+    """The assistant's turn, in pieces."""
     size: Size
 
 
@@ -66,22 +66,19 @@ def measure_rows(rows: Sequence[PreparedRow]) -> list[Measured | Rejected]:
     return measured
 
 
-def _assistant_turn(trace: Trace) -> tuple[memoryview, memoryview | TextSpan]:
-    """The assistant's turn, and what of it is counted.
+def _assistant_turn(trace: Trace) -> tuple[tuple[Utf8, ...], tuple[Text | TextSpan, ...]]:
+    """The pieces of the assistant's turn, and those of what is counted of it.
 
     That is what follows the prompt, which ends with the opening tag, see
     :func:`pipeline.student.render_completion`.
     """
-    split, opening = trace.split, len(THINK_OPEN) + 1
-    if split is not None and split.is_turn:
-        start, end = split.thinking_start - opening, split.answer_end
-        span = TextSpan(split.data, split.thinking_start, end)
-        return memoryview(split.data)[start:end], span
+    split = trace.split
     if split is None:
         turn = memoryview(assistant_turn(trace.thinking, trace.answer).encode())
-    else:
-        turn = memoryview(b"".join(assistant_turn_parts(trace.thinking_utf8, trace.answer_utf8)))
-    return turn, turn[opening:]
+        return (turn,), (turn[len(TURN_OPEN) :],)
+    data, begin, end, answer, last, _ = split
+    counted = (TextSpan(data, begin, end), TURN_CLOSE, TextSpan(data, answer, last))
+    return (TURN_OPEN, trace.thinking_utf8, TURN_CLOSE, trace.answer_utf8), counted
 
 
 def _domain_asked(row: PreparedRow) -> Domain:

@@ -27,7 +27,7 @@ from curriculum.stored_rows import (
 from curriculum.texts import Utf8
 from pipeline.errors import ManifestMismatch
 
-_MOST_PIECES = 512
+_MOST_PIECES = 1000
 """Written by one call; systems take at least 1,024."""
 _MOST_OPEN = 256
 """Files that are open together; a quarter of what the system allows, if that is less."""
@@ -68,8 +68,9 @@ def append_rows(descriptor: int, rows: Iterable[StoredRow], *, compress: bool) -
     sizes = []
     for row in rows:
         packed = pack_row(row)
-        pieces += packed if not compress else compress_row(packed)
-        sizes.append(len(pieces[-2]) + len(pieces[-1]))
+        stored = compress_row(packed) if compress else packed
+        pieces += stored
+        sizes.append(sum(map(len, stored)))
     # From where the texts stand: joining them first copies every text once more.
     for start in range(0, len(pieces), _MOST_PIECES):
         _write(descriptor, pieces[start : start + _MOST_PIECES])

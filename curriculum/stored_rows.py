@@ -72,8 +72,8 @@ class StoredRow(NamedTuple):
     """The short columns as JSON."""
     prompt: bytes
     """The user's turn."""
-    completion: Utf8
-    """The assistant's turn."""
+    completion: Sequence[Utf8]
+    """The assistant's turn, in pieces."""
     question: bytes
 
 
@@ -127,23 +127,25 @@ def _render_place(*values: str | None) -> str:
     return json.dumps(dict(pairs), ensure_ascii=False)[1:-1]
 
 
-def pack_row(row: StoredRow) -> tuple[Utf8, bytes]:
-    """A row as it is stored, in two pieces: the completion, which is not copied, and the rest."""
+def pack_row(row: StoredRow) -> list[Utf8]:
+    """A row as it is stored: the completion's pieces, which are not copied, and the rest."""
     # Most turns begin with the question.
     question = b"" if row.prompt.startswith(row.question) else row.question
-    sizes = _SIZES.pack(len(row.completion), len(row.fields), len(row.prompt), len(row.question))
+    completion = sum(map(len, row.completion))
+    sizes = _SIZES.pack(completion, len(row.fields), len(row.prompt), len(row.question))
     rest = b"".join((row.fields, row.prompt, question, sizes))
-    digest = xxh3_64(row.completion)
+    digest = xxh3_64()
+    for piece in row.completion:
+        digest.update(piece)
     digest.update(rest)
-    return row.completion, rest + digest.digest()
+    return [*row.completion, rest + digest.digest()]
 
 
-def compress_row(pieces: tuple[Utf8, bytes]) -> tuple[bytes, bytes]:
+def compress_row(pieces: Sequence[Utf8]) -> list[Utf8]:
     """A packed row with all but its checksum in a zstd frame."""
-    completion, rest = pieces
-    data = b"".join((completion, rest[:-_CHECKSUM_BYTES]))
-    frame = zstandard.ZstdCompressor(level=_LEVEL).compress(data)
-    return frame, rest[-_CHECKSUM_BYTES:]
+    data = memoryview(b"".join(pieces))
+    frame = zstandard.ZstdCompressor(level=_LEVEL).compress(data[:-_CHECKSUM_BYTES])
+    return [frame, data[-_CHECKSUM_BYTES:]]
 
 
 class OpenedRow(NamedTuple):

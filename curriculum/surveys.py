@@ -41,7 +41,7 @@ UNKNOWN = Survey()
 """Of a text that nobody looked at."""
 _BEHIND = bytes(64)
 """What the kernels may read behind the last text."""
-_NUM_FOUND = 14
+_NUM_FOUND = 13
 
 
 def survey(texts: Sequence[Text | None]) -> list[Survey]:
@@ -62,8 +62,8 @@ def _read(data: bytes, found: list[int]) -> Survey:
     plain, marks, opening, closing, fence, more, num_chars, is_split = found[:8]
     split = None
     if is_split:
-        begin, end, answer, last, thinking_chars, is_turn = found[8:]
-        split = Split(data, begin, end, answer, last, thinking_chars, bool(is_turn))
+        begin, end, answer, last, thinking_chars = found[8:]
+        split = Split(data, begin, end, answer, last, thinking_chars)
     return Survey(bool(plain), bool(marks), opening, closing, fence, bool(more), num_chars, split)
 
 

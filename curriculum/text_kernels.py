@@ -212,8 +212,8 @@ def _split(
         tags: Places of the opening and of the closing tag, and how many bytes between begin no
             character.
         found: Written from place 7 on: whether it could be split (not if a text stands before the
-            tag, or if a tag may stand around the answer), the places of both in ``data``, the
-            reasoning's characters, and whether all between is as the student writes it.
+            tag, or if a tag may stand around the answer), the places of both in ``data``, and the
+            reasoning's characters.
     """
     opening, closing, tails = tags
     start, last = spans[row, 0], spans[row, 1]
@@ -235,13 +235,9 @@ def _split(
         last -= 1
     if answer < last and data[answer] == 60:
         return
-    is_turn = opening >= 0 and begin == start + 1 and end == closing - 1 and answer == after + 2
-    if is_turn:
-        is_turn = data[start] == 10 and data[end] == 10
-        is_turn &= data[after] == 10 and data[after + 1] == 10
     found[row, 7], found[row, 8], found[row, 9] = 1, begin, end
     found[row, 10], found[row, 11] = answer, last
-    found[row, 12], found[row, 13] = end - begin - tails, is_turn
+    found[row, 12] = end - begin - tails
 
 
 @borrowing

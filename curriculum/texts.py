@@ -30,8 +30,6 @@ class Split(NamedTuple):
     answer_start: int
     answer_end: int
     num_thinking_chars: int
-    is_turn: bool
-    """Whether all between is what :func:`pipeline.student.assistant_turn` would make of the two."""
 
 
 class Trace:

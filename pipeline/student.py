@@ -22,7 +22,8 @@ THINK_OPEN = "<think>"
 THINK_CLOSE = "</think>"
 BOS_ID, EOS_ID = 1, 2
 EOS_TOKEN = "</s>"
-_TURN_OPEN, _TURN_CLOSE = f"{THINK_OPEN}\n".encode(), f"\n{THINK_CLOSE}\n\n".encode()
+TURN_OPEN, TURN_CLOSE = f"{THINK_OPEN}\n".encode(), f"\n{THINK_CLOSE}\n\n".encode()
+"""What stands before and between the parts of :func:`assistant_turn`."""
 VOCAB_SIZE = 32_768
 TOKENIZER_FILE = "mistral_instruct_tokenizer_240323.model.v3"
 TOKENIZER_SHA256 = "9addc8bdce5988448ae81b729336f43a81262160ae8da760674badab9d4c7d33"
@@ -59,13 +60,6 @@ def user_turn(question: str, domain: Domain) -> str:
 def assistant_turn(thinking: str, answer: str) -> str:
     """The assistant's turn in the one dialect used everywhere."""
     return f"{THINK_OPEN}\n{thinking.strip()}\n{THINK_CLOSE}\n\n{answer.strip()}"
-
-
-def assistant_turn_parts(
-    thinking: bytes | memoryview, answer: bytes | memoryview
-) -> tuple[bytes | memoryview, ...]:
-    """Pieces of :func:`assistant_turn`, given UTF-8 without blanks at its ends."""
-    return _TURN_OPEN, thinking, _TURN_CLOSE, answer
 
 
 def render_prompt(prompt: Sequence[Message]) -> str:

@@ -68,6 +68,11 @@ class TextSpan(NamedTuple):
     end: int
 
 
+Pieces = tuple[Text | TextSpan, ...]
+"""A text in pieces; between two of them stands a line break, at the end of one or at the beginning
+of the other. No piece of the vocabulary reaches over it, so that their counts add up."""
+
+
 @dataclass(frozen=True, slots=True)
 class ExampleCounts:
     """What :func:`pipeline.student.encode_example` gives, in numbers, row by row."""
@@ -108,39 +113,47 @@ class TokenCounter:
         return self._count(texts, is_start=False)
 
     def count_examples(
-        self, prompts: Sequence[str], completions: Sequence[Text | TextSpan]
+        self, prompts: Sequence[str], completions: Sequence[Text | Pieces]
     ) -> ExampleCounts:
         """Counts of rendered prompts and completions, each pair encoded as one text.
 
         Args:
             prompts: Rendered prompts.
-            completions: Rendered completions, or their UTF-8, or where it stands.
+            completions: Rendered completions, or their UTF-8, whole or in pieces.
         """
-        num_prompt, num_completion = self.count(prompts), self._count_all(completions)
+        pieces = [text if isinstance(text, tuple) else (text,) for text in completions]
+        num_prompt, num_completion = self.count(prompts), self._count_in_pieces(pieces)
         is_ambiguous = np.zeros(len(prompts), bool)
         for row, prompt in enumerate(prompts):
             if not prompt.endswith(_CUT):
-                counts = _count_jointly(prompt, _decoded(completions[row]))
+                counts = _count_jointly(prompt, "".join(map(_decoded, pieces[row])))
                 is_ambiguous[row] = counts is None
                 num_prompt[row], num_completion[row] = counts or (0, 0)
         # <s> and </s>.
         return ExampleCounts(num_prompt + 1, num_completion + 1, is_ambiguous)
 
-    def _count_all(self, texts: Sequence[Text | TextSpan]) -> Int64s:
-        """As :meth:`count_after_cut`; spans of one piece of memory are counted together."""
-        apart: list[tuple[int, Text]] = []
+    def _count_in_pieces(self, texts: Sequence[Pieces]) -> Int64s:
+        """As :meth:`count_after_cut`, of texts in pieces."""
+        counts = self._count_pieces([piece for text in texts for piece in text])
+        starts = np.cumsum([0, *(len(text) for text in texts)])[:-1]
+        return np.add.reduceat(counts, starts) if len(texts) else counts
+
+    def _count_pieces(self, pieces: Sequence[Text | TextSpan]) -> Int64s:
+        """Spans of one piece of memory are counted together, and equal texts once."""
+        places: dict[Text, list[int]] = {}
         standing: dict[int, list[tuple[int, TextSpan]]] = {}
-        for row, text in enumerate(texts):
-            if isinstance(text, TextSpan):
-                standing.setdefault(id(text.data), []).append((row, text))
+        for place, piece in enumerate(pieces):
+            if isinstance(piece, TextSpan):
+                standing.setdefault(id(piece.data), []).append((place, piece))
             else:
-                apart.append((row, text))
-        counts = np.empty(len(texts), np.int64)
-        counts[[row for row, _ in apart]] = self.count_after_cut([text for _, text in apart])
+                places.setdefault(piece, []).append(place)
+        counts = np.empty(len(pieces), np.int64)
+        for found, count in zip(places.values(), self.count_after_cut([*places]), strict=True):
+            counts[found] = count
         for group in standing.values():
             spans = np.array([(span.start, span.end) for _, span in group], np.int64)
             joined = _JoinedTexts(group[0][1].data, spans)
-            counts[[row for row, _ in group]] = self._count_joined(joined, is_start=False)
+            counts[[place for place, _ in group]] = self._count_joined(joined, is_start=False)
         return counts
 
     def _count(self, texts: Sequence[Text], *, is_start: bool) -> Int64s:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from curriculum.candidates import PreparedRow
 from curriculum.languages import find_foreign_language
+from curriculum.measure import Measured, measure_rows
 from curriculum.normalize import find_chat_mark, normalize_row, normalize_text
 from curriculum.surveys import UNKNOWN, survey
 from curriculum.texts import Trace, to_utf8
@@ -100,7 +101,7 @@ def test_a_row_is_levelled_the_same_whether_it_was_surveyed(response: str) -> No
     if isinstance(with_it, PreparedRow) and isinstance(without, PreparedRow):
         assert with_it.may_fence_thinking >= ("```" in with_it.thinking)
         assert with_it.may_hold_scripts or not _holds_scripts(with_it.thinking)
-        _check_trace(with_it.trace, without.trace)
+        _check_trace(with_it, without.trace)
         without = without._replace(
             may_fence_thinking=with_it.may_fence_thinking,
             may_hold_scripts=with_it.may_hold_scripts,
@@ -109,19 +110,20 @@ def test_a_row_is_levelled_the_same_whether_it_was_surveyed(response: str) -> No
     assert isinstance(with_it, PreparedRow | Rejected)
 
 
-def _check_trace(found: Trace, wanted: Trace) -> None:
+def _check_trace(row: PreparedRow, wanted: Trace) -> None:
     """What stands in shared memory is what cutting strings gives."""
+    found = row.trace
     for chars in (1, 3, 50):
         assert found.head(chars) == wanted.thinking[:chars]
         assert found.tail(chars) == wanted.thinking[-chars:]
     assert found.thinking_utf8 == wanted.thinking.encode()
     assert found.answer_utf8 == wanted.answer.encode()
     assert found.num_thinking_chars == len(wanted.thinking)
-    if found.split is not None and found.split.is_turn:
-        start, end = found.split.thinking_start - len("<think>\n"), found.split.answer_end
-        assert found.split.data[start:end].decode() == assistant_turn(
-            wanted.thinking, wanted.answer
-        )
+    for trace in (found, wanted):
+        (measured,) = measure_rows([row._replace(trace=trace)])
+        assert isinstance(measured, Measured)
+        turn = assistant_turn(wanted.thinking, wanted.answer)
+        assert b"".join(measured.completion).decode() == turn
     assert found == wanted
 
 

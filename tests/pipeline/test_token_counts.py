@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.records import Message
 from pipeline.student import (
+    TURN_CLOSE,
     assistant_turn,
     encode_example,
     processor,
@@ -80,6 +81,16 @@ def test_examples_are_counted_as_they_are_encoded(
     assert counts.num_prompt_tokens.tolist() == [encoded.num_prompt_tokens]
     assert counts.num_completion_tokens.tolist() == [encoded.num_completion_tokens]
     assert not counts.is_ambiguous[0]
+    thinking, answer = thinking.strip(), answer.strip()
+    data = b"".join([thinking.encode(), answer.encode(), PADDING])
+    middle = len(thinking.encode())
+    pieces = (
+        TextSpan(data, 0, middle),
+        TURN_CLOSE,
+        TextSpan(data, middle, middle + len(answer.encode())),
+    )
+    again = token_counter().count_examples([render_prompt(prompt)], [pieces])
+    assert again.num_completion_tokens.tolist() == [encoded.num_completion_tokens]
 
 
 def test_texts_in_one_piece_of_memory_are_counted_alike() -> None:
@@ -89,7 +100,7 @@ def test_texts_in_one_piece_of_memory_are_counted_alike() -> None:
     starts = ends - [len(piece) for piece in pieces]
     data = b"".join([b"?", *pieces, PADDING])
     spans = [TextSpan(data, *pair) for pair in zip(starts.tolist(), ends.tolist(), strict=True)]
-    mixed = [texts[0], spans[1], texts[2], *spans[3:]]
+    mixed = [texts[0], (spans[1],), texts[2], *((span,) for span in spans[3:])]
     prompts = ["Ask.\n"] * len(texts)
     one, other = (token_counter().count_examples(prompts, some) for some in (texts, mixed))
     assert one.num_completion_tokens.tolist() == other.num_completion_tokens.tolist()
