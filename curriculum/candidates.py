@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import xxhash
 
@@ -11,7 +11,6 @@ from curriculum.sources.parts import RawRow
 from curriculum.texts import Text, Trace
 from pipeline.records import Domain, Rejected
 
-Outcome = TypeVar("Outcome")
 CodeRule = Literal["strict", "lenient", "none"]
 """``strict``: exactly the checks of OpenCodeReasoning's authors; ``lenient``: instruction-style
 code rows, whose answers may hold no program at all; ``none``: not a code row."""
@@ -104,12 +103,10 @@ def make_row_id(*parts: Text | None) -> str:
     return digest.hexdigest()
 
 
-def tell_origin(outcome: Outcome, source: str, raw: RawRow) -> Outcome:
-    """A refusal with where its row stands in its source; anything else as it is."""
-    if not isinstance(outcome, Rejected):
-        return outcome
+def tell_origin(refusal: Rejected, source: str, raw: RawRow) -> Rejected:
+    """A refusal with where its row stands in its source."""
     origin = {"source": source, "source_file": raw.file, "source_position": raw.position}
-    return outcome.model_copy(update=origin)
+    return refusal.model_copy(update=origin)
 
 
 def refuse(row_id: str, stage: str, reason: str, detail: str = "") -> Rejected:

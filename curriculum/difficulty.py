@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import lru_cache
 
 from curriculum.candidates import PreparedRow
 
@@ -62,6 +63,7 @@ def rank_difficulty(label: str | None, *, of_code: bool = False) -> float:
     return MIDDLE if known is None else known
 
 
+@lru_cache(maxsize=1024)
 def find_rank(label: str | None, *, of_code: bool = False) -> float | None:
     """As :func:`rank_difficulty`, but ``None`` for a label that says nothing."""
     text = (label or "").strip().lower().replace(" ", "_").removesuffix("_difficulty")

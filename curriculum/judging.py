@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -43,8 +44,7 @@ from pipeline.settings.recipe import Recipe
 from pipeline.word_hashes import WordHashes, hash_words
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(NamedTuple):
     """What became of one row."""
 
     outcome: Measured | Rejected
@@ -91,7 +91,12 @@ class Judge:
             judged.append(Judged(outcome, found))
         name = self.parser.settings.name
         pairs = zip(judged, rows, strict=True)
-        told = [Judged(tell_origin(one.outcome, name, raw), one.findings) for one, raw in pairs]
+        told = [
+            one._replace(outcome=tell_origin(one.outcome, name, raw))
+            if isinstance(one.outcome, Rejected)
+            else one
+            for one, raw in pairs
+        ]
         places = (place for place, reason in enumerate(refused) if not reason)
         kept = [
             place
@@ -195,6 +200,7 @@ def make_stored_row(measured: Measured, licence: str) -> StoredRow:
     )
 
 
+@lru_cache(maxsize=1024)
 def normalize_licence(text: str) -> str:
     """A licence as the hub spells it: lower case, hyphens; ``unknown`` when nothing is stated."""
     return "-".join(text.strip().lower().split()) or "unknown"
