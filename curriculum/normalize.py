@@ -106,6 +106,7 @@ def normalize_row(
             candidate.row_id, STAGE, "runaway_length", f"{num_chars} characters, limit {max_chars}"
         )
     try:
+        _require_unicode(candidate)
         row = _level(candidate, question, user_text, (response, seen))
     except UnicodeEncodeError as exc:
         return refuse(candidate.row_id, STAGE, "broken_unicode", exc.reason)
@@ -121,6 +122,19 @@ def normalize_row(
         if mark:
             return refuse(candidate.row_id, STAGE, "chat_marks_in_text", f"holds {mark}")
     return row
+
+
+def _require_unicode(candidate: Candidate) -> None:
+    """Hold labels to what a file can store, as texts are.
+
+    Raises:
+        UnicodeEncodeError: One holds half a surrogate pair, which JSON may.
+    """
+    origin, source_id = candidate.provenance, candidate.source_id
+    told = (origin.teacher, origin.source_row, origin.source_dataset, origin.source_split)
+    for label in (source_id, candidate.licence, candidate.difficulty, origin.source_file, *told):
+        if label is not None and not label.isascii():
+            label.encode()
 
 
 def _is_missing(text: str) -> bool:

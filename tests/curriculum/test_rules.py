@@ -132,6 +132,14 @@ def test_half_a_surrogate_pair_is_refused_by_name(tmp_path: Path) -> None:
     assert [row["reason"] for row in report["rows"]] == ["broken_unicode", ""]
 
 
+@pytest.mark.parametrize("label", ["id", "license", "dataset", "split", "difficulty", "index"])
+def test_half_a_surrogate_pair_in_a_label_is_refused_by_name(tmp_path: Path, label: str) -> None:
+    recipe = make_recipe(tmp_path, ocr=[ocr_row("Print one line of text.")])
+    rows = [ocr_row("Print the line.", **{label: text}) for text in ("a\ud83d", "é")]
+    report = check_source_file(recipe, "code", write_lines(tmp_path / "a.jsonl", rows))
+    assert [row["reason"] for row in report["rows"]] == ["broken_unicode", ""]
+
+
 ORDINARY_TEXTS = [
     "Convert 3⁄4 to the form $\\frac{a}{b}$ where ℝ is the field and π ≈ 3.14.",
     "Cho hiked 14 kilometers per hour for 8 hours. Chloe hiked 9 kilometers per hour.",
