@@ -31,6 +31,9 @@ class Cost:
     output: str = ""
     curve: list[tuple[float, int]] = field(default_factory=list)
     """Seconds and MiB, a point a sample."""
+    machine_s: float = 0.0
+    """Processor time of the whole machine meanwhile: holds what runs outside the tree, as workers of
+    a cluster do, and whatever else was at work."""
 
 
 def measure(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> Cost:
@@ -42,7 +45,7 @@ def measure(command: Sequence[str], log: Path, environment: Mapping[str, str]) -
     # What the command leaves behind comes to this process, else its time would be lost: workers
     # of multiprocessing's fork server belong to a process that nobody waits for.
     ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1)
-    before = _children_s()
+    before, machine_before = _children_s(), _machine_s()
     cost, started = Cost(), time.monotonic()
     with log.open("wb") as errors:
         process = subprocess.Popen(
@@ -58,7 +61,7 @@ def measure(command: Sequence[str], log: Path, environment: Mapping[str, str]) -
         _wait_for_all()
         ended.set()
         watcher.join()
-    cost.cpu_s = _children_s() - before
+    cost.cpu_s, cost.machine_s = _children_s() - before, _machine_s() - machine_before
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} failed with {process.returncode}; see {log}")
     return cost
@@ -68,6 +71,14 @@ def _children_s() -> float:
     """Processor time of all descendants that ended and were waited for."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
+
+
+def _machine_s() -> float:
+    """Processor time of everything since the machine started, waiting for disks left out."""
+    user, nice, system, _, _, irq, softirq = map(
+        int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:8]
+    )
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
 def _wait_for_all() -> None:
