@@ -32,8 +32,8 @@ class Cost:
     curve: list[tuple[float, int]] = field(default_factory=list)
     """Seconds and MiB, a point a sample."""
     machine_s: float = 0.0
-    """Processor time of the whole machine meanwhile: holds what runs outside the tree, as workers of
-    a cluster do, and whatever else was at work."""
+    """Processor time of the whole machine meanwhile: it holds what runs outside the tree, as do
+    workers of a cluster, and whatever else was at work."""
 
 
 def measure(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> Cost:

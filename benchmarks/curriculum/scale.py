@@ -196,7 +196,9 @@ def misses(result: dict[str, Any]) -> list[str]:
     for name, found in builds.items():
         if found and found["differing"]:
             missed.append(f"{name}: {len(found['differing'])} differ, {found['differing'][:3]}")
-    costs = {kind: found["machine_s"] for kind, found in result.get("executors", {}).items()}
+    # A build that was there already has no such figure, or none of the machine's.
+    executors = result.get("executors", {}).items()
+    costs = {kind: found["machine_s"] for kind, found in executors if found.get("machine_s")}
     if {"pool", "ray"} <= costs.keys() and costs["ray"] > MOST_RAY * costs["pool"]:
         missed.append(f"Ray takes {costs['ray'] / costs['pool']:.2f} times the pool's time")
     if "against" in result and result["against"]["times"] > MOST_GROWTH:

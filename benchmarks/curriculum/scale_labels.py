@@ -109,17 +109,28 @@ def judge_leaks(rows: pl.DataFrame) -> dict[str, Any]:
 
 
 def judge_repeats(rows: pl.DataFrame) -> dict[str, Any]:
-    """Of pairs of rows with one problem that both came so far, by kind: how many became one row."""
+    """Of pairs of rows with one problem that both came so far, by kind: how many were found.
+
+    A pair is found when not both of it are in the version. Most become one row (``one_row``). The
+    others have one that is nearer to a third row, which stands for it, and one that is too far from
+    that row: likeness is no equivalence, and a row falls for a row that stays, never for a chain.
+    """
     came = rows.filter(pl.col("is_kept") | (pl.col("stage") == "dedupe"))
-    stands = came.select("row", stands=pl.coalesce("kept_row", "row"))
+    stands = came.select("row", "is_kept", stands=pl.coalesce("kept_row", "row"))
     pairs = (
         came.filter(pl.col("root") != pl.col("row"))
+        .drop("is_kept")
         .join(stands, on="row")
-        .join(stands.rename({"row": "root", "stands": "root_stands"}), on="root")
+        .join(stands.select(pl.all().name.prefix("root_")), left_on="root", right_on="root_row")
     )
+    found = ~(pl.col("is_kept") & pl.col("root_is_kept"))
     grouped = (
         pairs.group_by("kind")
-        .agg(planted=pl.len(), found=(pl.col("stands") == pl.col("root_stands")).sum())
+        .agg(
+            planted=pl.len(),
+            found=found.sum(),
+            one_row=(pl.col("stands") == pl.col("root_stands")).sum(),
+        )
         .sort("kind")
     )
     return {row.pop("kind"): row for row in grouped.to_dicts()}

@@ -91,6 +91,24 @@ def test_a_wrong_reason_and_a_wrong_twin_are_noticed(copied: Built) -> None:
     assert "not removed, exact" in missed
 
 
+@pytest.mark.slow
+def test_a_pair_that_both_stay_is_noticed(copied: Built) -> None:
+    labels, version = copied
+    (data,) = version.glob("data/*.parquet")
+    (refused,) = version.glob("rejected/*.parquet")
+    (twins,) = version.glob("duplicates/*.parquet")
+    removed = pq.read_table(twins)["removed_id"][0].as_py()
+
+    def rename_first(table: Any) -> Any:
+        return table.set_column(0, table.schema.field(0), [[removed, *table["id"].to_pylist()[1:]]])
+
+    rewrite(data, rename_first)
+    rewrite(refused, lambda table: table.filter(pc.field("row_id") != removed))
+    rewrite(twins, lambda table: table.filter(pc.field("removed_id") != removed))
+    repeats = judge_version(labels, version)["repeats"].values()
+    assert sum(row["planted"] - row["found"] for row in repeats) == 1
+
+
 def build_of(files: dict[str, str], version: str = "a") -> dict[str, Any]:
     return {"version": version, "files": files}
 
@@ -110,9 +128,9 @@ def test_growth_of_costs_and_of_memory_are_bars() -> None:
         "rows": 1_000_000,
         "build": {"us_per_row": 120.0, "peak_mib": 1600},
         "quality": {**quality, "not_in_one_place": 0},
-        "executors": {"pool": {"cpu_s": 10.0, "differing": []}},
+        "executors": {"pool": {"machine_s": 10.0, "differing": []}},
     }
-    result["executors"]["ray"] = {"cpu_s": 14.0, "differing": ["data/0"]}
+    result["executors"]["ray"] = {"machine_s": 14.0, "differing": ["data/0"]}
     result["against"] = scale.weigh(result, {"rows": 200_000, "build": {"us_per_row": 100.0}})
     missed = scale.misses(result)
     assert len(missed) == 4
