@@ -12,7 +12,7 @@ Two builds of ours stand beside the peers (peer_polars.py with kitoken, peer_dat
   foreign languages and spam, scores and names what it refuses, maps duplicates, measures
   difficulty, keeps provenance.
 - ``equal``: the same with what settings can switch off switched off (``EQUAL``), which is nearer to
-  the peers' work. Programs are still parsed, reasons, maps, difficulty and provenance still made.
+  the peers' work. Reasons, maps of duplicates, difficulty and provenance are still made.
 
 One contender runs after the other, each in its own process; time and memory are those of the
 process and all its descendants. Kernels are compiled before. With ``--repeats`` all run in turns
