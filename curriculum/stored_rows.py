@@ -83,19 +83,18 @@ RECURRING_FIELDS = ("source", "source_revision", "licence", "domain", "difficult
 """Short columns whose values many rows share."""
 
 
-def render_fields(candidate: Candidate, licence: str, size: Size) -> bytes:
+def render_fields(row: Candidate, licence: str, size: Size) -> bytes:
     """A row's short columns as JSON, without making a record: ten thousand a second are written.
 
     Args:
-        candidate: The row.
+        row: The row.
         licence: As it is published.
         size: Tokens of the row.
     """
-    row, shared = candidate, _render_recurring(
-        candidate.source, candidate.source_revision, licence, candidate.domain, candidate.difficulty
-    )  # fmt: skip
+    shared = (row.source, row.source_revision, licence, row.domain, row.difficulty)
     text = (
-        f'{{{shared},"id":"{row.row_id}","source_id":{encode_basestring(row.source_id)},'
+        f'{{{_render_recurring(*shared)},"id":"{row.row_id}",'
+        f'"source_id":{encode_basestring(row.source_id)},'
         f'"num_prompt_tokens":{size.num_prompt_tokens},'
         f'"num_completion_tokens":{size.num_completion_tokens},"num_tokens":{size.num_tokens},'
         f'"provenance":{{{_render_origin(row.provenance)}}}}}'

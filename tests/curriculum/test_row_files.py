@@ -8,11 +8,12 @@ from random import Random
 import numpy as np
 import pyarrow as pa
 import pytest
+from curriculum_rows import prepared_row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curriculum import row_files
-from curriculum.candidates import Candidate, Origin
+from curriculum.candidates import Origin
 from curriculum.measure import Size
 from curriculum.row_files import Places, RowReader, append_rows
 from curriculum.stored_rows import StoredRow, render_fields
@@ -22,17 +23,9 @@ _TEXT = st.sampled_from(["", "a", "é" * 40, "(µ/ý", "字\n" * 300])
 
 
 def _row(number: int, question: str, completion: str) -> StoredRow:
-    candidate = Candidate(
+    candidate = prepared_row(question=question, thinking="", answer="").candidate._replace(
         row_id=f"{number:032x}",
-        source="s",
-        source_revision="r",
         source_id='"1"',
-        question=question,
-        user_text=question,
-        response=None,
-        licence="mit",
-        domain="math",
-        difficulty=None,
         provenance=Origin(source_row="7", source_position=number),
     )
     middle = len(completion) // 2
