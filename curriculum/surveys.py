@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from curriculum.texts import Split, Text
+from curriculum.texts import Split, Text, to_utf8
 
 NOWHERE = -1
 
@@ -68,8 +68,6 @@ def _read(data: bytes, found: list[int]) -> Survey:
 
 
 def _encode(text: Text | None) -> bytes | memoryview:
-    try:
-        return text if isinstance(text, bytes | memoryview) else (text or "").encode()
-    except UnicodeEncodeError:
-        # Half a surrogate pair: normalising refuses it by name.
-        return b""
+    utf8 = to_utf8(text)
+    # Half a surrogate pair has none: normalising refuses it by name.
+    return b"" if utf8 is None or isinstance(utf8, str) else utf8

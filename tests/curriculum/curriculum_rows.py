@@ -125,3 +125,12 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 def reasons_of(version: Version) -> dict[str, int]:
     return {r: n for reasons in version.manifest.rejected.values() for r, n in reasons.items()}
+
+
+def as_text(value: Any) -> Any:
+    """A raw value with its views of long texts decoded."""
+    if isinstance(value, memoryview):
+        return str(value, "utf-8")
+    if isinstance(value, dict):
+        return {name: as_text(one) for name, one in value.items()}
+    return [as_text(one) for one in value] if isinstance(value, list) else value

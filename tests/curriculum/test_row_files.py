@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ from curriculum.measure import Size
 from curriculum.row_files import Places, RowReader, append_rows
 from curriculum.stored_rows import StoredRow, render_fields
 from pipeline.errors import ManifestMismatch
+from pipeline.records import Provenance
 
 _TEXT = st.sampled_from(["", "a", "é" * 40, "(µ/ý", "字\n" * 300])
 
@@ -98,6 +100,33 @@ def test_rows_come_back_in_any_order(
         # The same memory again, for fewer and for more.
         assert _content(reader.gather(shuffled.slice(0, 1))) == wanted[:1]
         assert _content(reader.gather(shuffled)) == wanted
+
+
+@pytest.mark.parametrize("is_own", [False, True])
+def test_provenance_is_that_of_a_record(tmp_path: Path, is_own: bool) -> None:
+    shared: dict[str, Any] = {
+        "teacher": 'a "teacher"',
+        "source_file": "é.parquet",
+        "source_position": 3,
+    }
+    own = {
+        "prompt_hash": "h",
+        "seed": 1,
+        "concepts": ["a", "é"],
+        "level": None,
+        "verdicts": [],
+        "agreement": 0.5,
+    }
+    wanted = Provenance.model_validate({**shared, **(own if is_own else {})})
+    assert set(Origin._fields) | set(own) == {*Provenance.model_fields, "synthesis"}
+    row = prepared_row(question="q", thinking="", answer="").candidate._replace(
+        provenance=Origin(**shared, synthesis=own if is_own else None)
+    )
+    stored = StoredRow(render_fields(row, "mit", Size(1, 2)), b"q", (b"c",), b"q")
+    places = _store(tmp_path, [[stored]], compress=False)
+    with RowReader(places.paths) as reader:
+        (found,) = reader.gather(places)["provenance"].to_pylist()
+    assert found == wanted.model_dump()
 
 
 def _num_open() -> int:

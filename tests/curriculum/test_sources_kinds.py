@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from curriculum_rows import OT2, ot2_row, questions, write, write_lines
+from curriculum_rows import OT2, as_text, ot2_row, questions, write, write_lines
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -306,15 +306,6 @@ def test_parts_cover_all_rows_once_and_few_groups(groups: list[int], batch_rows:
     assert all(0 < count <= batch_rows for _, count in ranges)
 
 
-def _as_text(value: Any) -> Any:
-    """A raw value with its views of long texts decoded."""
-    if isinstance(value, memoryview):
-        return str(value, "utf-8")
-    if isinstance(value, dict):
-        return {name: _as_text(one) for name, one in value.items()}
-    return [_as_text(one) for one in value] if isinstance(value, list) else value
-
-
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.json", "a.parquet"])
 @pytest.mark.parametrize("batch_rows", [1, 7, 100])
 def test_parts_give_every_row_in_any_process(tmp_path: Path, name: str, batch_rows: int) -> None:
@@ -337,7 +328,7 @@ def test_parts_give_every_row_in_any_process(tmp_path: Path, name: str, batch_ro
     assert max(part.num_rows for part in parts) <= batch_rows
     worker = pickle.loads(pickle.dumps(source))
     found = [raw for part in reversed(parts) for raw in reversed(list(worker.read(part)))]
-    assert [_as_text(raw.values) for raw in reversed(found)] == rows
+    assert [as_text(raw.values) for raw in reversed(found)] == rows
     assert [raw.position for raw in reversed(found)] == list(range(20))
     assert {raw.file for raw in found} == {name}
 
